@@ -50,10 +50,18 @@ func NewAcc(like Set, counting bool) *Acc {
 // are also in cover (nil: all of at) are added and counted. Nothing is added if an error is returned: a name or shape that
 // does not fit, NaN or infinity, or a sum that could leave the range.
 func (a *Acc) Add(x Set, at, cover Index, weight uint64) error {
+	if err := a.Check(x, at, cover, weight); err != nil {
+		return err
+	}
+	a.MustAdd(x, at, cover, weight)
+	return nil
+}
+
+// Check returns the error that Add would return, and changes nothing.
+func (a *Acc) Check(x Set, at, cover Index, weight uint64) error {
 	if weight == 0 {
 		return fmt.Errorf("weight 0")
 	}
-	bounds := make(map[string]float64, x.Len())
 	for name, t := range x.All() {
 		w, ok := a.tensors[name]
 		if !ok {
@@ -66,10 +74,8 @@ func (a *Acc) Add(x Set, at, cover Index, weight uint64) error {
 		if err := checkAxes(axes, w.shape); err != nil {
 			return fmt.Errorf("tensor %q: index: %w", name, err)
 		}
-		if c, ok := cover[name]; ok {
-			if err := checkAxes(c, w.shape); err != nil {
-				return fmt.Errorf("tensor %q: cover: %w", name, err)
-			}
+		if err := checkAxes(cover[name], w.shape); err != nil {
+			return fmt.Errorf("tensor %q: cover: %w", name, err)
 		}
 		if want := sliceShape(w.shape, axes); !sameShape(t.Shape, want) {
 			return fmt.Errorf("tensor %q has shape %v, expected %v", name, t.Shape, want)
@@ -77,28 +83,31 @@ func (a *Acc) Add(x Set, at, cover Index, weight uint64) error {
 		if i := t.firstNonFinite(); i >= 0 {
 			return fmt.Errorf("tensor %q holds %v at %v", name, t.At(i), coordinate(t.Shape, i))
 		}
-		b := w.bound + math.Nextafter(t.maxAbs()*float64(weight), math.Inf(1))
-		if b >= accLimit {
+		if b := w.boundWith(t, weight); b >= accLimit {
 			return fmt.Errorf("tensor %q: a sum could reach %g, the limit is 2³¹: values or weights are too large", name, b)
 		}
-		bounds[name] = b
 	}
-	if at != nil {
-		for name := range at {
-			if _, ok := x.Get(name); !ok {
-				return fmt.Errorf("tensor %q is missing", name)
-			}
+	for _, name := range a.names {
+		if _, held := at[name]; !held && at != nil {
+			continue
 		}
-	} else if x.Len() != len(a.names) {
-		for _, name := range a.names {
-			if _, ok := x.Get(name); !ok {
-				return fmt.Errorf("tensor %q is missing", name)
-			}
+		if _, ok := x.Get(name); !ok {
+			return fmt.Errorf("tensor %q is missing", name)
 		}
 	}
+	return nil
+}
+
+// boundWith is the bound of w's coordinates once weight·t is added, rounded up.
+func (w *accTensor) boundWith(t Tensor, weight uint64) float64 {
+	return math.Nextafter(w.bound+math.Nextafter(t.maxAbs()*float64(weight), math.Inf(1)), math.Inf(1))
+}
+
+// MustAdd is Add for arguments that Check has just accepted.
+func (a *Acc) MustAdd(x Set, at, cover Index, weight uint64) {
 	for name, t := range x.All() {
 		w := a.tensors[name]
-		w.bound = bounds[name]
+		w.bound = w.boundWith(t, weight)
 		c, covered := cover[name]
 		if !covered && cover != nil {
 			continue
@@ -112,7 +121,6 @@ func (a *Acc) Add(x Set, at, cover Index, weight uint64) error {
 		})
 	}
 	a.weight += weight
-	return nil
 }
 
 func checkAxes(axes []Axis, shape []int) error {
