@@ -23,14 +23,20 @@ import (
 // Dim is one axis of a parameter. Axes of the same name are the same features and are always thinned together.
 type Dim struct {
 	Name   string
-	Size   int  // positions at rate 1
+	Size   int  // features at rate 1
 	Scaled bool // whether a thinner model has fewer
 	Heads  int  // > 0: the axis is this many equally long heads, each thinned by itself
+	// Block > 1: every feature spans Block neighbouring positions of the axis, as the channels of a flattened image do.
+	// Such an axis is thinned by whole features, by the same ones as the other axes of its name.
+	Block int
 }
 
-// At returns the positions of d in a model of the given rate: ⌈rate·Size⌉, with heads Heads·⌈rate·Size/Heads⌉. The product
-// is lowered by 1e-9 before it is rounded up, so that a rate such as 0.1 does not gain a position by representation error.
-func (d Dim) At(rate float64) int {
+// At returns the length of d in a model of the given rate: ⌈rate·Size⌉ features, with heads Heads·⌈rate·Size/Heads⌉, times
+// Block. The product is lowered by 1e-9 before it is rounded up, so that a rate such as 0.1 does not gain a position by
+// representation error.
+func (d Dim) At(rate float64) int { return d.features(rate) * max(1, d.Block) }
+
+func (d Dim) features(rate float64) int {
 	if !d.Scaled {
 		return d.Size
 	}
@@ -116,6 +122,9 @@ type Model struct {
 	Norms   []Norm   // layers whose statistics static batch norm collects, in order
 	Noise   []Noise  // dropout masks that training wants, in order
 	Modules []Module // layers with parameters, for counting
+	// MinBatch is the smallest batch that a pass with batch statistics can take: 2 if a batch norm layer sees one value a
+	// channel and example, whose variance over a batch of one does not exist, else 1.
+	MinBatch int
 	// Forward builds the output [batch, …, Classes] for the input x [batch, Input…]. It reads p and appends to p.Batch.
 	Forward func(p *Pass, x *graph.Node) *graph.Node
 }
@@ -141,11 +150,11 @@ type Pass struct {
 	// Scale is ρ, the width of this model relative to the global one: in training activations are divided by it (Scaler).
 	// 0 and 1 switch the Scaler off.
 	Scale float64
-	// Stats holds evaluation statistics by name, as [Model.StatNames] lists them; nil means batch statistics.
+	// Stats holds evaluation statistics by name, as [Model.StatNames] lists them; nil, or training, means batch statistics.
 	Stats map[string]*graph.Node
 	// Noise holds the dropout masks by name in training.
 	Noise map[string]*graph.Node
-	// Batch receives mean and unbiased variance of every norm layer that used batch statistics, in order.
+	// Batch receives what every layer of [Model.Norms] saw, in their order, unless Stats were used instead.
 	Batch []BatchStat
 	// Updated receives the new values of Buffer parameters in training.
 	Updated map[string]*graph.Node
@@ -249,18 +258,41 @@ func Index(whole *Model, rate float64, pick Pick) weights.Index {
 	for _, p := range whole.Params {
 		axes := make([]weights.Axis, len(p.Dims))
 		for i, d := range p.Dims {
-			w, k := d.At(whole.Rate), d.At(rate)
+			w, k := d.features(whole.Rate), d.features(rate)
 			if !d.Scaled || w == k {
 				continue
 			}
 			a, ok := chosen[d.Name]
 			if !ok {
-				a = pick(d, w, k)
+				unit := d
+				unit.Block = 0
+				a = pick(unit, w, k)
 				chosen[d.Name] = a
 			}
-			axes[i] = a
+			axes[i] = spread(a, w, d.Block)
 		}
 		ix[p.Name] = axes
 	}
 	return ix
+}
+
+// spread turns positions of an axis of the given features into positions of an axis where each feature spans block
+// neighbours.
+func spread(a weights.Axis, features, block int) weights.Axis {
+	if block <= 1 {
+		return a
+	}
+	kept := a.Positions(features)
+	leading := true
+	list := make([]int32, 0, len(kept)*block)
+	for i, p := range kept {
+		leading = leading && int(p) == i
+		for j := range block {
+			list = append(list, p*int32(block)+int32(j))
+		}
+	}
+	if leading {
+		return weights.Prefix(len(list))
+	}
+	return weights.List(list)
 }
