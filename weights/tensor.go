@@ -3,6 +3,7 @@ package weights
 import (
 	"fmt"
 	"math"
+	"math/bits"
 	"slices"
 )
 
@@ -61,18 +62,53 @@ func Of32(data []float32, shape ...int) Tensor {
 // Of64 returns a tensor that holds data itself. It panics if the shape does not match.
 func Of64(data []float64, shape ...int) Tensor {
 	checkLen(len(data), shape)
+	if data == nil {
+		data = []float64{} // an empty tensor keeps its type
+	}
 	return Tensor{Shape: slices.Clone(shape), F64: data}
 }
 
+// elements returns the product of shape. It panics if a dimension is negative or the product of the non-zero ones, which
+// strides are made of, is no int.
 func elements(shape []int) int {
-	n := 1
+	n, full := 1, 1
 	for _, d := range shape {
 		if d < 0 {
 			panic(fmt.Sprintf("weights: negative dimension in shape %v", shape))
 		}
 		n *= d
+		if d == 0 {
+			continue
+		}
+		hi, lo := bits.Mul64(uint64(full), uint64(d))
+		if hi != 0 || lo > math.MaxInt {
+			panic(fmt.Sprintf("weights: shape %v is too large", shape))
+		}
+		full = int(lo)
 	}
 	return n
+}
+
+// valid returns an error unless t's elements fill its shape.
+func (t Tensor) valid() error {
+	if t.F32 != nil && t.F64 != nil {
+		return fmt.Errorf("it has elements of two types")
+	}
+	n := 1
+	for _, d := range t.Shape {
+		if d < 0 {
+			return fmt.Errorf("negative dimension in shape %v", t.Shape)
+		}
+		hi, lo := bits.Mul64(uint64(n), uint64(d))
+		if hi != 0 || lo > math.MaxInt {
+			return fmt.Errorf("shape %v is too large", t.Shape)
+		}
+		n = int(lo)
+	}
+	if n != t.Len() {
+		return fmt.Errorf("%d elements do not fill shape %v", t.Len(), t.Shape)
+	}
+	return nil
 }
 
 func checkLen(n int, shape []int) {
