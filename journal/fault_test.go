@@ -271,3 +271,36 @@ func TestKilledProcess(t *testing.T) {
 		}
 	}
 }
+
+// What Open hands to a resuming run is durable, even if the writer before it
+// was killed between write and sync: else a later loss of power would take back
+// what the run has gone on from.
+func TestOpenSyncs(t *testing.T) {
+	dir := t.TempDir()
+	f := faultfs.New(journal.OS())
+	j := create(t, dir, journal.Options{FS: f})
+	closeJournal(t, j)
+	path := filepath.Join(dir, journal.FileName)
+	w, err := f.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := int64(len(line(0, "journal.opened", `{"format":"cohort-journal","version":1,"run":""}`, "")))
+	next := line(1, "round.closed", `{"round":7}`, j.Head().Hash.String())
+	if _, err := w.WriteAt([]byte(next), end); err != nil { // never synced
+		t.Fatal(err)
+	}
+	j, err = journal.Open(dir, journal.Options{FS: f})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h := j.Head(); h.Seq != 1 {
+		t.Fatalf("head %+v", h)
+	}
+	if err := f.Crash(faultfs.PowerLoss); err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(rounds(t, dir)); got != "[7]" {
+		t.Errorf("rounds %s after losing power", got)
+	}
+}
