@@ -1,0 +1,96 @@
+package kernel
+
+// panel is the argument of the inner kernel, which computes for 0 ≤ i < rows and
+// 0 ≤ j < n, n at most the width of the path's register tile,
+//
+//	C[co[i] + j] (+)= Σ_{k < len(ko)} A[ro[i] + ko[k]] · B[k·ldb + j]
+//
+// Each sum runs over k in ascending order; with add it begins at the value that C
+// holds, without at zero. len(ro) and len(co) are at least rows. Different i must
+// not write the same values of C. The assembly reads the fields by offset.
+type panel struct {
+	a, b, c    []float32
+	ro, ko, co []int32
+	rows       int
+	n          int
+	ldb        int
+	add        bool
+}
+
+// tile describes the kernels of a path.
+type tile struct {
+	mr, nr int  // rows and columns of the register tile
+	packA  bool // the kernel wants A as packed by packA
+	run    func(*panel)
+}
+
+var portableTile = tile{mr: 4, nr: 8, run: panelPortable}
+
+// tileOf returns the kernels of path p. It panics if this machine cannot run them.
+func tileOf(p Path) *tile {
+	if p == Portable {
+		return &portableTile
+	}
+	return nativeTile(p)
+}
+
+// panelPortable is the twin of the assembly in plain Go: two rows by four columns
+// at a time, which is what the registers of a scalar unit hold.
+func panelPortable(p *panel) {
+	i := 0
+	for ; i+2 <= p.rows; i += 2 {
+		a0, a1 := p.a[p.ro[i]:], p.a[p.ro[i+1]:]
+		c0, c1 := p.c[p.co[i]:][:p.n], p.c[p.co[i+1]:][:p.n]
+		j := 0
+		for ; j+4 <= p.n; j += 4 {
+			dot2x4(p, a0, a1, j, c0[j:j+4], c1[j:j+4])
+		}
+		for ; j < p.n; j++ {
+			c0[j] = dot1(p, a0, j, c0[j])
+			c1[j] = dot1(p, a1, j, c1[j])
+		}
+	}
+	if i < p.rows {
+		a0, c0 := p.a[p.ro[i]:], p.c[p.co[i]:][:p.n]
+		for j := range c0 {
+			c0[j] = dot1(p, a0, j, c0[j])
+		}
+	}
+}
+
+// dot2x4 computes two rows of four neighbouring sums. The conversions keep the
+// compiler from fusing product and sum, so that all architectures agree.
+func dot2x4(p *panel, a0, a1 []float32, j int, c0, c1 []float32) {
+	var s00, s01, s02, s03, s10, s11, s12, s13 float32
+	if p.add {
+		s00, s01, s02, s03 = c0[0], c0[1], c0[2], c0[3]
+		s10, s11, s12, s13 = c1[0], c1[1], c1[2], c1[3]
+	}
+	for _, o := range p.ko {
+		b := p.b[j : j+4 : j+4]
+		x, y := a0[o], a1[o]
+		s00 += float32(x * b[0])
+		s01 += float32(x * b[1])
+		s02 += float32(x * b[2])
+		s03 += float32(x * b[3])
+		s10 += float32(y * b[0])
+		s11 += float32(y * b[1])
+		s12 += float32(y * b[2])
+		s13 += float32(y * b[3])
+		j += p.ldb
+	}
+	c0[0], c0[1], c0[2], c0[3] = s00, s01, s02, s03
+	c1[0], c1[1], c1[2], c1[3] = s10, s11, s12, s13
+}
+
+// dot1 computes one sum.
+func dot1(p *panel, a []float32, j int, c float32) float32 {
+	if !p.add {
+		c = 0
+	}
+	for _, o := range p.ko {
+		c += float32(a[o] * p.b[j])
+		j += p.ldb
+	}
+	return c
+}
