@@ -150,17 +150,6 @@ func sameShape(a, b []int) bool {
 	return true
 }
 
-func (t Tensor) maxAbs() float64 {
-	var m float64
-	for _, v := range t.F32 {
-		m = max(m, math.Abs(float64(v)))
-	}
-	for _, v := range t.F64 {
-		m = max(m, math.Abs(v))
-	}
-	return m
-}
-
 func addRun[F float32 | float64](w *accTensor, g int, x []F, weight uint64) {
 	hi, lo := w.hi[g:g+len(x)], w.lo[g:g+len(x)]
 	for i, v := range x {

@@ -11,44 +11,92 @@
 package weights
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"iter"
-	"math"
 	"slices"
+	"sync"
 )
 
-// Set is an ordered collection of named tensors. The zero value is an empty set that reads as empty; use [NewSet] or
-// [Set.Put] on a variable to fill it. Copying a Set shares its tensors; [Set.Clone] copies them.
+// Set is an ordered collection of named tensors. The zero value is an empty set, ready for [Set.Put]. A Set is a value: a
+// copy shares the elements of the tensors, but what is put into one copy does not appear in another, also when the copies
+// are in different goroutines. [Set.Clone] copies the elements too.
 type Set struct {
-	names  []string
-	byName map[string]Tensor
+	names   []string
+	tensors []Tensor // one a name; never changed in place below the length that a copy may see
+	at      *positions
+}
+
+// positions finds names. It is shared by all copies of a Set and only grows: by the one copy that is as long as it is.
+// Any other copy that gets a new name starts its own.
+type positions struct {
+	mu sync.RWMutex
+	of map[string]int
 }
 
 // NewSet returns an empty set with room for n tensors.
 func NewSet(n int) Set {
-	return Set{names: make([]string, 0, n), byName: make(map[string]Tensor, n)}
+	return Set{
+		names:   make([]string, 0, n),
+		tensors: make([]Tensor, 0, n),
+		at:      &positions{of: make(map[string]int, n)},
+	}
 }
 
 // Put stores t under name: at the end if the name is new, else in its old place.
 func (s *Set) Put(name string, t Tensor) {
-	if s.byName == nil {
-		s.byName = make(map[string]Tensor)
+	if i := s.find(name); i >= 0 {
+		s.tensors = slices.Clone(s.tensors)
+		s.tensors[i] = t
+		return
 	}
-	if _, ok := s.byName[name]; !ok {
-		s.names = append(s.names, name)
+	s.add(name, t)
+}
+
+// add appends a tensor of a new name.
+func (s *Set) add(name string, t Tensor) {
+	if s.at == nil {
+		*s = NewSet(1)
 	}
-	s.byName[name] = t
+	s.at.mu.Lock()
+	defer s.at.mu.Unlock()
+	if len(s.at.of) != len(s.names) { // another copy has gone on from here
+		own := &positions{of: make(map[string]int, len(s.names)+1)}
+		for i, n := range s.names {
+			own.of[n] = i
+		}
+		s.names, s.tensors, s.at = slices.Clone(s.names), slices.Clone(s.tensors), own
+	}
+	s.at.of[name] = len(s.names)
+	s.names = append(s.names, name)
+	s.tensors = append(s.tensors, t)
+}
+
+// find returns the position of name, or −1.
+func (s Set) find(name string) int {
+	if s.at == nil {
+		return -1
+	}
+	s.at.mu.RLock()
+	defer s.at.mu.RUnlock()
+	if i, ok := s.at.of[name]; ok && i < len(s.names) {
+		return i
+	}
+	return -1
 }
 
 // Get returns the tensor of that name.
 func (s Set) Get(name string) (Tensor, bool) {
-	t, ok := s.byName[name]
-	return t, ok
+	if i := s.find(name); i >= 0 {
+		return s.tensors[i], true
+	}
+	return Tensor{}, false
 }
 
 // Must returns the tensor of that name and panics if there is none.
 func (s Set) Must(name string) Tensor {
-	t, ok := s.byName[name]
+	t, ok := s.Get(name)
 	if !ok {
 		panic(fmt.Sprintf("weights: no tensor %q in a set of %d", name, len(s.names)))
 	}
@@ -64,8 +112,8 @@ func (s Set) Len() int { return len(s.names) }
 // All visits the tensors in order.
 func (s Set) All() iter.Seq2[string, Tensor] {
 	return func(yield func(string, Tensor) bool) {
-		for _, n := range s.names {
-			if !yield(n, s.byName[n]) {
+		for i, n := range s.names {
+			if !yield(n, s.tensors[i]) {
 				return
 			}
 		}
@@ -75,7 +123,7 @@ func (s Set) All() iter.Seq2[string, Tensor] {
 // Size returns the number of scalars in all tensors.
 func (s Set) Size() int {
 	n := 0
-	for _, t := range s.byName {
+	for _, t := range s.tensors {
 		n += t.Len()
 	}
 	return n
@@ -84,37 +132,42 @@ func (s Set) Size() int {
 // Bytes returns the bytes of all elements, without names and shapes.
 func (s Set) Bytes() int64 {
 	var n int64
-	for _, t := range s.byName {
+	for _, t := range s.tensors {
 		n += int64(t.Len()) * int64(t.DType().Size())
 	}
 	return n
 }
 
 // Clone returns a copy that shares nothing with s.
-func (s Set) Clone() Set {
-	return s.apply(Tensor.Clone)
-}
+func (s Set) Clone() Set { return s.apply(Tensor.Clone) }
 
 // Zeros returns a set of the same names, types and shapes filled with 0.
 func (s Set) Zeros() Set {
 	return s.apply(func(t Tensor) Tensor { return NewTensor(t.DType(), t.Shape...) })
 }
 
-// Convert returns a copy with elements of type d. Values beyond float32's range become ±Inf.
+// Convert returns a copy with elements of type d, rounded to the nearest. Values beyond float32's range become ±Inf.
 func (s Set) Convert(d DType) Set {
 	return s.apply(func(t Tensor) Tensor {
+		if t.DType() == d {
+			return t.Clone()
+		}
 		u := NewTensor(d, t.Shape...)
-		for i := range t.Len() {
-			u.SetAt(i, t.At(i))
+		for i, v := range t.F32 {
+			u.F64[i] = float64(v)
+		}
+		for i, v := range t.F64 {
+			u.F32[i] = float32(v)
 		}
 		return u
 	})
 }
 
+// apply returns the set of f(t) under the names of s.
 func (s Set) apply(f func(Tensor) Tensor) Set {
 	out := NewSet(len(s.names))
-	for n, t := range s.All() {
-		out.Put(n, f(t))
+	for i, n := range s.names {
+		out.add(n, f(s.tensors[i]))
 	}
 	return out
 }
@@ -132,12 +185,18 @@ func (s Set) Filter(keep func(name string) bool) Set {
 
 // Merge puts every tensor of other into s, replacing those of the same name.
 func (s *Set) Merge(other Set) {
+	s.tensors = slices.Clone(s.tensors)
 	for n, t := range other.All() {
-		s.Put(n, t)
+		if i := s.find(n); i >= 0 {
+			s.tensors[i] = t
+		} else {
+			s.add(n, t)
+		}
 	}
 }
 
-// Match returns an error that names the first difference in names, types or shapes between s and like, or nil.
+// Match returns an error that names the first difference in names, types or shapes between s and like, or nil. The order
+// of the tensors may differ.
 func (s Set) Match(like Set) error {
 	for n, t := range like.All() {
 		u, ok := s.Get(n)
@@ -149,7 +208,7 @@ func (s Set) Match(like Set) error {
 		}
 	}
 	for _, n := range s.names {
-		if _, ok := like.Get(n); !ok {
+		if like.find(n) < 0 {
 			return fmt.Errorf("tensor %q is not expected here", n)
 		}
 	}
@@ -189,63 +248,31 @@ func coordinate(shape []int, i int) []int {
 	return at
 }
 
-// Norm returns the Euclidean norm √Σx² over all tensors together, summed in float64 in order.
-func (s Set) Norm() float64 {
-	var sum float64
-	for _, t := range s.All() {
-		for _, v := range t.F32 {
-			sum += float64(float64(v) * float64(v))
-		}
-		for _, v := range t.F64 {
-			sum += float64(v * v)
-		}
-	}
-	return math.Sqrt(sum)
-}
-
-// Sub returns s − other, each difference rounded once to s's type. It panics if the sets do not match.
-func (s Set) Sub(other Set) Set {
-	return s.combine(other, func(a, b float64) float64 { return a - b })
-}
-
-// AddScaled adds alpha·other to s in place, computed in float64 and rounded once. It panics if the sets do not match.
-func (s Set) AddScaled(alpha float64, other Set) {
+// Digest returns the SHA-256 of a set: of names, types, shapes and elements, in order. Sets with equal digests are equal to
+// the bit and in the same order.
+func Digest(s Set) [sha256.Size]byte {
+	h := sha256.New()
+	b := append([]byte("cohort/weights/v1\x00"), make([]byte, 8)...)
+	binary.LittleEndian.PutUint64(b[len(b)-8:], uint64(s.Len()))
+	h.Write(b)
+	buf := make([]byte, chunk)
 	for n, t := range s.All() {
-		u := other.Must(n)
-		if !t.SameLayout(u) {
-			panic(fmt.Sprintf("weights: %q is %v %v and %v %v", n, t.DType(), t.Shape, u.DType(), u.Shape))
-		}
-		for i := range t.Len() {
-			t.SetAt(i, t.At(i)+float64(alpha*u.At(i)))
+		h.Write(appendLayout(nil, n, t.Shape, t.DType()))
+		if err := writeElements(h, t, buf); err != nil {
+			panic(err) // a hash does not fail
 		}
 	}
+	return [sha256.Size]byte(h.Sum(nil))
 }
 
-// Scale multiplies s by alpha in place.
-func (s Set) Scale(alpha float64) {
-	for _, t := range s.All() {
-		for i := range t.Len() {
-			t.SetAt(i, alpha*t.At(i))
-		}
+// appendLayout appends a tensor's name, element type and shape, each of self-evident length.
+func appendLayout(b []byte, name string, shape []int, d DType) []byte {
+	b = binary.LittleEndian.AppendUint64(b, uint64(len(name)))
+	b = append(b, name...)
+	b = append(b, byte(d))
+	b = binary.LittleEndian.AppendUint64(b, uint64(len(shape)))
+	for _, n := range shape {
+		b = binary.LittleEndian.AppendUint64(b, uint64(n))
 	}
-}
-
-// Map returns f applied to corresponding elements of s and other in float64, rounded once to s's type.
-// It panics if the sets do not match.
-func (s Set) Map(other Set, f func(a, b float64) float64) Set { return s.combine(other, f) }
-
-func (s Set) combine(other Set, f func(a, b float64) float64) Set {
-	out := NewSet(len(s.names))
-	for n, t := range s.All() {
-		u := other.Must(n)
-		if !slices.Equal(t.Shape, u.Shape) {
-			panic(fmt.Sprintf("weights: %q has shapes %v and %v", n, t.Shape, u.Shape))
-		}
-		v := NewTensor(t.DType(), t.Shape...)
-		for i := range t.Len() {
-			v.SetAt(i, f(t.At(i), u.At(i)))
-		}
-		out.Put(n, v)
-	}
-	return out
+	return b
 }

@@ -180,15 +180,34 @@ func (t Tensor) Equal(u Tensor) bool {
 
 // firstNonFinite returns the position of the first NaN or ±Inf, or -1.
 func (t Tensor) firstNonFinite() int {
-	for i, v := range t.F32 {
-		if v-v != 0 {
-			return i
-		}
+	if t.maxAbs() <= math.MaxFloat64 {
+		return -1
 	}
-	for i, v := range t.F64 {
-		if v-v != 0 {
+	for i := range t.Len() {
+		if v := t.At(i); v-v != 0 {
 			return i
 		}
 	}
 	return -1
+}
+
+// maxAbs returns the greatest magnitude, or a value that is not finite if an element is not. It compares bits: without the
+// sign, their order is that of the magnitudes, then infinity, then NaN.
+func (t Tensor) maxAbs() float64 {
+	var a, b, c, d uint32
+	x := t.F32
+	for ; len(x) >= 4; x = x[4:] {
+		a = max(a, math.Float32bits(x[0])&^(1<<31))
+		b = max(b, math.Float32bits(x[1])&^(1<<31))
+		c = max(c, math.Float32bits(x[2])&^(1<<31))
+		d = max(d, math.Float32bits(x[3])&^(1<<31))
+	}
+	for _, v := range x {
+		a = max(a, math.Float32bits(v)&^(1<<31))
+	}
+	var m uint64
+	for _, v := range t.F64 {
+		m = max(m, math.Float64bits(v)&^(1<<63))
+	}
+	return max(float64(math.Float32frombits(max(a, b, c, d))), math.Float64frombits(m))
 }
