@@ -198,3 +198,6 @@ func rowsPortable(dst []float32, rows int, term func(r, c int, t float32) float3
 		}
 	}
 }
+
+// colTile is the number of columns that the assembly paths add up at a time.
+const colTile = 256

@@ -1,5 +1,3 @@
-//go:build amd64 || arm64
-
 package vec
 
 // table returns the functions of path p, or nil if this machine cannot run it.
