@@ -1,258 +1,255 @@
 package weights
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"math"
-	"math/bits"
+	"slices"
 )
 
 // Acc adds many sets exactly. Every coordinate is a 128-bit two's complement fixed-point number whose least bit is 2⁻⁹⁶:
-// each weight·value is rounded once to that grid (half to even; a float32 of magnitude 2⁻⁷² or more times any integer
+// each weight·value is rounded once to that grid (half to even; a float32 of magnitude 2⁻⁷³ or more times any integer
 // weight is not rounded at all) and the additions are exact, so that a total is the same bits in any order and grouping.
-// Sums must stay below 2³¹ in magnitude.
+// Sums must stay below 2³¹ in magnitude: Add refuses a set if Σ weight·max|value| of a tensor over all that were added would
+// reach that, so whether a collection of sets is accepted as a whole does not depend on their order either.
 //
-// With counts, every coordinate also keeps the sum of the weights of those who covered it: the |K| of count-based
-// aggregation. Memory: 16 bytes a coordinate, 24 with counts.
+// The mean of equal float32 sets has their bits, but for what the grid does not hold: −0 comes back as 0, and magnitudes
+// below 2⁻⁷³ come back to the nearest multiple of 2⁻⁹⁶.
+//
+// With counts, every coordinate also has the sum of the weights of those who covered it: the |K| of count-based
+// aggregation. Memory: 16 bytes a coordinate, and 8 more with counts in those tensors that somebody covered in part.
+//
+// An Acc is not safe for concurrent use; parallel folders add to one each and [Acc.Merge] them.
 type Acc struct {
 	names    []string
-	tensors  map[string]*accTensor
+	tensors  []accTensor
+	at       map[string]int
 	counting bool
 	weight   uint64
 }
 
 type accTensor struct {
 	shape []int
-	hi    []int64
-	lo    []uint64
-	count []uint64
-	bound float64 // Σ weight·max|value| so far: an upper bound of any coordinate's magnitude
+	sum   []fixed
+	bound fixed    // Σ weight·max|value| so far: no coordinate's magnitude is greater
+	whole uint64   // the weight of those who covered every coordinate, if counting
+	part  []uint64 // the weight of the others by coordinate; nil if there are none
 }
 
-// accLimit is the magnitude that a sum must stay below.
-const accLimit = 1 << 31
+// weightLimit is what the sum of all weights must stay below.
+const weightLimit = 1 << 63
 
 // NewAcc returns a zero sum for sets of the names and shapes of like. The elements of like are not read.
 func NewAcc(like Set, counting bool) *Acc {
-	a := &Acc{tensors: make(map[string]*accTensor, like.Len()), counting: counting}
+	a := &Acc{at: make(map[string]int, like.Len()), counting: counting}
 	for name, t := range like.All() {
-		n := t.Len()
-		at := &accTensor{shape: t.Shape, hi: make([]int64, n), lo: make([]uint64, n)}
-		if counting {
-			at.count = make([]uint64, n)
-		}
-		a.names = append(a.names, name)
-		a.tensors[name] = at
+		a.put(name, accTensor{shape: slices.Clone(t.Shape), sum: make([]fixed, elements(t.Shape))})
 	}
 	return a
 }
 
+func (a *Acc) put(name string, t accTensor) {
+	a.at[name] = len(a.names)
+	a.names = append(a.names, name)
+	a.tensors = append(a.tensors, t)
+}
+
+// tensor returns the sum of that name and panics if there is none.
+func (a *Acc) tensor(name string) *accTensor {
+	i, ok := a.at[name]
+	if !ok {
+		panic(fmt.Sprintf("weights: no tensor %q in a sum of %d", name, len(a.names)))
+	}
+	return &a.tensors[i]
+}
+
 // Add adds weight·x. The set x has the shapes that at slices from the whole (nil: everything); only the coordinates that
-// are also in cover (nil: all of at) are added and counted. Nothing is added if an error is returned: a name or shape that
-// does not fit, NaN or infinity, or a sum that could leave the range.
+// are also in cover (nil: all of at) are added and counted. Nothing is added if an error is returned: weight 0, a name or
+// shape that does not fit, NaN or infinity anywhere in x, or a sum that could leave the range.
 func (a *Acc) Add(x Set, at, cover Index, weight uint64) error {
-	if err := a.Check(x, at, cover, weight); err != nil {
+	terms, err := a.terms(x, at, cover, weight)
+	if err != nil {
 		return err
 	}
-	a.MustAdd(x, at, cover, weight)
-	return nil
-}
-
-// Check returns the error that Add would return, and changes nothing.
-func (a *Acc) Check(x Set, at, cover Index, weight uint64) error {
-	if weight == 0 {
-		return fmt.Errorf("weight 0")
-	}
-	for name, t := range x.All() {
-		w, ok := a.tensors[name]
-		if !ok {
-			return fmt.Errorf("tensor %q is not part of the sum", name)
+	for _, m := range terms {
+		t := m.to
+		t.bound = m.bound
+		if a.counting && m.whole {
+			t.whole += weight
+		} else if a.counting && t.part == nil {
+			t.part = make([]uint64, len(t.sum))
 		}
-		axes, held := at[name]
-		if !held && at != nil {
-			return fmt.Errorf("tensor %q is outside the task's index", name)
-		}
-		if err := checkAxes(axes, w.shape); err != nil {
-			return fmt.Errorf("tensor %q: index: %w", name, err)
-		}
-		if err := checkAxes(cover[name], w.shape); err != nil {
-			return fmt.Errorf("tensor %q: cover: %w", name, err)
-		}
-		if want := sliceShape(w.shape, axes); !sameShape(t.Shape, want) {
-			return fmt.Errorf("tensor %q has shape %v, expected %v", name, t.Shape, want)
-		}
-		if i := t.firstNonFinite(); i >= 0 {
-			return fmt.Errorf("tensor %q holds %v at %v", name, t.At(i), coordinate(t.Shape, i))
-		}
-		if b := w.boundWith(t, weight); b >= accLimit {
-			return fmt.Errorf("tensor %q: a sum could reach %g, the limit is 2³¹: values or weights are too large", name, b)
-		}
-	}
-	for _, name := range a.names {
-		if _, held := at[name]; !held && at != nil {
-			continue
-		}
-		if _, ok := x.Get(name); !ok {
-			return fmt.Errorf("tensor %q is missing", name)
-		}
-	}
-	return nil
-}
-
-// boundWith is the bound of w's coordinates once weight·t is added, rounded up.
-func (w *accTensor) boundWith(t Tensor, weight uint64) float64 {
-	return math.Nextafter(w.bound+math.Nextafter(t.maxAbs()*float64(weight), math.Inf(1)), math.Inf(1))
-}
-
-// MustAdd is Add for arguments that Check has just accepted.
-func (a *Acc) MustAdd(x Set, at, cover Index, weight uint64) {
-	for name, t := range x.All() {
-		w := a.tensors[name]
-		w.bound = w.boundWith(t, weight)
-		c, covered := cover[name]
-		if !covered && cover != nil {
-			continue
-		}
-		walk(w.shape, at[name], c, func(g, l, n int) {
-			if t.F64 != nil {
-				addRun(w, g, t.F64[l:l+n], weight)
-			} else {
-				addRun(w, g, t.F32[l:l+n], weight)
+		walk(t.shape, m.axes, m.cover, func(g, l int, runs []run) {
+			for _, r := range runs {
+				sum := t.sum[g+r.g : g+r.g+r.n]
+				if m.x.F64 != nil {
+					addFloat64(sum, m.x.F64[l+r.l:l+r.l+r.n], weight)
+				} else {
+					addFloat32(sum, m.x.F32[l+r.l:l+r.l+r.n], weight)
+				}
+				if a.counting && !m.whole {
+					count := t.part[g+r.g : g+r.g+r.n]
+					for i := range count {
+						count[i] += weight
+					}
+				}
 			}
 		})
 	}
 	a.weight += weight
+	return nil
 }
 
-func checkAxes(axes []Axis, shape []int) error {
-	if len(axes) == 0 {
-		return nil
+// Check returns the error that Add would return, and adds nothing.
+func (a *Acc) Check(x Set, at, cover Index, weight uint64) error {
+	_, err := a.terms(x, at, cover, weight)
+	return err
+}
+
+// MustAdd is Add for what [Acc.Check] has accepted: it panics where Add returns an error.
+func (a *Acc) MustAdd(x Set, at, cover Index, weight uint64) {
+	if err := a.Add(x, at, cover, weight); err != nil {
+		panic("weights: " + err.Error())
 	}
-	if len(axes) != len(shape) {
-		return fmt.Errorf("%d axes for shape %v", len(axes), shape)
+}
+
+// term is a tensor that may be added.
+type term struct {
+	to          *accTensor
+	x           Tensor
+	axes, cover []Axis
+	whole       bool // covers every coordinate
+	bound       fixed
+}
+
+// terms returns what Add has to add, or why it must not.
+func (a *Acc) terms(x Set, at, cover Index, weight uint64) ([]term, error) {
+	if weight == 0 {
+		return nil, errors.New("weight 0")
 	}
-	for i, a := range axes {
-		if err := a.check(shape[i]); err != nil {
-			return fmt.Errorf("axis %d: %w", i, err)
+	if weight >= weightLimit-a.weight {
+		return nil, fmt.Errorf("weight %d: the weights' sum, %d so far, must stay below 2⁶³", weight, a.weight)
+	}
+	for what, ix := range map[string]Index{"index": at, "cover": cover} {
+		for name := range ix {
+			if _, ok := a.at[name]; !ok {
+				return nil, a.foreign(what, ix)
+			}
+		}
+	}
+	for _, name := range a.names {
+		if _, held := at[name]; x.find(name) < 0 && (held || at == nil) {
+			return nil, fmt.Errorf("tensor %q is missing", name)
+		}
+	}
+	terms := make([]term, 0, x.Len())
+	for name, t := range x.All() {
+		m, covered, err := a.term(name, t, at, cover, weight)
+		if err != nil {
+			return nil, err
+		}
+		if covered {
+			terms = append(terms, m)
+		}
+	}
+	return terms, nil
+}
+
+// foreign names the first tensor of ix that is not part of the sum.
+func (a *Acc) foreign(what string, ix Index) error {
+	for _, name := range slices.Sorted(maps.Keys(ix)) {
+		if _, ok := a.at[name]; !ok {
+			return fmt.Errorf("%s names tensor %s, which is not part of the sum", what, quote(name))
 		}
 	}
 	return nil
 }
 
-func sameShape(a, b []int) bool {
-	if len(a) != len(b) {
-		return false
+func (a *Acc) term(name string, x Tensor, at, cover Index, weight uint64) (m term, covered bool, err error) {
+	i, ok := a.at[name]
+	if !ok {
+		return m, false, fmt.Errorf("tensor %s is not part of the sum", quote(name))
 	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
+	t := &a.tensors[i]
+	axes, held := at[name]
+	if !held && at != nil {
+		return m, false, fmt.Errorf("tensor %q is outside the task's index", name)
 	}
-	return true
+	if err := checkAxes(axes, t.shape); err != nil {
+		return m, false, fmt.Errorf("tensor %q: index: %w", name, err)
+	}
+	c, covered := cover[name]
+	covered = covered || cover == nil
+	if err := checkAxes(c, t.shape); err != nil {
+		return m, false, fmt.Errorf("tensor %q: cover: %w", name, err)
+	}
+	if want := sliceShape(t.shape, axes); !slices.Equal(x.Shape, want) {
+		return m, false, fmt.Errorf("tensor %q has shape %v, expected %v", name, x.Shape, want)
+	}
+	if err := x.valid(); err != nil {
+		return m, false, fmt.Errorf("tensor %q: %w", name, err)
+	}
+	greatest := x.maxAbs()
+	if !(greatest <= math.MaxFloat64) {
+		i := x.firstNonFinite()
+		return m, false, fmt.Errorf("tensor %q holds %v at %v", name, x.At(i), coordinate(x.Shape, i))
+	}
+	if !covered {
+		return m, false, nil
+	}
+	m = term{to: t, x: x, axes: axes, cover: c, whole: slices.Equal(sliceShape(t.shape, axes), t.shape) && slices.Equal(sliceShape(t.shape, c), t.shape)}
+	if m.bound, ok = t.bound.addBound(greatest, weight); !ok {
+		return m, false, fmt.Errorf("tensor %q: a sum could reach %g, the limit is 2³¹: values or weights are too large",
+			name, t.bound.float()+greatest*float64(weight))
+	}
+	return m, true, nil
 }
 
-func addRun[F float32 | float64](w *accTensor, g int, x []F, weight uint64) {
-	hi, lo := w.hi[g:g+len(x)], w.lo[g:g+len(x)]
-	for i, v := range x {
-		h, l := fixed(float64(v), weight)
-		var c uint64
-		lo[i], c = bits.Add64(lo[i], l, 0)
-		hi[i] += int64(h) + int64(c)
+// Merge adds what other holds, so that a is as if everything that was added to other had been added to it. Nothing is
+// added if an error is returned: names, shapes or counting that differ, or a sum that could leave the range.
+func (a *Acc) Merge(other *Acc) error {
+	if a.counting != other.counting {
+		return fmt.Errorf("merge of sums with and without counts")
 	}
-	if w.count != nil {
-		count := w.count[g : g+len(x)]
-		for i := range count {
-			count[i] += weight
+	if other.weight >= weightLimit-a.weight {
+		return fmt.Errorf("merge of weights %d and %d: their sum must stay below 2⁶³", a.weight, other.weight)
+	}
+	if len(a.names) != len(other.names) {
+		return fmt.Errorf("merge of sums of %d and %d tensors", len(a.names), len(other.names))
+	}
+	for i, name := range a.names {
+		t := &a.tensors[i]
+		j, ok := other.at[name]
+		if !ok {
+			return fmt.Errorf("merge: tensor %q is missing", name)
+		}
+		o := &other.tensors[j]
+		if !slices.Equal(t.shape, o.shape) {
+			return fmt.Errorf("merge: tensor %q has shapes %v and %v", name, t.shape, o.shape)
+		}
+		if t.bound.add(o.bound).hi < 0 {
+			return fmt.Errorf("merge: tensor %q: a sum could reach %g, the limit is 2³¹", name, t.bound.float()+o.bound.float())
 		}
 	}
-}
-
-// fixed returns weight·x in units of 2⁻⁹⁶, rounded half to even, as two's complement. |weight·x| must be below 2³¹.
-func fixed(x float64, weight uint64) (hi, lo uint64) {
-	b := math.Float64bits(x)
-	exp := int(b>>52) & 0x7ff
-	man := b & (1<<52 - 1)
-	if exp == 0 {
-		exp = 1
-	} else {
-		man |= 1 << 52
-	}
-	if man == 0 {
-		return 0, 0
-	}
-	hi, lo = bits.Mul64(man, weight)
-	switch s := exp - 1075 + 96; { // weight·x = (hi,lo)·2^(exp−1075)
-	case s >= 64:
-		hi, lo = lo<<(s-64), 0
-	case s > 0:
-		hi, lo = hi<<s|lo>>(64-s), lo<<s
-	case s < 0:
-		hi, lo = roundShift(hi, lo, -s)
-	}
-	if b>>63 != 0 {
-		var c uint64
-		lo, c = bits.Add64(^lo, 1, 0)
-		hi = ^hi + c
-	}
-	return hi, lo
-}
-
-// roundShift returns (hi,lo) / 2^s rounded half to even, s > 0.
-func roundShift(hi, lo uint64, s int) (uint64, uint64) {
-	if s > 128 {
-		return 0, 0
-	}
-	var half, rest bool // the bit below the result, and any bit below that
-	switch {
-	case s <= 64:
-		half = lo>>(s-1)&1 != 0
-		rest = lo&(1<<(s-1)-1) != 0
-		if s == 64 {
-			hi, lo = 0, hi
-		} else {
-			hi, lo = hi>>s, hi<<(64-s)|lo>>s
+	for i, name := range a.names {
+		t, o := &a.tensors[i], other.tensor(name)
+		for k, v := range o.sum {
+			t.sum[k] = t.sum[k].add(v)
 		}
-	default:
-		half = hi>>(s-65)&1 != 0
-		rest = hi&(1<<(s-65)-1) != 0 || lo != 0
-		if s == 128 {
-			hi, lo = 0, 0
-		} else {
-			hi, lo = 0, hi>>(s-64)
+		if o.part != nil {
+			if t.part == nil {
+				t.part = make([]uint64, len(t.sum))
+			}
+			for k, v := range o.part {
+				t.part[k] += v
+			}
 		}
+		t.bound = t.bound.add(o.bound)
+		t.whole += o.whole
 	}
-	if half && (rest || lo&1 != 0) {
-		var c uint64
-		lo, c = bits.Add64(lo, 1, 0)
-		hi += c
-	}
-	return hi, lo
-}
-
-// float returns the nearest float64 of a fixed-point number.
-func float(hi int64, lo uint64) float64 {
-	neg := hi < 0
-	h, l := uint64(hi), lo
-	if neg {
-		var c uint64
-		l, c = bits.Add64(^l, 1, 0)
-		h = ^h + c
-	}
-	var f float64
-	if h == 0 {
-		f = math.Ldexp(float64(l), -96)
-	} else {
-		// The highest 64 bits, with a sticky bit for what is cut, round once in the conversion.
-		z := bits.LeadingZeros64(h)
-		top := h<<z | l>>(64-z)
-		if l<<z != 0 {
-			top |= 1
-		}
-		f = math.Ldexp(float64(top), 64-z-96)
-	}
-	if neg {
-		return -f
-	}
-	return f
+	a.weight += other.weight
+	return nil
 }
 
 // Weight returns the sum of the weights of all added sets.
@@ -262,40 +259,70 @@ func (a *Acc) Weight() uint64 { return a.weight }
 func (a *Acc) Names() []string { return a.names }
 
 // Total returns the sum at one coordinate, rounded once to float64.
-func (a *Acc) Total(name string, i int) float64 {
-	t := a.tensors[name]
-	return float(t.hi[i], t.lo[i])
-}
+func (a *Acc) Total(name string, i int) float64 { return a.tensor(name).sum[i].float() }
 
 // Count returns the weight that covered one coordinate: the total weight if a does not count.
 func (a *Acc) Count(name string, i int) uint64 {
+	t := a.tensor(name)
 	if !a.counting {
 		return a.weight
 	}
-	return a.tensors[name].count[i]
+	if t.part == nil {
+		return t.whole
+	}
+	return t.whole + t.part[i]
 }
 
 // Mean returns Σ weight·x / Σ weight over those who covered each coordinate, computed in float64 and rounded once to d;
 // coordinates that nobody covered are 0.
 func (a *Acc) Mean(d DType) Set {
-	return a.over(d, func(name string, i int) float64 { return float64(a.Count(name, i)) })
-}
-
-// Over returns the sum divided by denominator, computed in float64 and rounded once to d.
-func (a *Acc) Over(denominator float64, d DType) Set {
-	return a.over(d, func(string, int) float64 { return denominator })
-}
-
-func (a *Acc) over(d DType, by func(string, int) float64) Set {
-	out := NewSet(len(a.names))
-	for _, name := range a.names {
-		t := NewTensor(d, a.tensors[name].shape...)
-		for i := range t.Len() {
-			if c := by(name, i); c != 0 {
-				t.SetAt(i, a.Total(name, i)/c)
-			}
+	return a.divided(d, func(t *accTensor) (float64, []uint64) {
+		if !a.counting {
+			return float64(a.weight), nil
 		}
-		out.Put(name, t)
+		return float64(t.whole), t.part
+	})
+}
+
+// Over returns the sum divided by denominator, computed in float64 and rounded once to d. It panics if denominator is 0 or
+// NaN.
+func (a *Acc) Over(denominator float64, d DType) Set {
+	if denominator == 0 || denominator != denominator {
+		panic(fmt.Sprintf("weights: Over(%v)", denominator))
+	}
+	return a.divided(d, func(*accTensor) (float64, []uint64) { return denominator, nil })
+}
+
+// divided returns each sum divided by what by returns for its tensor: one number, or counts of which whole is a part.
+func (a *Acc) divided(d DType, by func(*accTensor) (float64, []uint64)) Set {
+	out := NewSet(len(a.names))
+	for i, name := range a.names {
+		t := &a.tensors[i]
+		x := NewTensor(d, t.shape...)
+		all, part := by(t)
+		if d == Float64 {
+			divide(x.F64, t.sum, all, t.whole, part)
+		} else {
+			divide(x.F32, t.sum, all, t.whole, part)
+		}
+		out.add(name, x)
 	}
 	return out
+}
+
+func divide[F float32 | float64](dst []F, sum []fixed, all float64, whole uint64, part []uint64) {
+	if part == nil {
+		if all == 0 {
+			return // nobody covered it
+		}
+		for i := range dst {
+			dst[i] = F(sum[i].float() / all)
+		}
+		return
+	}
+	for i := range dst {
+		if c := whole + part[i]; c != 0 {
+			dst[i] = F(sum[i].float() / float64(c))
+		}
+	}
 }

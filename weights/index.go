@@ -1,8 +1,10 @@
 package weights
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 )
 
@@ -48,24 +50,17 @@ func Heads(heads, keep int) Axis {
 // position positions[i] of the whole. The Axis holds the slice itself.
 func List(positions []int32) Axis { return Axis{kind: axisList, list: positions} }
 
-// Positions returns the kept positions of an axis of that size, in the order in which a slice holds them.
+// Positions returns the kept positions of an axis of that size, in the order in which a slice holds them. The caller must
+// not change the slice.
 func (a Axis) Positions(size int) []int32 {
-	switch a.kind {
-	case axisList:
+	if a.kind == axisList {
 		return a.list
-	case axisHeads:
-		w := size / a.heads
-		p := make([]int32, 0, a.heads*a.n)
-		for h := range a.heads {
-			for i := range a.n {
-				p = append(p, int32(h*w+i))
-			}
-		}
-		return p
 	}
-	p := make([]int32, a.Len(size))
-	for i := range p {
-		p[i] = int32(i)
+	p := make([]int32, 0, a.Len(size))
+	for _, r := range a.runs(size) {
+		for i := range r.n {
+			p = append(p, int32(r.g+i))
+		}
 	}
 	return p
 }
@@ -95,25 +90,38 @@ func (a Axis) check(size int) error {
 			return fmt.Errorf("%d positions of each of %d heads of an axis of %d", a.n, a.heads, size)
 		}
 	case axisList:
-		seen := make([]bool, size)
-		for _, p := range a.list {
-			if p < 0 || int(p) >= size {
-				return fmt.Errorf("position %d of an axis of %d", p, size)
-			}
-			if seen[p] {
-				return fmt.Errorf("position %d twice", p)
-			}
-			seen[p] = true
-		}
+		return checkList(a.list, size)
 	}
 	return nil
 }
 
+func checkList(list []int32, size int) error {
+	rising := true
+	for i, p := range list {
+		if p < 0 || int(p) >= size {
+			return fmt.Errorf("position %d of an axis of %d", p, size)
+		}
+		rising = rising && (i == 0 || list[i-1] < p)
+	}
+	if rising {
+		return nil
+	}
+	seen := make([]bool, size)
+	for _, p := range list {
+		if seen[p] {
+			return fmt.Errorf("position %d twice", p)
+		}
+		seen[p] = true
+	}
+	return nil
+}
+
+// axisJSON is the form of an axis that is not whole: one of prefix, heads with keep, and list.
 type axisJSON struct {
-	Prefix *int    `json:"prefix,omitempty"`
-	Heads  int     `json:"heads,omitempty"`
-	Keep   int     `json:"keep,omitempty"`
-	List   []int32 `json:"list,omitempty"`
+	Prefix *int     `json:"prefix,omitempty"`
+	Heads  *int     `json:"heads,omitempty"`
+	Keep   *int     `json:"keep,omitempty"`
+	List   *[]int32 `json:"list,omitempty"`
 }
 
 // MarshalJSON writes the form described at [Axis].
@@ -122,14 +130,13 @@ func (a Axis) MarshalJSON() ([]byte, error) {
 	case axisPrefix:
 		return json.Marshal(axisJSON{Prefix: &a.n})
 	case axisHeads:
-		return json.Marshal(axisJSON{Heads: a.heads, Keep: a.n})
+		return json.Marshal(axisJSON{Heads: &a.heads, Keep: &a.n})
 	case axisList:
-		if a.list == nil {
-			return []byte(`{"list":[]}`), nil
+		list := a.list
+		if list == nil {
+			list = []int32{}
 		}
-		return json.Marshal(struct {
-			List []int32 `json:"list"`
-		}{a.list})
+		return json.Marshal(axisJSON{List: &list})
 	}
 	return []byte(`"all"`), nil
 }
@@ -141,18 +148,20 @@ func (a *Axis) UnmarshalJSON(b []byte) error {
 		return nil
 	}
 	var j axisJSON
-	if err := json.Unmarshal(b, &j); err != nil {
-		return fmt.Errorf("axis %s: %w", b, err)
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&j); err != nil {
+		return fmt.Errorf("axis %.80s: %w", b, err)
 	}
-	switch {
-	case j.Prefix != nil && *j.Prefix >= 0:
+	switch heads := j.Heads != nil && j.Keep != nil; {
+	case j.Prefix != nil && j.Heads == nil && j.Keep == nil && j.List == nil && *j.Prefix >= 0:
 		*a = Prefix(*j.Prefix)
-	case j.Heads > 0 && j.Keep >= 0:
-		*a = Heads(j.Heads, j.Keep)
-	case j.Prefix == nil && j.Heads == 0:
-		*a = List(j.List)
+	case heads && j.Prefix == nil && j.List == nil && *j.Heads > 0 && *j.Keep >= 0:
+		*a = Heads(*j.Heads, *j.Keep)
+	case j.List != nil && j.Prefix == nil && j.Heads == nil && j.Keep == nil:
+		*a = List(*j.List)
 	default:
-		return fmt.Errorf("axis %s: negative length", b)
+		return fmt.Errorf(`axis %.80s: expected "all", {"prefix":n}, {"heads":h,"keep":k} or {"list":[…]} with n, k ≥ 0 and h > 0`, b)
 	}
 	return nil
 }
@@ -164,23 +173,30 @@ type Index map[string][]Axis
 
 // Check returns an error that names the first tensor whose axes do not fit the whole.
 func (ix Index) Check(whole Set) error {
-	for name := range ix {
-		if _, ok := whole.Get(name); !ok {
-			return fmt.Errorf("index names tensor %q, which the model does not have", name)
+	for _, name := range slices.Sorted(maps.Keys(ix)) {
+		if whole.find(name) < 0 {
+			return fmt.Errorf("index names tensor %s, which the model does not have", quote(name))
 		}
 	}
 	for name, t := range whole.All() {
-		axes := ix[name]
-		if len(axes) == 0 {
-			continue
+		if err := checkAxes(ix[name], t.Shape); err != nil {
+			return fmt.Errorf("index of tensor %q: %w", name, err)
 		}
-		if len(axes) != len(t.Shape) {
-			return fmt.Errorf("index gives %d axes for tensor %q of shape %v", len(axes), name, t.Shape)
-		}
-		for i, a := range axes {
-			if err := a.check(t.Shape[i]); err != nil {
-				return fmt.Errorf("index of tensor %q, axis %d: %w", name, i, err)
-			}
+	}
+	return nil
+}
+
+// checkAxes returns an error unless axes, if there are any, fit shape.
+func checkAxes(axes []Axis, shape []int) error {
+	if len(axes) == 0 {
+		return nil
+	}
+	if len(axes) != len(shape) {
+		return fmt.Errorf("%d axes for shape %v", len(axes), shape)
+	}
+	for i, a := range axes {
+		if err := a.check(shape[i]); err != nil {
+			return fmt.Errorf("axis %d: %w", i, err)
 		}
 	}
 	return nil
@@ -196,19 +212,30 @@ func (ix Index) Slice(whole Set) Set {
 			continue
 		}
 		s := NewTensor(t.DType(), sliceShape(t.Shape, axes)...)
-		walk(t.Shape, axes, nil, func(g, l, n int) {
+		walk(t.Shape, axes, nil, func(g, l int, runs []run) {
 			if t.F64 != nil {
-				copy(s.F64[l:l+n], t.F64[g:g+n])
+				gather(s.F64[l:], t.F64[g:], runs)
 			} else {
-				copy(s.F32[l:l+n], t.F32[g:g+n])
+				gather(s.F32[l:], t.F32[g:], runs)
 			}
 		})
-		out.Put(name, s)
+		out.add(name, s)
 	}
 	return out
 }
 
-// Scatter copies part, a set of the shapes that Slice gives, back into the indexed coordinates of whole.
+func gather[F float32 | float64](part, whole []F, runs []run) {
+	for _, r := range runs {
+		if r.n == 1 {
+			part[r.l] = whole[r.g]
+			continue
+		}
+		copy(part[r.l:r.l+r.n], whole[r.g:r.g+r.n])
+	}
+}
+
+// Scatter copies part, a set of the shapes that Slice gives, back into the indexed coordinates of whole. It panics where
+// [Index.Check] fails and where part has other types or shapes.
 func (ix Index) Scatter(whole, part Set) {
 	ix.must(whole)
 	for name, t := range whole.All() {
@@ -220,13 +247,23 @@ func (ix Index) Scatter(whole, part Set) {
 		if want := sliceShape(t.Shape, axes); !slices.Equal(s.Shape, want) || s.DType() != t.DType() {
 			panic(fmt.Sprintf("weights: slice of %q is %v %v, expected %v %v", name, s.DType(), s.Shape, t.DType(), want))
 		}
-		walk(t.Shape, axes, nil, func(g, l, n int) {
+		walk(t.Shape, axes, nil, func(g, l int, runs []run) {
 			if t.F64 != nil {
-				copy(t.F64[g:g+n], s.F64[l:l+n])
+				scatter(t.F64[g:], s.F64[l:], runs)
 			} else {
-				copy(t.F32[g:g+n], s.F32[l:l+n])
+				scatter(t.F32[g:], s.F32[l:], runs)
 			}
 		})
+	}
+}
+
+func scatter[F float32 | float64](whole, part []F, runs []run) {
+	for _, r := range runs {
+		if r.n == 1 {
+			whole[r.g] = part[r.l]
+			continue
+		}
+		copy(whole[r.g:r.g+r.n], part[r.l:r.l+r.n])
 	}
 }
 
@@ -236,15 +273,16 @@ func (ix Index) must(whole Set) {
 	}
 }
 
-// Like returns zeros of the shapes that Slice(whole) would have.
+// Like returns zeros of the shapes that Slice(whole) would have. It panics where [Index.Check] fails.
 func (ix Index) Like(whole Set) Set {
+	ix.must(whole)
 	out := NewSet(whole.Len())
 	for name, t := range whole.All() {
 		axes, ok := ix[name]
 		if !ok && ix != nil {
 			continue
 		}
-		out.Put(name, NewTensor(t.DType(), sliceShape(t.Shape, axes)...))
+		out.add(name, NewTensor(t.DType(), sliceShape(t.Shape, axes)...))
 	}
 	return out
 }
@@ -258,88 +296,4 @@ func sliceShape(shape []int, axes []Axis) []int {
 		out[i] = a.Len(shape[i])
 	}
 	return out
-}
-
-// walk visits the coordinates of axes in a tensor of the given shape as contiguous runs: n elements from offset g of the
-// whole lie at offset l of the slice. With a cover, only the coordinates that are also in cover are visited; cover must be
-// a subset of axes, and l still counts in the slice of axes.
-func walk(shape []int, axes, cover []Axis, visit func(g, l, n int)) {
-	if len(shape) == 0 {
-		visit(0, 0, 1)
-		return
-	}
-	rank := len(shape)
-	at := make([]axisWalk, rank)
-	gStride, lStride := 1, 1
-	for i := rank - 1; i >= 0; i-- {
-		var a, c Axis
-		if len(axes) > 0 {
-			a = axes[i]
-		}
-		if len(cover) > 0 {
-			c = cover[i]
-		} else {
-			c = a
-		}
-		at[i] = newAxisWalk(a, c, shape[i], gStride, lStride)
-		gStride *= shape[i]
-		lStride *= a.Len(shape[i])
-	}
-	// Trailing axes that are taken whole form one block with the axis before them.
-	last := rank - 1
-	for last > 0 && at[last].whole {
-		last--
-	}
-	var rec func(axis, g, l int)
-	rec = func(axis, g, l int) {
-		w := &at[axis]
-		if axis == last {
-			for _, r := range w.runs {
-				visit(g+r.g*w.gStride, l+r.l*w.lStride, r.n*w.gStride)
-			}
-			return
-		}
-		for _, r := range w.runs {
-			for k := range r.n {
-				rec(axis+1, g+(r.g+k)*w.gStride, l+(r.l+k)*w.lStride)
-			}
-		}
-	}
-	rec(0, 0, 0)
-}
-
-// axisWalk is one axis of a walk: runs of n neighbouring positions that start at g in the whole and at l in the slice.
-type axisWalk struct {
-	runs             []axisRun
-	gStride, lStride int
-	whole            bool // one run over the whole axis, in both
-}
-
-type axisRun struct{ g, l, n int }
-
-func newAxisWalk(a, c Axis, size, gStride, lStride int) axisWalk {
-	w := axisWalk{gStride: gStride, lStride: lStride}
-	if a.kind != axisList && c.kind != axisList && a.kind != axisHeads && c.kind != axisHeads {
-		n := min(a.Len(size), c.Len(size))
-		w.runs = []axisRun{{0, 0, n}}
-		w.whole = n == size && a.Len(size) == size
-		return w
-	}
-	local := make(map[int32]int)
-	for l, g := range a.Positions(size) {
-		local[g] = l
-	}
-	for _, g := range c.Positions(size) {
-		l, ok := local[g]
-		if !ok {
-			continue
-		}
-		if k := len(w.runs) - 1; k >= 0 && w.runs[k].g+w.runs[k].n == int(g) && w.runs[k].l+w.runs[k].n == l {
-			w.runs[k].n++
-			continue
-		}
-		w.runs = append(w.runs, axisRun{int(g), l, 1})
-	}
-	w.whole = len(w.runs) == 1 && w.runs[0] == axisRun{0, 0, size} && a.Len(size) == size
-	return w
 }
