@@ -10,6 +10,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"sort"
 	"sync"
 	"time"
 )
@@ -125,7 +126,18 @@ type Journal struct {
 	head  Head
 	size  int64
 	ended bool
+	marks []mark
 }
+
+// A mark is where a record begins, kept of every [markEvery]th so that [Journal.From]
+// need not read a long journal from the start.
+type mark struct {
+	seq    uint64
+	offset int64
+	prev   Hash
+}
+
+const markEvery = 1024
 
 // A request is the entries of one call to Append, waiting for their commit.
 type request struct {
@@ -211,6 +223,9 @@ func (j *Journal) recover(o Options) error {
 	for err == nil {
 		var r Record
 		r, err = s.Next()
+		if err == nil {
+			j.mark(r)
+		}
 		if err == nil && r.Seq == 0 {
 			if j.header, err = readHeader(r); err != nil {
 				return err
@@ -397,7 +412,18 @@ func (j *Journal) commitQueue() {
 	if err == nil {
 		j.mu.Lock()
 		j.head, j.size = head, size+int64(len(buf))
+		for _, req := range batch {
+			for _, r := range req.records {
+				j.mark(r)
+			}
+		}
 		j.mu.Unlock()
+	}
+}
+
+func (j *Journal) mark(r Record) {
+	if r.Seq%markEvery == 0 {
+		j.marks = append(j.marks, mark{r.Seq, r.Offset, r.Prev})
 	}
 }
 
@@ -447,12 +473,21 @@ func (j *Journal) Path() string { return j.path }
 // Records returns the records that are durable at the moment when the iteration
 // begins, in order; only those of the given kinds, if any are given. An error
 // ends the iteration.
-func (j *Journal) Records(kinds ...string) iter.Seq2[Record, error] {
+func (j *Journal) Records(kinds ...string) iter.Seq2[Record, error] { return j.From(0, kinds...) }
+
+// From is Records, but begins with the record that has the number seq.
+func (j *Journal) From(seq uint64, kinds ...string) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		j.mu.Lock()
 		size := j.size
+		i := sort.Search(len(j.marks), func(i int) bool { return j.marks[i].seq > seq })
+		m := j.marks[i-1] // the first mark is record 0
 		j.mu.Unlock()
-		records(NewScanner(io.NewSectionReader(j.file, 0, size), j.path), kinds, yield)
+		s := NewScanner(io.NewSectionReader(j.file, m.offset, size-m.offset), j.path)
+		s.next, s.offset, s.prev = m.seq, m.offset, m.prev
+		records(s, kinds, func(r Record, err error) bool {
+			return err == nil && r.Seq < seq || yield(r, err)
+		})
 	}
 }
 

@@ -544,3 +544,46 @@ func TestGolden(t *testing.T) {
 		t.Errorf("head %v, want %s: %v", head, want, err)
 	}
 }
+
+// Reading from the middle of a journal finds the same records as reading it all.
+func TestFrom(t *testing.T) {
+	dir := t.TempDir()
+	j := create(t, dir, journal.Options{FS: faultfs.New(journal.OS())})
+	var entries []journal.Entry
+	for i := range 2500 {
+		entries = append(entries, journal.Entry{Kind: "round.closed", Body: round{Round: i}})
+	}
+	if _, err := j.AppendAll(entries); err != nil {
+		t.Fatal(err)
+	}
+	check := func() {
+		t.Helper()
+		var all []journal.Record
+		for r, err := range j.Records() {
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, r)
+		}
+		for _, from := range []uint64{0, 1, 1023, 1024, 1025, 2047, 2048, 2500, 2501, 9999} {
+			next := from
+			for r, err := range j.From(from) {
+				if err != nil || r.Seq != next || r.Offset != all[next].Offset || r.Hash != all[next].Hash {
+					t.Fatalf("from %d: record %d is %+v: %v", from, next, r, err)
+				}
+				next++
+			}
+			if want := max(from, 2501); next != want {
+				t.Errorf("from %d: ended before %d, want %d", from, next, want)
+			}
+		}
+	}
+	check()
+	closeJournal(t, j)
+	var err error
+	if j, err = journal.Open(dir, journal.Options{FS: faultfs.New(journal.OS())}); err != nil {
+		t.Fatal(err)
+	}
+	check()
+	closeJournal(t, j)
+}
