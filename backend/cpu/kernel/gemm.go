@@ -44,15 +44,6 @@ type GemmShape struct {
 	Accumulate bool
 }
 
-// bSource says where the inner kernel reads B from.
-type bSource uint8
-
-const (
-	bDirect bSource = iota // from where it lies: its rows are contiguous and read once or twice
-	bTask                  // from the scratch: the task packs a panel and uses it at once
-	bPhase                 // from the workspace: a first phase packs all panels for all tasks
-)
-
 // Gemm is the plan of a GemmShape on a path.
 type Gemm struct {
 	t       *tile
@@ -68,16 +59,6 @@ type Gemm struct {
 	packedRo, packedKo        []int32 // the tables of a packed A, for paths that want it
 	aLen, bLen, cLen, workLen int
 }
-
-// Limits of the cut into blocks and tasks. A partial sum of maxKBlock summands
-// keeps a panel of B (maxKBlock × nr) within the first-level cache, and a block of
-// maxMBlock rows of A within the second.
-const (
-	maxKBlock = 320
-	maxMBlock = 192
-	minWork   = 1 << 18 // multiplications that are worth a task: some microseconds
-	manyTasks = 32      // a call that is big enough is cut into about so many
-)
 
 // NewGemm plans the products of s on path p. It panics on a negative size or
 // stride, on a C without contiguous rows or columns, and on a matrix whose
@@ -106,7 +87,7 @@ func NewGemm(p Path, s GemmShape) *Gemm {
 	g.cut()
 	s = g.s
 	g.ro, g.co = offsets(g.mBlock, s.A.Row), offsets(g.mBlock, s.C.Row)
-	g.ko, g.bo = offsets(g.kBlock, s.A.Col), offsets(s.K, s.B.Row)
+	g.ko, g.bo = offsets(s.K, s.A.Col), offsets(s.K, s.B.Row)
 	if g.t.packA {
 		g.packedRo, g.packedKo = packedTables(g.t.mr, g.mBlock, g.kBlock)
 	}
@@ -147,24 +128,21 @@ func (g *Gemm) cut() {
 	}
 }
 
-// blockOf cuts n into equal blocks of at most about limit, rounded up to a multiple of unit.
-func blockOf(n, limit, unit int) int {
-	if n == 0 {
-		return 0
-	}
-	return min(roundUp(ceilDiv(n, ceilDiv(n, limit)), unit), n)
-}
-
 // offsets is the table 0, stride, 2·stride, …
 func offsets(n, stride int) []int32 {
-	if n > 0 && (n-1)*stride > math.MaxInt32 {
-		panic(fmt.Sprintf("kernel: %d rows with a stride of %d exceed the reach of 2³¹ values", n, stride))
-	}
 	t := make([]int32, n)
 	for i := range t {
-		t[i] = int32(i * stride)
+		t[i] = offset32(i * stride)
 	}
 	return t
+}
+
+// offset32 panics unless the offset n within a matrix or image fits a table.
+func offset32(n int) int32 {
+	if n < 0 || n > math.MaxInt32 {
+		panic(fmt.Sprintf("kernel: offset %d is beyond the reach of 2³¹ values", n))
+	}
+	return int32(n)
 }
 
 // extent is the length that a slice needs to hold the rows×cols matrices of o.
@@ -186,16 +164,7 @@ func extent(batch []int, o Operand, rows, cols int) int {
 func (g *Gemm) WorkspaceLen() int { return g.workLen }
 
 // ScratchLen is the number of values a task needs in its Scratch.
-func (g *Gemm) ScratchLen() int {
-	n := 0
-	if g.source == bTask {
-		n += g.kBlock * g.t.nr
-	}
-	if g.t.packA {
-		n += roundUp(g.mBlock, g.t.mr) * g.kBlock
-	}
-	return n
-}
+func (g *Gemm) ScratchLen() int { return productScratch(g.t, g.source, g.mBlock, g.kBlock) }
 
 // GemmCall is one execution of a Gemm on A, B, C. Work has the plan's
 // WorkspaceLen values; its contents do not matter before and after.
@@ -297,45 +266,19 @@ func (m *gemmMul) Do(task int, s *Scratch) {
 func (m *gemmMul) block(batch, i0, j0 int, s *Scratch) {
 	g := m.c.Plan
 	a, b := m.c.operands()
-	nr := g.t.nr
-	a = a[g.at(g.s.A, batch)+i0*g.s.A.Row:]
-	b = b[g.at(g.s.B, batch):]
-	c := m.c.C[g.at(g.s.C, batch)+i0*g.s.C.Row:]
-	buf := s.take(g.ScratchLen())
-	var panelBuf []float32
-	if g.source == bTask {
-		panelBuf, buf = buf[:g.kBlock*nr], buf[g.kBlock*nr:]
+	p := &s.product
+	*p = product{
+		t: g.t, rows: min(g.mBlock, g.s.M-i0), n: min(g.nBlock, g.s.N-j0), kBlock: g.kBlock, add: g.s.Accumulate,
+		c:  m.c.C[g.at(g.s.C, batch)+i0*g.s.C.Row+j0:],
+		ro: g.ro, co: g.co, ko: g.ko, bo: g.bo,
+		bStride: g.s.B.Col, source: g.source, packedRo: g.packedRo, packedKo: g.packedKo,
 	}
-
-	p := &s.panel
-	p.rows = min(g.mBlock, g.s.M-i0)
-	p.co, p.ldb = g.co, nr
-	jEnd := min(j0+g.nBlock, g.s.N)
-	for k0 := 0; k0 == 0 || k0 < g.s.K; k0 += max(g.kBlock, 1) {
-		kc := min(g.kBlock, g.s.K-k0)
-		p.add = g.s.Accumulate || k0 > 0
-		p.a, p.ro, p.ko = a, g.ro, g.ko[:kc]
-		if kc > 0 {
-			p.a = a[k0*g.s.A.Col:]
-		}
-		if g.t.packA {
-			packA(buf, p.a, p.ro[:p.rows], p.ko, g.packedRo, g.t.mr)
-			p.a, p.ro, p.ko = buf, g.packedRo, g.packedKo[:kc]
-		}
-		for j := j0; j < jEnd; j += nr {
-			p.n = min(nr, jEnd-j)
-			p.c = c[j:]
-			switch {
-			case kc == 0:
-			case g.source == bDirect:
-				p.b, p.ldb = b[k0*g.s.B.Row+j:], g.s.B.Row
-			case g.source == bTask:
-				packPanel(panelBuf, b[j*g.s.B.Col:], g.bo[k0:k0+kc], p.n, nr, g.s.B.Col)
-				p.b = panelBuf
-			default:
-				p.b = m.c.Work[((batch*g.panels+j/nr)*g.s.K+k0)*nr:]
-			}
-			g.t.run(p)
-		}
+	if g.s.K > 0 {
+		p.a = a[g.at(g.s.A, batch)+i0*g.s.A.Row:]
+		p.b = b[g.at(g.s.B, batch)+j0*g.s.B.Col:]
 	}
+	if g.source == bPhase {
+		p.packed = m.c.Work[(batch*g.panels+j0/g.t.nr)*g.s.K*g.t.nr:]
+	}
+	s.multiply(s.take(g.ScratchLen()))
 }

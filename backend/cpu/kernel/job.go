@@ -38,8 +38,9 @@ func Run(c Call, s *Scratch) {
 
 // Scratch is the private memory of one worker. The zero value is ready to use.
 type Scratch struct {
-	buf   []float32 // aligned to a cache line
-	panel panel     // arguments of the kernel in flight; here because it must not be allocated by each task
+	buf     []float32 // aligned to a cache line
+	product product   // what the task in flight multiplies, and the arguments
+	panel   panel     // of its inner kernel: here so that no task allocates them
 }
 
 // Grow makes room for n float32 values (the ScratchLen of a plan). Calling it

@@ -1,0 +1,111 @@
+package kernel
+
+// bSource says where the inner kernel reads B from.
+type bSource uint8
+
+const (
+	bDirect bSource = iota // from where it lies: its rows are contiguous and read once or twice
+	bTask                  // from the scratch: the task packs a panel and uses it at once
+	bPhase                 // from the workspace: a first phase has packed all panels for all tasks
+)
+
+// Limits of the cut into blocks and tasks. A partial sum of maxKBlock summands
+// keeps a panel of B (maxKBlock × nr) within the first-level cache, and a block of
+// maxMBlock rows of A within the second.
+const (
+	maxKBlock = 320
+	maxMBlock = 192
+	minWork   = 1 << 18 // multiplications that are worth a task: some microseconds
+	manyTasks = 32      // a call that is big enough is cut into about so many
+)
+
+// product is one task's share of a multiplication: for 0 ≤ i < rows, 0 ≤ j < n
+//
+//	C[co[i] + j] (+)= Σ_k A[ro[i] + ko[k]] · B[bo[k] + j·bStride]
+//
+// summed in blocks of kBlock in ascending order.
+type product struct {
+	t        *tile
+	rows, n  int
+	kBlock   int
+	add      bool
+	a, b, c  []float32
+	ro, co   []int32
+	ko, bo   []int32 // of equal length
+	bStride  int
+	source   bSource
+	packed   []float32 // with bPhase: the panels, each of len(ko)·nr values
+	packedRo []int32   // with packA: the tables of packedTables
+	packedKo []int32
+}
+
+// productScratch is the number of values that multiply takes from its buffer.
+func productScratch(t *tile, source bSource, rows, kBlock int) int {
+	n := 0
+	if source == bTask {
+		n += kBlock * t.nr
+	}
+	if t.packA {
+		n += roundUp(rows, t.mr) * kBlock
+	}
+	return n
+}
+
+// multiply computes s.product, with buf as working memory.
+func (s *Scratch) multiply(buf []float32) {
+	m, p := &s.product, &s.panel
+	t := m.t
+	var panelBuf []float32
+	if m.source == bTask {
+		panelBuf, buf = buf[:m.kBlock*t.nr], buf[m.kBlock*t.nr:]
+	}
+	if len(m.ko) == 0 {
+		m.clear()
+		return
+	}
+	p.rows, p.co = m.rows, m.co
+	for k0 := 0; k0 < len(m.ko); k0 += m.kBlock {
+		kc := min(m.kBlock, len(m.ko)-k0)
+		p.add = m.add || k0 > 0
+		p.a, p.ro, p.ko = m.a, m.ro, m.ko[k0:k0+kc]
+		if t.packA {
+			packA(buf, p.a, p.ro[:p.rows], p.ko, m.packedRo, t.mr)
+			p.a, p.ro, p.ko = buf, m.packedRo, m.packedKo[:kc]
+		}
+		for j := 0; j < m.n; j += t.nr {
+			p.n = min(t.nr, m.n-j)
+			p.c, p.ldb = m.c[j:], t.nr
+			switch {
+			case m.source == bDirect:
+				p.b = m.b[int(m.bo[k0])+j:]
+				if kc > 1 {
+					p.ldb = int(m.bo[1] - m.bo[0])
+				}
+			case m.source == bTask:
+				packPanel(panelBuf, m.b[j*m.bStride:], m.bo[k0:k0+kc], p.n, t.nr, m.bStride)
+				p.b = panelBuf
+			default:
+				p.b = m.packed[(j/t.nr*len(m.ko)+k0)*t.nr:]
+			}
+			t.run(p)
+		}
+	}
+}
+
+// clear is the product without summands.
+func (m *product) clear() {
+	if m.add {
+		return
+	}
+	for _, o := range m.co[:m.rows] {
+		clear(m.c[o:][:m.n])
+	}
+}
+
+// blockOf cuts n into equal blocks of at most about limit, rounded up to a multiple of unit.
+func blockOf(n, limit, unit int) int {
+	if n == 0 {
+		return 0
+	}
+	return min(roundUp(ceilDiv(n, ceilDiv(n, limit)), unit), n)
+}
