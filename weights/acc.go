@@ -3,7 +3,6 @@ package weights
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"slices"
 )
@@ -65,7 +64,7 @@ func (a *Acc) tensor(name string) *accTensor {
 }
 
 // Add adds weight·x. The set x has the shapes that at slices from the whole (nil: everything); only the coordinates that
-// are also in cover (nil: all of at) are added and counted. Nothing is added if an error is returned: weight 0, a name or
+// are also in cover (nil: all of at) are added and counted; at and cover may name more tensors than the sum has. Nothing is added if an error is returned: weight 0, a name or
 // shape that does not fit, NaN or infinity anywhere in x, or a sum that could leave the range.
 func (a *Acc) Add(x Set, at, cover Index, weight uint64) error {
 	terms, err := a.terms(x, at, cover, weight)
@@ -131,13 +130,6 @@ func (a *Acc) terms(x Set, at, cover Index, weight uint64) ([]term, error) {
 	if weight >= weightLimit-a.weight {
 		return nil, fmt.Errorf("weight %d: the weights' sum, %d so far, must stay below 2⁶³", weight, a.weight)
 	}
-	for what, ix := range map[string]Index{"index": at, "cover": cover} {
-		for name := range ix {
-			if _, ok := a.at[name]; !ok {
-				return nil, a.foreign(what, ix)
-			}
-		}
-	}
 	for _, name := range a.names {
 		if _, held := at[name]; x.find(name) < 0 && (held || at == nil) {
 			return nil, fmt.Errorf("tensor %q is missing", name)
@@ -154,16 +146,6 @@ func (a *Acc) terms(x Set, at, cover Index, weight uint64) ([]term, error) {
 		}
 	}
 	return terms, nil
-}
-
-// foreign names the first tensor of ix that is not part of the sum.
-func (a *Acc) foreign(what string, ix Index) error {
-	for _, name := range slices.Sorted(maps.Keys(ix)) {
-		if _, ok := a.at[name]; !ok {
-			return fmt.Errorf("%s names tensor %s, which is not part of the sum", what, quote(name))
-		}
-	}
-	return nil
 }
 
 func (a *Acc) term(name string, x Tensor, at, cover Index, weight uint64) (m term, covered bool, err error) {

@@ -566,35 +566,3 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
-
-func benchmarkSet() weights.Set {
-	var s weights.Set
-	for i := range 20 {
-		s.Put(fmt.Sprint("layer", i), weights.NewTensor(weights.Float32, 512, 1024))
-	}
-	return s
-}
-
-func BenchmarkWrite(b *testing.B) {
-	s := benchmarkSet()
-	b.SetBytes(s.Bytes())
-	for b.Loop() {
-		if err := weights.Write(io.Discard, s, nil); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-func BenchmarkRead(b *testing.B) {
-	s := benchmarkSet()
-	var buf bytes.Buffer
-	if err := weights.Write(&buf, s, nil); err != nil {
-		b.Fatal(err)
-	}
-	b.SetBytes(s.Bytes())
-	for b.Loop() {
-		if _, _, err := weights.Read(bytes.NewReader(buf.Bytes())); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
