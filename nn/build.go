@@ -150,7 +150,7 @@ func (b *builder) conv(name string, in features, c convolution) (layer, features
 	w, bias := name+".weight", name+".bias"
 	params := []string{w}
 	b.model.Params = append(b.model.Params, Param{Name: w, Role: Kernel, Init: uniformFan(""),
-		Dims: []Dim{c.out, in.dim, fixed("kernel.height", c.kernel), fixed("kernel.width", c.kernel)}})
+		Dims: []Dim{c.out, in.dim, fixed("", c.kernel), fixed("", c.kernel)}})
 	pad := c.kernel / 2
 	size := func(n int) int { return (n+2*pad-c.kernel)/c.stride + 1 }
 	out := features{dim: c.out, height: size(in.height), width: size(in.width)}

@@ -139,4 +139,6 @@ func checkGolden(t *testing.T, g golden, d weights.DType, tolValue, tolGrad floa
 	near("evaluation output", eval.run().y, g.Must("y.eval"), tolValue)
 }
 
-func maxAbs(t weights.Tensor) float64 { return worst(t, weights.NewTensor(weights.Float64, t.Shape...)) }
+func maxAbs(t weights.Tensor) float64 {
+	return worst(t, weights.NewTensor(weights.Float64, t.Shape...))
+}

@@ -6,9 +6,36 @@
 //   - [Model]: one architecture at one width: its parameters, its norm layers, its cost, and Forward.
 //   - [Pass]: one use of a model in a graph: parameters, mode, statistics and noise come in, batch statistics go out.
 //
-// A thin copy of a model is the same architecture built at a smaller rate; [Index] says which coordinates of the wide model
-// it holds. Parameters have PyTorch's names, layouts (linear [out, in], convolution [out, in, height, width]) and initial
-// distributions; images are NHWC.
+// [New] knows the architectures by name and makes them at any rate; [Config] describes them. A thin copy of a model is the
+// same architecture at a smaller rate; [Index] says which coordinates of the wide model it holds.
+//
+// # Names and layouts
+//
+// A model's parameters load into a PyTorch module whose attributes have these names, with load_state_dict, and back:
+// linear weights are [out, in], convolution kernels [out, in, height, width], norms weight and bias (and running_mean,
+// running_var). Images are [batch, height, width, channels] here and are flattened in PyTorch's order, channel first.
+//
+//	linear       linear
+//	mlp          linear1, norm1, linear2, norm2 …, linear
+//	lenet        conv1, conv2, linear1 …, linear; norm1 … if asked for
+//	cnn          conv1, norm1, conv2, norm2 …, linear
+//	resnet       conv1, layer1.0.norm1, layer1.0.conv1, layer1.0.norm2, layer1.0.conv2, layer1.0.shortcut … (Sequentials
+//	             layer1, layer2 …), norm, linear
+//	transformer  embedding, position (nn.Embedding), embedding_norm, layers.0.attention.{q,k,v,o}, layers.0.norm1,
+//	             layers.0.linear1, layers.0.linear2, layers.0.norm2 … (a ModuleList layers), decoder.linear1,
+//	             decoder.norm, decoder.linear2
+//
+// In PyTorch sbn is BatchNorm2d (BatchNorm1d for vectors) without tracked statistics, in, ln and gn are GroupNorm with as
+// many groups as channels, 1 and 4; the transformer's norms are LayerNorm. All ε are 1e-5.
+//
+// Initial values have PyTorch's distributions, U(−1/√fan, 1/√fan) for weights and biases of linear and convolution layers,
+// γ = 1 and β = 0, except in cnn, resnet and transformer, which follow HeteroFL: linear biases start at 0, feed-forward
+// weights are N(0, 0.02²) and every encoder layer starts as a copy of the first.
+//
+// # Caveats
+//
+// Forward panics on inputs and parameters that do not fit, as graph functions do. Tokens outside the vocabulary are not
+// detected. A pass with batch statistics needs [Model.MinBatch] examples.
 package nn
 
 import (
@@ -20,7 +47,8 @@ import (
 	"github.com/gomlx/gomlx/core/graph"
 )
 
-// Dim is one axis of a parameter. Axes of the same name are the same features and are always thinned together.
+// Dim is one axis of a parameter. Axes of the same name are the same features and are always thinned together; the height
+// and width of a kernel are not features and have no name.
 type Dim struct {
 	Name   string
 	Size   int  // features at rate 1
