@@ -227,8 +227,7 @@ func (b *builder) fnma(x, y, z *value) *value   { return b.emit(opFNMA, 0, false
 func (b *builder) sqrt(x *value) *value         { return b.emit(opSqrt, 0, false, x) }
 func (b *builder) round(m int, x *value) *value { return b.emit(opRound, m, false, x) }
 
-// minRaw is x < y ? x : y and maxRaw x > y ? x : y. If one operand is NaN, the result is the NaN
-// or y, by instruction set; with y NaN it is NaN on x86 and on arm64 (clamps rely on it).
+// minRaw and maxRaw are NaN if y is NaN; x must not be. The sign of a zero result is undefined.
 func (b *builder) minRaw(x, y *value) *value { return b.emit(opMinRaw, 0, false, x, y) }
 func (b *builder) maxRaw(x, y *value) *value { return b.emit(opMaxRaw, 0, false, x, y) }
 

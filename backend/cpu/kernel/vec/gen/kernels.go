@@ -134,7 +134,8 @@ func kernels() []*kernel {
 	reduction("minOf", inf, (*builder).minimum, one, plain((*builder).minimum))
 	// The largest magnitude, NaNs left out: sin and cos look for large arguments with it.
 	reduction("maxAbs", 0, (*builder).maxRaw, one, func(b *builder, acc *value) *value {
-		return b.maxRaw(b.absOf(b.load("a")), acc)
+		x := b.absOf(b.load("a"))
+		return b.sel(b.cmp(gt, x, acc), x, acc)
 	})
 	reduction("sumSq", 0, add, one, func(b *builder, acc *value) *value {
 		return b.fma(b.load("a"), b.load("a"), acc)

@@ -23,6 +23,9 @@ func main() {
 		write(*dir, p.file+".s", asm)
 		write(*dir, p.file+".go", goFile(stubs, p.suffix, ks))
 	}
+	asm, stubs := neonFile("NEON", ks)
+	write(*dir, "neon_arm64.s", asm)
+	write(*dir, "neon_arm64.go", goFile(stubs, "NEON", ks))
 }
 
 func write(dir, name string, data []byte) {
