@@ -90,8 +90,8 @@ func (g *neon) op(i int, o *op) {
 			g.finish(i, o)
 			g.take(d)
 		}
-		g.vals[o.dst] = d
 		g.ins("BSL", d, t, f)
+		g.settle(o, d)
 	default:
 		panic(fmt.Sprintf("opcode %d", o.code))
 	}
@@ -143,8 +143,18 @@ func (g *neon) fused(i int, o *op) {
 		g.ins("ORR", d, c, c)
 		g.ins(name, d, a, b)
 		g.finish(i, o)
-		g.vals[o.dst] = d
+		g.settle(o, d)
 	}
+}
+
+// settle records that the result of o is in register d, and carries it on if it is the accumulator.
+func (g *neon) settle(o *op, d int) {
+	if o.dst == g.k.accOut {
+		g.ins("ORR", g.acc, d, d)
+		g.release(d)
+		d = g.acc
+	}
+	g.vals[o.dst] = d
 }
 
 func (g *neon) compare(i int, o *op) {
