@@ -42,7 +42,7 @@ type product struct {
 // productScratch is the number of values that multiply takes from its buffer.
 func productScratch(t *tile, source bSource, rows, kBlock int) int {
 	n := 0
-	if source == bTask {
+	if source == bTask || source == bDirect && !t.partialB {
 		n += kBlock * t.nr
 	}
 	if t.packA {
@@ -56,7 +56,7 @@ func (s *Scratch) multiply(buf []float32) {
 	m, p := &s.product, &s.panel
 	t := m.t
 	var panelBuf []float32
-	if m.source == bTask {
+	if m.source == bTask || m.source == bDirect && !t.partialB {
 		panelBuf, buf = buf[:m.kBlock*t.nr], buf[m.kBlock*t.nr:]
 	}
 	if len(m.ko) == 0 {
@@ -76,12 +76,12 @@ func (s *Scratch) multiply(buf []float32) {
 			p.n = min(t.nr, m.n-j)
 			p.c, p.ldb = m.c[j:], t.nr
 			switch {
-			case m.source == bDirect:
+			case m.source == bDirect && (t.partialB || p.n == t.nr):
 				p.b = m.b[int(m.bo[k0])+j:]
 				if kc > 1 {
 					p.ldb = int(m.bo[1] - m.bo[0])
 				}
-			case m.source == bTask:
+			case m.source != bPhase:
 				packPanel(panelBuf, m.b[j*m.bStride:], m.bo[k0:k0+kc], p.n, t.nr, m.bStride)
 				p.b = panelBuf
 			default:

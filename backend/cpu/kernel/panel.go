@@ -19,12 +19,13 @@ type panel struct {
 
 // tile describes the kernels of a path.
 type tile struct {
-	mr, nr int  // rows and columns of the register tile
-	packA  bool // the kernel wants A as packed by packA
-	run    func(*panel)
+	mr, nr   int  // rows and columns of the register tile
+	packA    bool // the kernel wants A as packed by packA
+	partialB bool // the kernel reads no more columns of B than there are
+	run      func(*panel)
 }
 
-var portableTile = tile{mr: 4, nr: 8, run: panelPortable}
+var portableTile = tile{mr: 4, nr: 8, partialB: true, run: panelPortable}
 
 // tileOf returns the kernels of path p. It panics if this machine cannot run them.
 func tileOf(p Path) *tile {

@@ -1,0 +1,13 @@
+// Command gen writes the amd64 assembly of package kernel:
+//
+//	go run ./gen -out panel_amd64.s -stubs panel_amd64.go -pkg kernel
+package main
+
+import "github.com/mmcloughlin/avo/build"
+
+func main() {
+	build.Package("github.com/cohort-learning/cohort/backend/cpu/kernel")
+	build.ConstraintExpr("amd64")
+	panels()
+	build.Generate()
+}

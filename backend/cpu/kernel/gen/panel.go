@@ -1,0 +1,285 @@
+package main
+
+import (
+	"fmt"
+
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+)
+
+// Offsets of the fields of type panel.
+const (
+	panelA   = 0
+	panelB   = 24
+	panelC   = 48
+	panelRo  = 72
+	panelKo  = 96
+	panelCo  = 120
+	panelN   = 152
+	panelLdb = 160
+	panelAdd = 168
+)
+
+// Registers of a panel kernel. The twelve row pointers leave three for the rest,
+// so that loop bounds live on the stack and the frame pointer is used as well.
+var (
+	rowRegs = []GPPhysical{RAX, RBX, RCX, RDX, RSI, RDI, R8, R9, R10, R11, R12, R13}
+	idx     = R14
+	bPtr    = R15
+	koPtr   = RBP
+)
+
+func panels() {
+	for _, vecs := range []int{2, 1} {
+		for rows := 12; rows >= 1; rows-- {
+			panel512(rows, vecs)
+		}
+	}
+	masks := maskTable()
+	for _, vecs := range []int{2, 1} {
+		for rows := 6; rows >= 1; rows-- {
+			panel256(rows, vecs, masks)
+		}
+	}
+}
+
+// frame is what a panel kernel keeps on the stack.
+type frame struct{ end, ldb, ro, co, tiles Mem }
+
+func newFrame() frame {
+	f := AllocLocal(40)
+	return frame{f, f.Offset(8), f.Offset(16), f.Offset(24), f.Offset(32)}
+}
+
+// prologue loads the pointer to the panel into idx and fills the frame.
+func (f frame) prologue() {
+	Load(Param("p"), idx)
+	MOVQ(Mem{Base: idx, Disp: panelKo}, RAX)
+	MOVQ(Mem{Base: idx, Disp: panelKo + 8}, RBX)
+	LEAQ(Mem{Base: RAX, Index: RBX, Scale: 4}, RAX)
+	MOVQ(RAX, f.end)
+	MOVQ(Mem{Base: idx, Disp: panelLdb}, RAX)
+	SHLQ(Imm(2), RAX)
+	MOVQ(RAX, f.ldb)
+	Load(Param("first"), RBX)
+	for _, table := range []struct {
+		disp int
+		at   Mem
+	}{{panelRo, f.ro}, {panelCo, f.co}} {
+		MOVQ(Mem{Base: idx, Disp: table.disp}, RAX)
+		LEAQ(Mem{Base: RAX, Index: RBX, Scale: 4}, RAX)
+		MOVQ(RAX, table.at)
+	}
+	Load(Param("tiles"), RAX)
+	MOVQ(RAX, f.tiles)
+}
+
+// loadRows makes the row registers point to the rows of A of the next tile. idx is the panel.
+func (f frame) loadRows(rows int) {
+	MOVQ(f.ro, koPtr)
+	MOVQ(Mem{Base: idx, Disp: panelA}, bPtr)
+	for i := range rows {
+		MOVLQSX(Mem{Base: koPtr, Disp: 4 * i}, rowRegs[i])
+		LEAQ(Mem{Base: bPtr, Index: rowRegs[i], Scale: 4}, rowRegs[i])
+	}
+	ADDQ(Imm(uint64(4*rows)), f.ro)
+}
+
+// eachRowOfC emits do once for each row with its address in C. The panel is in idx, which is lost.
+func (f frame) eachRowOfC(rows int, do func(row int, c Mem)) {
+	MOVQ(Mem{Base: idx, Disp: panelC}, bPtr)
+	MOVQ(f.co, koPtr)
+	for i := range rows {
+		MOVLQSX(Mem{Base: koPtr, Disp: 4 * i}, idx)
+		do(i, Mem{Base: bPtr, Index: idx, Scale: 4})
+	}
+}
+
+// kLoop emits the loop over the summands around body.
+func (f frame) kLoop(body func()) {
+	MOVQ(Mem{Base: idx, Disp: panelB}, bPtr)
+	MOVQ(Mem{Base: idx, Disp: panelKo}, koPtr)
+	Label("summand")
+	MOVLQSX(Mem{Base: koPtr}, idx)
+	body()
+	ADDQ(f.ldb, bPtr)
+	ADDQ(Imm(4), koPtr)
+	CMPQ(koPtr, f.end)
+	JNE(LabelRef("summand"))
+}
+
+// nextTile emits the end of the loop over tiles.
+func (f frame) nextTile(rows int) {
+	ADDQ(Imm(uint64(4*rows)), f.co)
+	DECQ(f.tiles)
+	JNZ(LabelRef("tile"))
+}
+
+// panel512 emits the kernel for rows×(16·vecs) tiles with AVX-512.
+func panel512(rows, vecs int) {
+	TEXT(fmt.Sprintf("panel512r%dv%d", rows, vecs), NOSPLIT, "func(p *panel, first, tiles int)")
+	Doc(fmt.Sprintf("panel512r%dv%d computes tiles of %d rows by up to %d columns, from row first on.", rows, vecs, rows, 16*vecs))
+	Pragma("noescape")
+	f := newFrame()
+	f.prologue()
+
+	// K1, K2: the columns of each vector.
+	masks := []Register{K1, K2}
+	MOVQ(Mem{Base: idx, Disp: panelN}, RBX)
+	MOVQ(I32(-1), RAX)
+	BZHIQ(RBX, RAX, RAX)
+	for v := range vecs {
+		if v > 0 {
+			SHRQ(Imm(16), RAX)
+		}
+		KMOVW(EAX, masks[v])
+	}
+
+	acc := make([][]VecPhysical, rows)
+	for i := range acc {
+		for v := range vecs {
+			acc[i] = append(acc[i], zmm(i*vecs+v))
+		}
+	}
+	b, temps := []VecPhysical{Z24, Z25}, []VecPhysical{Z26, Z27, Z28, Z29, Z30, Z31}
+
+	Label("tile")
+	Load(Param("p"), idx)
+	f.loadRows(rows)
+	CMPB(Mem{Base: idx, Disp: panelAdd}, Imm(0))
+	JNE(LabelRef("add"))
+	for i := range rows {
+		for v := range vecs {
+			VPXORD(acc[i][v], acc[i][v], acc[i][v])
+		}
+	}
+	JMP(LabelRef("sum"))
+	Label("add")
+	f.eachRowOfC(rows, func(i int, c Mem) {
+		for v := range vecs {
+			VMOVUPS_Z(c.Offset(64*v), masks[v], acc[i][v])
+		}
+	})
+	Load(Param("p"), idx)
+	Label("sum")
+	f.kLoop(func() {
+		for v := range vecs {
+			VMOVUPS_Z(Mem{Base: bPtr, Disp: 64 * v}, masks[v], b[v])
+		}
+		for i := range rows {
+			a := Mem{Base: rowRegs[i], Index: idx, Scale: 4}
+			if vecs == 1 {
+				VFMADD231PS_BCST(a, b[0], acc[i][0])
+				continue
+			}
+			x := temps[i%len(temps)]
+			VBROADCASTSS(a, x)
+			for v := range vecs {
+				VFMADD231PS(b[v], x, acc[i][v])
+			}
+		}
+	})
+	Load(Param("p"), idx)
+	f.eachRowOfC(rows, func(i int, c Mem) {
+		for v := range vecs {
+			VMOVUPS(acc[i][v], masks[v], c.Offset(64*v))
+		}
+	})
+	f.nextTile(rows)
+	VZEROUPPER()
+	RET()
+}
+
+func zmm(i int) VecPhysical {
+	return []VecPhysical{Z0, Z1, Z2, Z3, Z4, Z5, Z6, Z7, Z8, Z9, Z10, Z11, Z12, Z13, Z14, Z15,
+		Z16, Z17, Z18, Z19, Z20, Z21, Z22, Z23, Z24, Z25, Z26, Z27, Z28, Z29, Z30, Z31}[i]
+}
+
+func ymm(i int) VecPhysical {
+	return []VecPhysical{Y0, Y1, Y2, Y3, Y4, Y5, Y6, Y7, Y8, Y9, Y10, Y11, Y12, Y13, Y14, Y15}[i]
+}
+
+// maskTable is sixteen lanes of ones and sixteen of zeros: a mask for n lanes
+// begins 4·n bytes before its middle.
+func maskTable() Mem {
+	m := GLOBL("laneMasks", RODATA|NOPTR)
+	for i := range 32 {
+		v := U32(0xffffffff)
+		if i >= 16 {
+			v = 0
+		}
+		DATA(4*i, v)
+	}
+	return m
+}
+
+// panel256 emits the kernel for rows×(8·vecs) tiles with AVX2 and FMA. It reads
+// whole vectors of B: narrower panels must be packed.
+func panel256(rows, vecs int, table Mem) {
+	TEXT(fmt.Sprintf("panel256r%dv%d", rows, vecs), NOSPLIT, "func(p *panel, first, tiles int)")
+	Doc(fmt.Sprintf("panel256r%dv%d computes tiles of %d rows by up to %d columns, from row first on.", rows, vecs, rows, 8*vecs))
+	Pragma("noescape")
+	f := newFrame()
+	f.prologue()
+	acc := make([][]VecPhysical, rows)
+	for i := range acc {
+		for v := range vecs {
+			acc[i] = append(acc[i], ymm(i*vecs+v))
+		}
+	}
+	b, temps := []VecPhysical{Y12, Y13}, []VecPhysical{Y14, Y15}
+	loadMasks := func() { // into temps; the panel is in idx
+		MOVQ(Mem{Base: idx, Disp: panelN}, bPtr)
+		SHLQ(Imm(2), bPtr)
+		LEAQ(table, koPtr)
+		ADDQ(Imm(64), koPtr)
+		SUBQ(bPtr, koPtr)
+		for v := range vecs {
+			VMOVDQU(Mem{Base: koPtr, Disp: 32 * v}, temps[v])
+		}
+	}
+
+	Label("tile")
+	Load(Param("p"), idx)
+	f.loadRows(rows)
+	CMPB(Mem{Base: idx, Disp: panelAdd}, Imm(0))
+	JNE(LabelRef("add"))
+	for i := range rows {
+		for v := range vecs {
+			VXORPS(acc[i][v], acc[i][v], acc[i][v])
+		}
+	}
+	JMP(LabelRef("sum"))
+	Label("add")
+	loadMasks()
+	f.eachRowOfC(rows, func(i int, c Mem) {
+		for v := range vecs {
+			VMASKMOVPS(c.Offset(32*v), temps[v], acc[i][v])
+		}
+	})
+	Load(Param("p"), idx)
+	Label("sum")
+	f.kLoop(func() {
+		for v := range vecs {
+			VMOVUPS(Mem{Base: bPtr, Disp: 32 * v}, b[v])
+		}
+		for i := range rows {
+			x := temps[i%len(temps)]
+			VBROADCASTSS(Mem{Base: rowRegs[i], Index: idx, Scale: 4}, x)
+			for v := range vecs {
+				VFMADD231PS(b[v], x, acc[i][v])
+			}
+		}
+	})
+	Load(Param("p"), idx)
+	loadMasks()
+	f.eachRowOfC(rows, func(i int, c Mem) {
+		for v := range vecs {
+			VMASKMOVPS(acc[i][v], temps[v], c.Offset(32*v))
+		}
+	})
+	f.nextTile(rows)
+	VZEROUPPER()
+	RET()
+}

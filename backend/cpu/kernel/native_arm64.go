@@ -1,0 +1,9 @@
+package kernel
+
+import "fmt"
+
+func nativePaths() []Path { return nil }
+
+func nativeTile(p Path) *tile {
+	panic(fmt.Sprintf("kernel: this machine cannot run the %v kernels", p))
+}
