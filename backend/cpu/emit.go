@@ -1,0 +1,360 @@
+package cpu
+
+import (
+	"unsafe"
+
+	"github.com/gomlx/compute"
+	"github.com/gomlx/compute/dtypes"
+
+	"github.com/cohort-learning/cohort/backend/cpu/kernel"
+	"github.com/cohort-learning/cohort/backend/cpu/loops"
+	"github.com/cohort-learning/cohort/backend/cpu/workers"
+)
+
+// emit appends the step of a unit.
+func (b *planning) emit(u *unit) error {
+	if u.group != nil {
+		return b.emitGroup(u)
+	}
+	n := u.node
+	st := planStep{name: n.op.String()}
+	for _, in := range n.ins {
+		if in.op != compute.OpTypeParameter || b.needed[in.id] {
+			st.reads = append(st.reads, b.slot(in.root))
+		}
+	}
+	for _, m := range u.made {
+		st.writes = append(st.writes, b.slot(m))
+	}
+	if n.dt != dtypes.InvalidDType && n.size() == 0 {
+		return nil
+	}
+	bind, err := b.binder(n, u.made)
+	if err != nil {
+		return err
+	}
+	if bind == nil {
+		return nil
+	}
+	st.bind = bind
+	b.p.steps = append(b.p.steps, st)
+	return nil
+}
+
+func (b *planning) emitGroup(u *unit) error {
+	gr := u.group
+	for _, n := range gr.nodes {
+		if n.op == opReduce && b.k.rows(n.attr.(folding).reduction, n.dt) == nil {
+			return fail(n, n.dt)
+		}
+		if n.op != opReduce && b.k.of(n, 0) == nil {
+			return fail(n, n.ins[0].dt)
+		}
+	}
+	empty := true
+	for _, n := range u.made {
+		empty = empty && n.size() == 0
+	}
+	if empty {
+		return nil
+	}
+	p := b.compile(gr)
+	st := planStep{name: "program"}
+	for i := range p.loads {
+		st.reads = append(st.reads, p.loads[i].slot)
+	}
+	for _, n := range u.made {
+		st.writes = append(st.writes, b.slot(n))
+	}
+	tasks := 1
+	if p.task > 0 {
+		tasks = (p.n + p.task - 1) / p.task
+	}
+	st.bind = func(base []unsafe.Pointer) runner { return &programCall{p: p, base: base, tasks: tasks} }
+	b.p.steps = append(b.p.steps, st)
+	return nil
+}
+
+// place in memory of an operand.
+type ref struct {
+	slot   int
+	offset int // bytes
+}
+
+func (b *planning) ref(n *node) ref { return ref{b.slot(n.root), n.offset * n.dt.Size()} }
+
+func (r ref) at(base []unsafe.Pointer) unsafe.Pointer { return unsafe.Add(base[r.slot], r.offset) }
+
+func (b *planning) refs(ns []*node) []ref {
+	out := make([]ref, len(ns))
+	for i, n := range ns {
+		out[i] = b.ref(n)
+	}
+	return out
+}
+
+// ranged runs a function over ranges of 0 ≤ i < n.
+type ranged struct {
+	n, per int
+	do     func(lo, hi int)
+}
+
+func (r *ranged) Tasks() int { return (r.n + r.per - 1) / r.per }
+
+func (r *ranged) Do(task int, _ *workers.Worker) { r.do(task*r.per, min((task+1)*r.per, r.n)) }
+
+func (r *ranged) run(s *workers.Session) { s.Run(r) }
+
+// newRanged cuts n items of the given cost (element operations) each.
+func newRanged(n, cost int, do func(lo, hi int)) *ranged {
+	per := max(taskCost/max(cost, 1), (n+maxTasks-1)/maxTasks, 1)
+	return &ranged{n, per, do}
+}
+
+// serial is a step on one thread.
+type serial func(s *workers.Session)
+
+func (f serial) run(s *workers.Session) { f(s) }
+
+// binder returns what makes the runner of a single node; nil if there is
+// nothing to do.
+func (b *planning) binder(n *node, made []*node) (func(base []unsafe.Pointer) runner, error) {
+	in := b.refs(n.ins)
+	var out []ref
+	for _, m := range made {
+		out = append(out, b.ref(m))
+	}
+	size := n.dt.Size
+	switch n.op {
+	case opUnpack:
+		dt, count := n.ins[0].dt, n.size()
+		return func(base []unsafe.Pointer) runner {
+			return serial(func(*workers.Session) { loops.Unpack(out[0].at(base), in[0].at(base), dt, count) })
+		}, nil
+	case opPack:
+		dt, count := n.dt, n.size()
+		return func(base []unsafe.Pointer) runner {
+			return serial(func(*workers.Session) { loops.Pack(out[0].at(base), in[0].at(base), dt, count) })
+		}, nil
+	case compute.OpTypeSchedulingBarrier:
+		bytes := n.bytes()
+		return func(base []unsafe.Pointer) runner {
+			return serial(func(*workers.Session) {
+				copy(unsafeBytes(out[0].at(base), bytes), unsafeBytes(in[0].at(base), bytes))
+			})
+		}, nil
+	case opMatMul:
+		if n.dt == dtypes.Float32 {
+			return b.gemm(n, in, out[0]), nil
+		}
+		return b.matMul(n, in, out[0])
+	case opConv:
+		return b.conv(n, in, out[0])
+	case opPlace:
+		return b.placed(n, in, out[0]), nil
+	case opArg:
+		a, x := n.attr.(argMinMax), n.ins[0]
+		k := loops.ArgExtreme(x.dt, n.dt, a.isMin)
+		if k == nil {
+			return nil, fail(n, x.dt)
+		}
+		outer, line, inner := product(x.dims[:a.axis]), x.dims[a.axis], product(x.dims[a.axis+1:])
+		from, to := line*inner*x.dt.Size(), inner*size()
+		return func(base []unsafe.Pointer) runner {
+			return newRanged(outer, line*inner, func(lo, hi int) {
+				k(unsafe.Add(out[0].at(base), lo*to), unsafe.Add(in[0].at(base), lo*from), hi-lo, line, inner)
+			})
+		}, nil
+	case opWindow:
+		a := n.attr.(windowed)
+		w := &loops.Windows{Axes: a.axes}
+		k := loops.ReduceWindow(w, a.reduction, n.dt)
+		if k == nil {
+			return nil, fail(n, n.dt)
+		}
+		count, taps := n.size(), 1
+		for _, ax := range a.axes {
+			taps *= ax.Window
+		}
+		return func(base []unsafe.Pointer) runner {
+			return newRanged(count, 8*taps, func(lo, hi int) { k(out[0].at(base), in[0].at(base), lo, hi) })
+		}, nil
+	case opSelect:
+		a := n.attr.(windowed)
+		k := loops.SelectAndScatter(&loops.Windows{Axes: a.axes}, n.dt, a.smallest)
+		if k == nil {
+			return nil, fail(n, n.dt)
+		}
+		return func(base []unsafe.Pointer) runner {
+			return serial(func(*workers.Session) { k(out[0].at(base), in[0].at(base), in[1].at(base)) })
+		}, nil
+	case opGather:
+		a := n.attr.(loops.Slices)
+		elem := size()
+		return func(base []unsafe.Pointer) runner {
+			return newRanged(a.Count, a.WindowSize+20, func(lo, hi int) {
+				loops.Gather(&a, out[0].at(base), in[0].at(base), in[1].at(base), elem, lo, hi)
+			})
+		}, nil
+	case opScatter:
+		a := n.attr.(scattered)
+		k := b.k.binary(a.reduction.Op(n.dt), n.dt, 0)
+		if k == nil {
+			return nil, fail(n, n.dt)
+		}
+		load := b.copier(n.ins[0])
+		elem := size()
+		return func(base []unsafe.Pointer) runner {
+			return serial(func(*workers.Session) {
+				load(out[0].at(base), base)
+				loops.Scatter(&a.slices, k, out[0].at(base), in[1].at(base), in[2].at(base), elem)
+			})
+		}, nil
+	case opDynSlice:
+		return b.dynamicSlice(n, in, out[0]), nil
+	case opDynSet:
+		return b.dynamicSet(n, in, out[0]), nil
+	case opRandom:
+		return b.random(n, made, in), nil
+	case compute.OpTypeWhile:
+		return b.while(n, made, in), nil
+	case compute.OpTypeIf:
+		return b.branch(n, made, in), nil
+	case compute.OpTypeSort:
+		return b.sort(n, made, in), nil
+	}
+	return nil, fail(n, n.dt)
+}
+
+// gemmRun is a matrix product in a frame.
+type gemmRun struct {
+	call       kernel.GemmCall
+	base       []unsafe.Pointer
+	a, b, c    ref
+	la, lb, lc int
+	work       int // slot
+	lwork      int
+}
+
+func (g *gemmRun) run(s *workers.Session) {
+	g.call.A = floats(g.a.at(g.base), g.la)
+	g.call.B = floats(g.b.at(g.base), g.lb)
+	g.call.C = floats(g.c.at(g.base), g.lc)
+	if g.lwork > 0 {
+		g.call.Work = floats(g.base[g.work], g.lwork)
+	}
+	s.RunCall(&g.call)
+}
+
+// reach is the number of elements from the first to the last of a view.
+func reach(n *node) int {
+	last := 1
+	for k, d := range n.dims {
+		if d == 0 {
+			return 0
+		}
+		last += (d - 1) * n.strides[k]
+	}
+	return last
+}
+
+func (b *planning) gemm(n *node, in []ref, out ref) func(base []unsafe.Pointer) runner {
+	p := n.attr.(product3)
+	operand := func(x *node) kernel.Operand {
+		return kernel.Operand{Batch: []int{x.strides[0]}, Row: x.strides[1], Col: x.strides[2]}
+	}
+	plan := kernel.NewGemm(b.path, kernel.GemmShape{
+		Batch: []int{p.batch}, M: p.m, N: p.n, K: p.k,
+		A: operand(n.ins[0]), B: operand(n.ins[1]), C: kernel.RowMajor([]int{p.batch}, p.m, p.n),
+	})
+	work := -1
+	if plan.WorkspaceLen() > 0 {
+		work = b.temporary(4 * plan.WorkspaceLen())
+	}
+	la, lb := reach(n.ins[0]), reach(n.ins[1])
+	return func(base []unsafe.Pointer) runner {
+		return &gemmRun{
+			call: kernel.GemmCall{Plan: plan}, base: base, a: in[0], b: in[1], c: out,
+			la: la, lb: lb, lc: p.batch * p.m * p.n, work: work, lwork: plan.WorkspaceLen(),
+		}
+	}
+}
+
+func (b *planning) matMul(n *node, in []ref, out ref) (func(base []unsafe.Pointer) runner, error) {
+	k := loops.MatMul(n.dt)
+	if k == nil {
+		return nil, fail(n, n.dt)
+	}
+	p, size := n.attr.(product3), n.dt.Size()
+	return func(base []unsafe.Pointer) runner {
+		return newRanged(p.batch*p.m, 2*p.k*p.n, func(lo, hi int) {
+			for i := lo; i < hi; {
+				at, row := i/p.m, i%p.m
+				rows := min(p.m-row, hi-i)
+				k(unsafe.Add(out.at(base), i*p.n*size), unsafe.Add(in[0].at(base), i*p.k*size),
+					unsafe.Add(in[1].at(base), at*p.k*p.n*size), rows, p.k, p.n)
+				i += rows
+			}
+		})
+	}, nil
+}
+
+func (b *planning) conv(n *node, in []ref, out ref) (func(base []unsafe.Pointer) runner, error) {
+	c := n.attr.(loops.Conv)
+	k := loops.Convolve(&c, n.dt)
+	if k == nil {
+		return nil, fail(n, n.dt)
+	}
+	taps := 1
+	for _, ax := range c.Axes {
+		taps *= ax.Window
+	}
+	return func(base []unsafe.Pointer) runner {
+		return newRanged(c.Positions(), taps*c.InChannels/c.Groups*c.OutChannels, func(lo, hi int) {
+			k(out.at(base), in[0].at(base), in[1].at(base), lo, hi)
+		})
+	}, nil
+}
+
+// copier returns a function that copies a view in row-major order.
+func (b *planning) copier(x *node) func(to unsafe.Pointer, base []unsafe.Pointer) {
+	r, size, n := b.ref(x), x.dt.Size(), x.size()
+	if x.dense() {
+		return func(to unsafe.Pointer, base []unsafe.Pointer) {
+			copy(unsafeBytes(to, n*size), unsafeBytes(r.at(base), n*size))
+		}
+	}
+	dims, strides := mergeAxes(x.dims, x.strides)
+	return func(to unsafe.Pointer, base []unsafe.Pointer) {
+		loops.CopyStrided(to, r.at(base), size, dims, strides, 0, n)
+	}
+}
+
+// placed copies operands into boxes of the result.
+func (b *planning) placed(n *node, in []ref, out ref) func(base []unsafe.Pointer) runner {
+	a := n.attr.(placing)
+	size, count := n.dt.Size(), n.size()
+	parts := n.ins
+	if a.fill {
+		parts = parts[1:]
+	}
+	refs := in[len(in)-len(parts):]
+	axes := make([][]loops.Axis, len(parts))
+	for i, x := range parts {
+		for k, d := range x.dims {
+			axes[i] = append(axes[i], loops.Axis{Dim: d, A: a.places[i].strides[k], B: x.strides[k]})
+		}
+		axes[i] = loops.MergeAxes(axes[i])
+	}
+	return func(base []unsafe.Pointer) runner {
+		return serial(func(*workers.Session) {
+			to := out.at(base)
+			if a.fill {
+				loops.Fill(to, in[0].at(base), size, count)
+			}
+			for i := range parts {
+				loops.CopyAxes(unsafe.Add(to, a.places[i].offset*size), refs[i].at(base), size, axes[i])
+			}
+		})
+	}
+}

@@ -1,0 +1,154 @@
+package cpu
+
+import (
+	"sync"
+
+	"github.com/gomlx/compute"
+	"github.com/gomlx/compute/shapes"
+	"github.com/pkg/errors"
+)
+
+// Executable implements compute.Executable. Any number of goroutines may call
+// Execute at once.
+type Executable struct {
+	backend *Backend
+	fn      *Function
+	dynamic bool
+
+	mu    sync.Mutex
+	plan  *plan            // without dynamic axes
+	plans map[string]*plan // by the sizes of the dynamic axes
+}
+
+var _ compute.Executable = (*Executable)(nil)
+
+func newExecutable(b *Builder) (*Executable, error) {
+	e := &Executable{backend: b.backend, fn: b.main, plans: map[string]*plan{}}
+	for _, r := range b.main.params {
+		e.dynamic = e.dynamic || r.shape.IsDynamic()
+	}
+	if e.dynamic {
+		return e, nil
+	}
+	var err error
+	e.plan, err = compile(b.backend, b.main, shapes.AxisBindings{})
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+func compile(b *Backend, f *Function, sizes shapes.AxisBindings) (*plan, error) {
+	g, err := lower(b, f, sizes)
+	if err != nil {
+		return nil, err
+	}
+	return newPlan(g)
+}
+
+// Finalize drops the plans.
+func (e *Executable) Finalize() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.plan, e.plans, e.fn = nil, nil, nil
+}
+
+// Inputs returns the names and shapes of the parameters.
+func (e *Executable) Inputs() (names []string, inputShapes []shapes.Shape) {
+	for _, r := range e.fn.params {
+		names = append(names, r.attr.(parameter).name)
+		inputShapes = append(inputShapes, r.shape)
+	}
+	return names, inputShapes
+}
+
+// Outputs returns the shapes of the results.
+func (e *Executable) Outputs() []shapes.Shape { return shapesOf(e.fn.outputs) }
+
+// planFor checks the inputs and returns the plan for their shapes.
+func (e *Executable) planFor(inputs []compute.Buffer) (*plan, error) {
+	if e.fn == nil {
+		return nil, errors.New("Execute: the executable was finalized")
+	}
+	params := e.fn.params
+	if len(inputs) != len(params) {
+		return nil, errors.Errorf("Execute: %d inputs for %d parameters", len(inputs), len(params))
+	}
+	for i, in := range inputs {
+		buf, ok := in.(*Buffer)
+		if !ok || buf == nil {
+			return nil, errors.Errorf("Execute: input %d is a %T, not a buffer of the cpu backend", i, in)
+		}
+		if !buf.valid {
+			return nil, errors.Errorf("Execute: input %d (%s) was finalized or donated", i, buf.shape)
+		}
+		want := params[i].shape
+		if buf.shape.DType != want.DType || !e.dynamic && !buf.shape.EqualDimensions(want) {
+			return nil, errors.Errorf("Execute: input %d has shape %s, parameter %q wants %s", i, buf.shape, params[i].attr.(parameter).name, want)
+		}
+	}
+	if !e.dynamic {
+		return e.plan, nil
+	}
+	sizes := shapes.AxisBindings{}
+	for i, in := range inputs {
+		if err := sizes.Extract(params[i].shape, in.(*Buffer).shape); err != nil {
+			return nil, errors.WithMessagef(err, "Execute: input %d", i)
+		}
+	}
+	key := sizes.Key()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if p := e.plans[key]; p != nil {
+		return p, nil
+	}
+	p, err := compile(e.backend, e.fn, sizes)
+	if err != nil {
+		return nil, err
+	}
+	e.plans[key] = p
+	return p, nil
+}
+
+// Execute runs the plan. Donated inputs are invalid afterwards, also if an
+// error is returned that concerns the computation.
+func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, _ compute.DeviceNum) ([]compute.Buffer, error) {
+	p, err := e.planFor(inputs)
+	if err != nil {
+		return nil, err
+	}
+	if len(donate) != 0 && len(donate) != len(inputs) {
+		return nil, errors.Errorf("Execute: %d donations for %d inputs", len(donate), len(inputs))
+	}
+	f := p.takeFrame()
+	for i, in := range inputs {
+		if s := p.params[i].slot; s >= 0 {
+			f.base[s] = in.(*Buffer).block.data
+		}
+	}
+	results := make([]compute.Buffer, len(p.outputs))
+	buffers := make([]Buffer, len(p.outputs))
+	for i := range p.outputs {
+		o, buf := &p.outputs[i], &buffers[i]
+		buf.backend, buf.shape, buf.valid = e.backend, o.shape, true
+		if o.reuse >= 0 && len(donate) > 0 && donate[o.reuse] {
+			from := inputs[o.reuse].(*Buffer)
+			buf.block = from.block
+			from.block, from.valid = block{}, false
+		} else {
+			buf.block = e.backend.memory.get(int(o.shape.ByteSize()))
+		}
+		f.base[o.slot] = buf.block.data
+		results[i] = buf
+	}
+	s := e.backend.pool.Enter()
+	f.run(s)
+	s.Leave()
+	p.giveFrame(f)
+	for i, d := range donate {
+		if d {
+			_ = inputs[i].Finalize() // cannot fail
+		}
+	}
+	return results, nil
+}

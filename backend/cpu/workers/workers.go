@@ -1,0 +1,282 @@
+// Package workers runs the tasks of a job on a fixed number of threads that
+// all executions of a backend share.
+//
+// A [Pool] owns a number of slots, one per thread. Whoever wants to compute
+// enters the pool and holds one slot until it leaves; while it runs a job with
+// several tasks, helpers join it only for as long as slots are free. So ten
+// executions at once on two slots take turns instead of starting twenty
+// threads, and one execution alone gets the whole machine.
+//
+// The cut of a job into tasks is the job's own and does not depend on the
+// number of threads, and neither does anything else that a task can see.
+package workers
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/cohort-learning/cohort/backend/cpu/kernel"
+)
+
+// A Job is work cut into independent tasks, which may run in any order and at
+// the same time.
+type Job interface {
+	Tasks() int
+	Do(task int, w *Worker)
+}
+
+// Worker is the private memory of one thread.
+type Worker struct {
+	Kernel kernel.Scratch
+	mem    []byte
+}
+
+const cacheLine = 64
+
+// Bytes returns n bytes of scratch memory that begin at a cache line. Their
+// contents are undefined, and they are valid until the next call.
+func (w *Worker) Bytes(n int) unsafe.Pointer {
+	if n+cacheLine > len(w.mem) {
+		w.mem = make([]byte, n+n/2+cacheLine)
+	}
+	p := unsafe.Pointer(unsafe.SliceData(w.mem))
+	return unsafe.Add(p, -uintptr(p)&(cacheLine-1))
+}
+
+// Pool is a set of slots and the goroutines that help on them.
+type Pool struct {
+	threads int
+	free    atomic.Int32 // slots nobody holds
+	calls   chan call    // invitations to helpers
+	mu      sync.Mutex
+	room    sync.Cond // signalled when a slot becomes free
+	waiting int       // callers of Enter that wait for a slot
+	idle    []*Session
+	closed  bool
+}
+
+type call struct {
+	s     *Session
+	epoch uint64
+}
+
+// New starts a pool with the given number of threads (at least one), the
+// callers of Enter included.
+func New(threads int) *Pool {
+	p := &Pool{threads: max(threads, 1)}
+	p.room.L = &p.mu
+	p.free.Store(int32(p.threads))
+	p.calls = make(chan call, p.threads)
+	for range p.threads - 1 {
+		go help(p.calls)
+	}
+	return p
+}
+
+// Threads is the number of slots.
+func (p *Pool) Threads() int { return p.threads }
+
+// Close ends the helpers. Sessions that are still entered go on alone.
+func (p *Pool) Close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed {
+		p.closed = true
+		close(p.calls)
+	}
+}
+
+// Session is one computation in the pool. It belongs to one goroutine.
+type Session struct {
+	pool   *Pool
+	own    Worker
+	job    Job
+	tasks  int32
+	next   atomic.Int32
+	state  atomic.Uint64 // epoch<<16 | open<<15 | helpers inside
+	epoch  uint64
+	kernel kernelJob
+}
+
+const open = 1 << 15
+
+// Enter waits for a free slot and takes it.
+func (p *Pool) Enter() *Session {
+	if p.take() {
+		p.mu.Lock()
+	} else {
+		p.mu.Lock()
+		p.waiting++
+		for !p.take() {
+			p.room.Wait()
+		}
+		p.waiting--
+	}
+	var s *Session
+	if n := len(p.idle); n > 0 {
+		s = p.idle[n-1]
+		p.idle = p.idle[:n-1]
+	} else {
+		s = &Session{pool: p}
+	}
+	p.mu.Unlock()
+	return s
+}
+
+// Leave gives the slot back. The session must not be used afterwards.
+func (s *Session) Leave() {
+	p := s.pool
+	p.mu.Lock()
+	p.idle = append(p.idle, s)
+	p.mu.Unlock()
+	p.release()
+}
+
+func (p *Pool) take() bool {
+	for {
+		n := p.free.Load()
+		if n <= 0 {
+			return false
+		}
+		if p.free.CompareAndSwap(n, n-1) {
+			return true
+		}
+	}
+}
+
+func (p *Pool) release() {
+	p.free.Add(1)
+	p.mu.Lock()
+	if p.waiting > 0 {
+		p.room.Signal()
+	}
+	p.mu.Unlock()
+}
+
+// invite asks one helper to join, if a slot is free for it.
+func (p *Pool) invite(c call) bool {
+	if !p.take() {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed {
+		select {
+		case p.calls <- c:
+			return true
+		default:
+		}
+	}
+	p.free.Add(1)
+	return false
+}
+
+// Worker is the scratch memory of the session's own goroutine.
+func (s *Session) Worker() *Worker { return &s.own }
+
+// Run executes all tasks of the job and returns when they have ended.
+func (s *Session) Run(job Job) {
+	n := job.Tasks()
+	if n <= 1 || s.pool.threads == 1 {
+		for t := range n {
+			job.Do(t, &s.own)
+		}
+		return
+	}
+	s.epoch++
+	s.job, s.tasks = job, int32(n)
+	s.next.Store(0)
+	s.state.Store(s.epoch<<16 | open)
+	for range min(n, s.pool.threads) - 1 {
+		if !s.pool.invite(call{s, s.epoch}) {
+			break
+		}
+	}
+	s.drain(&s.own)
+	for { // no helper may come in any more
+		v := s.state.Load()
+		if s.state.CompareAndSwap(v, v&^open) {
+			break
+		}
+	}
+	for spins := 0; s.state.Load()&(open-1) != 0; spins++ {
+		if spins > 1000 {
+			runtime.Gosched()
+		}
+	}
+	s.job = nil
+}
+
+// drain runs tasks until none is left.
+func (s *Session) drain(w *Worker) {
+	job, n := s.job, s.tasks
+	for {
+		t := s.next.Add(1) - 1
+		if t >= n {
+			return
+		}
+		job.Do(int(t), w)
+	}
+}
+
+// join lets a helper in if the region it was called for is still open.
+func (s *Session) join(epoch uint64) bool {
+	for {
+		v := s.state.Load()
+		if v>>16 != epoch || v&open == 0 {
+			return false
+		}
+		if s.state.CompareAndSwap(v, v+1) {
+			return true
+		}
+	}
+}
+
+// spinRounds is how often an idle helper looks for the next invitation before
+// it sleeps: long enough to span the short serial pieces between two jobs of
+// one execution (some twenty microseconds), short enough not to matter.
+const spinRounds = 4000
+
+func help(calls <-chan call) {
+	var w Worker
+	for {
+		c, ok := next(calls)
+		if !ok {
+			return
+		}
+		if c.s.join(c.epoch) {
+			c.s.drain(&w)
+			c.s.state.Add(^uint64(0))
+		}
+		c.s.pool.release()
+	}
+}
+
+func next(calls <-chan call) (call, bool) {
+	for range spinRounds {
+		select {
+		case c, ok := <-calls:
+			return c, ok
+		default:
+		}
+	}
+	c, ok := <-calls
+	return c, ok
+}
+
+// kernelJob makes a job of the kernel package one of this package.
+type kernelJob struct{ job kernel.Job }
+
+func (k *kernelJob) Tasks() int             { return k.job.Tasks() }
+func (k *kernelJob) Do(task int, w *Worker) { k.job.Do(task, &w.Kernel) }
+
+// RunCall executes all phases of a kernel call.
+func (s *Session) RunCall(c kernel.Call) {
+	for i := range c.Phases() {
+		s.kernel.job = c.Phase(i)
+		s.Run(&s.kernel)
+	}
+	s.kernel.job = nil
+}
