@@ -1,0 +1,157 @@
+package heterofl
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/nn"
+	"github.com/cohort-learning/cohort/train"
+	"github.com/cohort-learning/cohort/weights"
+	"github.com/gomlx/gomlx/core/graph"
+)
+
+type client struct{ *Algorithm }
+
+// Run trains the member's thin network and returns its change, to be averaged over the coordinates that count.
+func (c client) Run(ctx context.Context, at federated.Local, t federated.Task, keep *weights.Set) (federated.Result, error) {
+	if t.Phase != "train" {
+		return c.Cycle.Run(ctx, at, t, keep)
+	}
+	var level task
+	if err := json.Unmarshal(t.Params, &level); err != nil {
+		return federated.Result{}, fmt.Errorf("task parameters: %w", err)
+	}
+	if at.Train.Len() == 0 {
+		return federated.Result{Status: federated.Abstained}, nil
+	}
+	spec, err := c.spec(level.Rate)
+	if err != nil {
+		return federated.Result{}, err
+	}
+	mask, labels := at.Labels(spec.Model.Classes)
+	var o train.Options
+	if c.Mask != train.NoMask {
+		o.LabelMask = mask
+	}
+	w := t.Sets["w"]
+	s, err := at.Engine.Begin(spec, w, o)
+	if err != nil {
+		return federated.Result{}, err
+	}
+	defer s.Close()
+	fit := c.Fit(at, t.Round)
+	if c.Scheme == Ordered {
+		if fit.Vary, err = c.widths(level.Rate, at, t.Round); err != nil {
+			return federated.Result{}, err
+		}
+	}
+	report, err := s.Fit(ctx, fit)
+	if err != nil {
+		return federated.Result{}, err
+	}
+	trained, err := s.Params()
+	if err != nil {
+		return federated.Result{}, err
+	}
+	return federated.Result{
+		Addends: map[string]weights.Set{"w": trained.Sub(w)},
+		Cover:   c.cover(t.Index, labels),
+		Scalars: federated.FitScalars(report),
+	}, nil
+}
+
+// spec is the training step of one level: Scaler ρ = s/s_global and the mask.
+func (c client) spec(rate float64) (*train.Spec, error) {
+	return c.Spec("train", rate, func(s *train.Spec) {
+		s.Mask = c.Mask
+		if !c.Unscaled {
+			s.Scale = rate / c.Rate
+		}
+	})
+}
+
+// cover is the part of a member's slice that counts: all of it, except that in tensors whose first axis is labels only the
+// rows of the member's own labels do.
+func (c client) cover(ix weights.Index, labels []int32) weights.Index {
+	cover := make(weights.Index, len(ix))
+	for _, p := range c.global.Params {
+		axes := ix[p.Name]
+		if p.Labels {
+			rows := labels
+			if n := p.Dims[0].At(c.Rate); n > c.global.Classes && !c.Reference { // an embedding's row for the mask token
+				rows = append(append([]int32(nil), labels...), int32(n-1))
+			}
+			with := make([]weights.Axis, len(p.Dims))
+			copy(with, axes)
+			with[0] = weights.List(rows)
+			axes = with
+		}
+		cover[p.Name] = axes
+	}
+	return cover
+}
+
+// widths returns, for FjORD, the step at a width drawn anew from the levels up to the member's own: the leading slice of
+// the member's weights, to which alone gradients flow.
+func (c client) widths(own float64, at federated.Local, round int) (func(int) *train.Spec, error) {
+	var specs []*train.Spec
+	for _, l := range c.Mode {
+		if l.Rate > own {
+			continue
+		}
+		spec, err := c.ordered(own, l.Rate)
+		if err != nil {
+			return nil, err
+		}
+		specs = append(specs, spec)
+	}
+	r := at.Rand(round, "widths")
+	return func(int) *train.Spec { return specs[r.IntN(len(specs))] }, nil
+}
+
+func (c client) ordered(own, rate float64) (*train.Spec, error) {
+	if rate == own {
+		return c.spec(own)
+	}
+	wide, err := c.Build(own)
+	if err != nil {
+		return nil, err
+	}
+	return c.Spec(fmt.Sprintf("ordered in %g", own), rate, func(s *train.Spec) {
+		s.Mask = c.Mask
+		if !c.Unscaled {
+			s.Scale = rate / c.Rate
+		}
+		s.Holds = wide
+		s.Derive = func(a *train.Adjust) map[string]*graph.Node {
+			out := make(map[string]*graph.Node, len(wide.Params))
+			for _, p := range wide.Params {
+				out[p.Name] = leadingSlice(a.Params[p.Name], p, own, rate)
+			}
+			return out
+		}
+	})
+}
+
+// leadingSlice cuts the leading positions of every scaled axis of x, a parameter at rate own, for a model at a lower rate;
+// of every head, where there are heads.
+func leadingSlice(x *graph.Node, p nn.Param, own, rate float64) *graph.Node {
+	for axis, d := range p.Dims {
+		whole, keep := d.At(own), d.At(rate)
+		if whole == keep {
+			continue
+		}
+		if d.Heads == 0 {
+			x = graph.SliceAxis(x, axis, graph.AxisRange(0, keep))
+			continue
+		}
+		dims := x.Shape().Dimensions
+		split := append(append(append([]int(nil), dims[:axis]...), d.Heads, whole/d.Heads), dims[axis+1:]...)
+		x = graph.SliceAxis(graph.Reshape(x, split...), axis+1, graph.AxisRange(0, keep/d.Heads))
+		joined := append(append(append([]int(nil), dims[:axis]...), keep), dims[axis+1:]...)
+		x = graph.Reshape(x, joined...)
+	}
+	return x
+}

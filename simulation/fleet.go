@@ -1,0 +1,50 @@
+// Package simulation runs a federation on one machine: virtual clients on a worker pool under a virtual clock, with the
+// same driver, algorithm and client code as everywhere else.
+//
+//   - [Fleet]: the clients. One costs the rows of its data and, if the method keeps any, its state.
+//   - [Pool]: carries tasks to them, in virtual time.
+//   - [Job]: a run: algorithm, fleet, pace and conditions. [Job.Run] runs it in memory; with a folder it can be killed at any
+//     instant, resumed to the same bits, and verified.
+package simulation
+
+import (
+	"github.com/cohort-learning/cohort/dataset"
+	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/train"
+)
+
+// Fleet is a population of virtual clients: a data set and how it is dealt.
+type Fleet struct {
+	Split  *dataset.Split
+	Dealt  *dataset.Dealt
+	Engine *train.Engine
+	Seed   uint64
+}
+
+// Len implements [federated.Population].
+func (f *Fleet) Len() int { return f.Dealt.Train.Clients() }
+
+// Member implements [federated.Population].
+func (f *Fleet) Member(i int) federated.Member {
+	return federated.Member{Index: i, Name: f.Dealt.Train.Name(i), Samples: f.Dealt.Train.Size(i)}
+}
+
+// Local returns what a client sees.
+func (f *Fleet) Local(m federated.Member) federated.Local {
+	l := federated.Local{Member: m, Engine: f.Engine, Seed: f.Seed, Train: f.Dealt.Train.View(f.Split.Train, m.Index),
+		Skew: f.Dealt.Train.Skew(m.Index)}
+	if f.Dealt.Test != nil {
+		l.Test = f.Dealt.Test.View(f.Split.Test, m.Index)
+	}
+	return l
+}
+
+// Server returns the coordinator's side. In a simulation it may see all data, which only methods that say so use: test data
+// to evaluate the global model, pooled training data for centralised learning and pooled statistics.
+func (f *Fleet) Server() federated.Server {
+	s := federated.Server{Engine: f.Engine, Seed: f.Seed, Population: f, Train: f.Split.Train.All()}
+	if f.Split.Test != nil {
+		s.Test = f.Split.Test.All()
+	}
+	return s
+}

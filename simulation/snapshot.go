@@ -1,0 +1,132 @@
+package simulation
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/journal"
+	"github.com/cohort-learning/cohort/weights"
+)
+
+// snapshotKey is the metadata entry of a checkpoint that holds everything but tensors.
+const snapshotKey = "cohort.snapshot"
+
+// snapshotMeta is that entry. Tensors are named "set/tensor", those of older states that tasks in flight refer to
+// "@version/set/tensor".
+type snapshotMeta struct {
+	Schema  int                `json:"schema"`
+	State   stateMeta          `json:"state"`
+	Clock   time.Duration      `json:"clock"`
+	NextID  int                `json:"next_id"`
+	Flights []federated.Flight `json:"flights,omitempty"`
+	Bases   map[int]stateMeta  `json:"bases,omitempty"`
+	Keeps   map[int]int        `json:"keeps,omitempty"` // client → round whose file holds its memory
+}
+
+type stateMeta struct {
+	Round   int             `json:"round"`
+	Step    int             `json:"step"`
+	Version int             `json:"version"`
+	Sets    []string        `json:"sets"`
+	Meta    json.RawMessage `json:"meta,omitempty"`
+}
+
+const snapshotSchema = 1
+
+// writeSnapshot writes a snapshot as one safetensors file, which other programs can open, too.
+func writeSnapshot(w io.Writer, s federated.Snapshot, keeps map[int]int) error {
+	all := weights.NewSet(0)
+	meta := snapshotMeta{Schema: snapshotSchema, Clock: s.Clock, NextID: s.NextID, Flights: s.Flights, Keeps: keeps,
+		State: putState(&all, "", s.State)}
+	versions := make([]int, 0, len(s.Bases))
+	for v := range s.Bases {
+		versions = append(versions, v)
+	}
+	slices.Sort(versions)
+	for _, v := range versions {
+		if meta.Bases == nil {
+			meta.Bases = map[int]stateMeta{}
+		}
+		meta.Bases[v] = putState(&all, fmt.Sprintf("@%d/", v), s.Bases[v])
+	}
+	b, err := json.Marshal(meta)
+	if err != nil {
+		return err
+	}
+	return weights.Write(w, all, map[string]string{snapshotKey: string(b)})
+}
+
+func putState(all *weights.Set, prefix string, s federated.State) stateMeta {
+	m := stateMeta{Round: s.Round, Step: s.Step, Version: s.Version, Meta: s.Meta}
+	for name := range s.Sets {
+		m.Sets = append(m.Sets, name)
+	}
+	slices.Sort(m.Sets)
+	for _, name := range m.Sets {
+		for tensor, t := range s.Sets[name].All() {
+			all.Put(prefix+name+"/"+tensor, t)
+		}
+	}
+	return m
+}
+
+// readSnapshot reads what writeSnapshot wrote.
+func readSnapshot(r io.Reader) (federated.Snapshot, map[int]int, error) {
+	all, extra, err := weights.Read(r)
+	if err != nil {
+		return federated.Snapshot{}, nil, err
+	}
+	var m snapshotMeta
+	if err := json.Unmarshal([]byte(extra[snapshotKey]), &m); err != nil {
+		return federated.Snapshot{}, nil, fmt.Errorf("not a checkpoint of a run: metadata entry %q: %w", snapshotKey, err)
+	}
+	if m.Schema != snapshotSchema {
+		return federated.Snapshot{}, nil, fmt.Errorf("checkpoint of schema %d; this program reads schema %d", m.Schema, snapshotSchema)
+	}
+	s := federated.Snapshot{State: getState(all, "", m.State), Clock: m.Clock, NextID: m.NextID, Flights: m.Flights,
+		Bases: map[int]federated.State{}}
+	for v, b := range m.Bases {
+		s.Bases[v] = getState(all, fmt.Sprintf("@%d/", v), b)
+	}
+	return s, m.Keeps, nil
+}
+
+func getState(all weights.Set, prefix string, m stateMeta) federated.State {
+	s := federated.State{Round: m.Round, Step: m.Step, Version: m.Version, Meta: m.Meta, Sets: map[string]weights.Set{}}
+	for _, name := range m.Sets {
+		var set weights.Set
+		for full, t := range all.All() {
+			if tensor, ok := strings.CutPrefix(full, prefix+name+"/"); ok {
+				set.Put(tensor, t)
+			}
+		}
+		s.Sets[name] = set
+	}
+	return s
+}
+
+func writeSet(fsys journal.FS, path string, s weights.Set, meta map[string]string) error {
+	return journal.WriteFile(fsys, path, func(w io.Writer) error { return weights.Write(w, s, meta) })
+}
+
+func readSet(fsys journal.FS, path string) (weights.Set, map[string]string, error) {
+	f, err := fsys.OpenFile(path, os.O_RDONLY, 0)
+	if err != nil {
+		return weights.Set{}, nil, err
+	}
+	defer f.Close()
+	return weights.Read(f)
+}
+
+func clockOf(s *federated.Snapshot) time.Duration {
+	if s == nil {
+		return 0
+	}
+	return s.Clock
+}
