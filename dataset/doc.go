@@ -17,6 +17,6 @@
 //	mine := dataset.View{Data: split.Train, Rows: dealt.Train.Rows(7)}
 //
 // Everything random is a pure function of the data, the parameters and a seed. Every decoder is bounded: a damaged or
-// hostile file gives an error that names the file and the byte (or row and column), never a panic, and never an
-// allocation larger than a small multiple of what was really read. Nothing is ever downloaded.
+// hostile file gives an error that names the file and the byte (or line and column), never a panic, and never an
+// allocation out of proportion to what was really read (a picture: 2^26 pixels). Nothing is ever downloaded.
 package dataset

@@ -83,8 +83,8 @@ func (e *Examples) NumClasses() int { return len(e.Classes) }
 // channels returns how many means and deviations e has: the last dimension of its shape.
 func (e *Examples) channels() int { return e.Shape[len(e.Shape)-1] }
 
-// Validate reports the first inconsistency of e: lengths that do not agree, labels outside the classes, a deviation
-// that is not positive.
+// Validate reports the first inconsistency of e: lengths that do not agree, labels outside the classes, values that are
+// not finite, a deviation that is not positive.
 func (e *Examples) Validate() error {
 	for _, d := range e.Shape {
 		if d < 1 {
@@ -126,6 +126,13 @@ func (e *Examples) Validate() error {
 	for i, l := range e.Labels {
 		if l < 0 || int(l) >= len(e.Classes) {
 			return fmt.Errorf("data set %s: example %d has label %d, outside 0..%d", e.Name, i, l, len(e.Classes)-1)
+		}
+	}
+	for what, values := range map[string][]float32{"a value": e.F32, "a target": e.Targets} {
+		for i, v := range values {
+			if d := v - v; d != 0 { // NaN or infinite
+				return fmt.Errorf("data set %s: example %d has %s of %v", e.Name, i*n/len(values), what, v)
+			}
 		}
 	}
 	if e.Mean != nil || e.Std != nil {

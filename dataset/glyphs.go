@@ -41,7 +41,7 @@ type Glyphs struct {
 	Train   int     // number of training images
 	Test    int     // number of test images
 	Distort float64 // strength of the random affine map; default 1, negative none
-	Noise   float64 // standard deviation of the pixel noise, as a part of full brightness; default 0.25, negative none
+	Noise   float64 // standard deviation of the pixel noise, as a part of full brightness; default Size/80, at most ½; negative none
 	Seed    uint64
 }
 
@@ -80,7 +80,7 @@ func (g Glyphs) defaults() Glyphs {
 	}
 	switch {
 	case g.Noise == 0:
-		g.Noise = 0.25
+		g.Noise = min(float64(g.Size)/80, 0.5) // a larger character outweighs more noise
 	case g.Noise < 0:
 		g.Noise = 0
 	}

@@ -36,6 +36,7 @@ type Spec struct {
 	Target   string    `json:"target,omitempty" yaml:"target,omitempty"` // csv: name or number (from 1) of the target column; default the last
 	Task     string    `json:"task,omitempty" yaml:"task,omitempty"`     // csv: "classification" or "regression"; default by the target's values
 	Key      string    `json:"key,omitempty" yaml:"key,omitempty"`       // csv: column that says whose row it is
+	Header   string    `json:"header,omitempty" yaml:"header,omitempty"` // csv: "present" or "none"; default found out
 	Drop     []string  `json:"drop,omitempty" yaml:"drop,omitempty"`     // csv: columns to leave out
 	Encoding *Encoding `json:"-" yaml:"-"`                               // csv: encode the columns as an earlier table was
 
@@ -67,7 +68,9 @@ type Info struct {
 //	fashion-mnist  28×28×1       10       as mnist
 //	cifar10        32×32×3       10       data_batch_1.bin … (.gz, .bz2), python version, archives
 //	cifar100       32×32×3       100      train.bin, test.bin …
-//	idx: the user's own files, at Path
+//	ptb            tokens        10,000   ptb.train.txt … (.gz)
+//	wikitext-2     tokens        33,278   wiki.train.tokens … (.gz)
+//	idx, csv, images, text, export: the user's own files, at Path
 func Catalogue() []Info {
 	return []Info{
 		{"glyphs", "characters of the Go fonts, distorted and noisy, drawn at run time", "size×size×1", "10 to 62", "none", "this program; Go fonts: Bigelow & Holmes, BSD-3-Clause"},
@@ -76,7 +79,13 @@ func Catalogue() []Info {
 		{"fashion-mnist", "articles of clothing, 60,000 + 10,000", "28×28×1", "10", "as mnist", "Zalando; MIT"},
 		{"cifar10", "small photographs, 50,000 + 10,000", "32×32×3", "10", "data_batch_1.bin … test_batch.bin (.gz, .bz2), the python version, or the official .tar.gz", "Krizhevsky 2009; no formal licence"},
 		{"cifar100", "small photographs, 50,000 + 10,000", "32×32×3", "100", "train.bin, test.bin (.gz, .bz2), the python version, or the official .tar.gz", "Krizhevsky 2009; no formal licence"},
+		{"ptb", "Penn Treebank, word level, 929,589 training tokens", "tokens", "10,000", "ptb.train.txt, ptb.test.txt (.gz)", "Mikolov's preprocessing; research use"},
+		{"wikitext-2", "Wikipedia articles, word level, 2,088,628 training tokens", "tokens", "33,278", "wiki.train.tokens, wiki.test.tokens (.gz)", "Merity et al. 2016; CC BY-SA 3.0"},
 		{"idx", "your arrays in IDX format", "of the file", "of the labels", "a folder named as mnist's", ""},
+		{"csv", "your table", "features", "of the target", "a .csv or .tsv file (.gz); types, header and separator are found out", ""},
+		{"images", "your PNG and JPEG files, a folder a class", "size×size×channels", "of the folders", "CLASS/*.png, or train/CLASS/*.png and test/CLASS/*.png", ""},
+		{"text", "your text, tokens between blanks, <eos> for each line", "tokens", "of the vocabulary", "a text file (.gz), and another for the test part", ""},
+		{"export", "a member's share, as written by cohort partition --export", "of the export", "of the export", "a member's folder, or the whole export", ""},
 	}
 }
 
@@ -89,7 +98,7 @@ func (s Spec) Validate() error {
 	switch {
 	case !slices.Contains(names, s.Name):
 		return unknown("data set", s.Name, names)
-	case s.Path == "" && slices.Contains([]string{"idx"}, s.Name):
+	case s.Path == "" && slices.Contains([]string{"idx", "csv", "images", "text", "export"}, s.Name):
 		return s.errf("it needs a path to your files")
 	case s.Train < 0 || s.Test < 0:
 		return s.errf("train %d and test %d must not be negative", s.Train, s.Test)
@@ -99,6 +108,8 @@ func (s Spec) Validate() error {
 		return s.errf("channels is %d, expected 1 or 3", s.Channels)
 	case s.Task != "" && s.Task != "classification" && s.Task != "regression":
 		return s.errf("task is %q, expected classification or regression", s.Task)
+	case s.Header != "" && s.Header != "present" && s.Header != "none":
+		return s.errf("header is %q, expected present or none", s.Header)
 	case s.Tokens < 0 || s.TextRows < 0 || s.TestRows < 0:
 		return s.errf("tokens %d, text_rows %d and test_rows %d must not be negative", s.Tokens, s.TextRows, s.TestRows)
 	case s.Name == "glyphs":
@@ -151,6 +162,14 @@ func (s Spec) read(ctx context.Context) (*Split, error) {
 		return s.glyphs().Load(ctx)
 	case "synthetic":
 		return s.synthetic().Load(ctx)
+	case "csv":
+		return loadTable(s)
+	case "images":
+		return loadImages(ctx, s)
+	case "text":
+		return loadText(s, s.Path, s.TestPath)
+	case "export":
+		return loadExport(s.Path)
 	}
 	dir, err := s.dir()
 	if err != nil {
@@ -168,6 +187,10 @@ func (s Spec) read(ctx context.Context) (*Split, error) {
 		return loadCIFAR(ctx, cifar10(), dir)
 	case "cifar100":
 		return loadCIFAR(ctx, cifar100(), dir)
+	case "ptb":
+		return s.namedText(dir, "ptb.train.txt", "ptb.test.txt")
+	case "wikitext-2":
+		return s.namedText(dir, "wiki.train.tokens", "wiki.test.tokens")
 	}
 	panic("dataset: " + s.Name + " is in the catalogue but cannot be loaded")
 }
@@ -285,6 +308,9 @@ func loadIDX(s Spec, dir string, mean, std []float32, classes []string) (*Split,
 		classes = numbered(train, split.Test)
 	}
 	train.Classes = classes
+	if err := train.Validate(); err != nil {
+		return nil, err
+	}
 	if !hasTest {
 		split = s.holdOut(train)
 	} else {

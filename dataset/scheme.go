@@ -91,14 +91,7 @@ func (s Scheme) Validate() error {
 		}
 		return unknown("partition scheme", s.Name, names)
 	}
-	for _, f := range []struct {
-		name string
-		set  bool
-	}{
-		{"per_client", s.PerClient != 0}, {"keep_duplicates", s.KeepDuplicates}, {"remainder", s.Remainder != ""},
-		{"random_sizes", s.RandomSizes}, {"alpha", s.Alpha != 0}, {"balance", s.Balance}, {"min_size", s.MinSize != 0},
-		{"size", s.Size != 0}, {"law", s.Law != ""}, {"sigma", s.Sigma != 0},
-	} {
+	for _, f := range s.fields() {
 		if f.set && !slices.Contains(infos[at].Fields, f.name) {
 			return s.errf("%s has no meaning here; it knows clients%s", f.name, strings.Join(append([]string{""}, infos[at].Fields...), ", "))
 		}
@@ -139,6 +132,28 @@ func (s Scheme) Validate() error {
 		return s.errf("law is %q, expected dirichlet, lognormal or power", s.Law)
 	}
 	return nil
+}
+
+// schemeField is a parameter of a scheme by its name in a recipe.
+type schemeField struct {
+	name  string
+	set   bool // not zero
+	value any
+}
+
+func (s Scheme) fields() []schemeField {
+	return []schemeField{
+		{"per_client", s.PerClient != 0, s.PerClient},
+		{"keep_duplicates", s.KeepDuplicates, s.KeepDuplicates},
+		{"remainder", s.Remainder != "", s.Remainder},
+		{"random_sizes", s.RandomSizes, s.RandomSizes},
+		{"law", s.Law != "", s.Law},
+		{"alpha", s.Alpha != 0, s.Alpha},
+		{"sigma", s.Sigma != 0, s.Sigma},
+		{"balance", s.Balance, s.Balance},
+		{"size", s.Size != 0, s.Size},
+		{"min_size", s.MinSize != 0, s.MinSize},
+	}
 }
 
 func (s Scheme) errf(format string, args ...any) error {

@@ -108,8 +108,14 @@ func (s *source) bytes(n int64, what string) ([]byte, error) {
 	return buf, nil
 }
 
-// rest reads everything that is left.
-func (s *source) rest() ([]byte, error) { return io.ReadAll(s) }
+// rest reads everything that is left, which must be less than limit bytes.
+func (s *source) rest(limit int64) ([]byte, error) {
+	raw, err := io.ReadAll(io.LimitReader(s, limit))
+	if err == nil && int64(len(raw)) == limit {
+		err = s.errf("the file is larger than the limit of %d bytes", limit)
+	}
+	return raw, err
+}
 
 // end fails if anything is left.
 func (s *source) end() error {

@@ -1,4 +1,0 @@
-package dataset
-
-// Encoding says how the columns of a table became features.
-type Encoding struct{}
