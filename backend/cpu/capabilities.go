@@ -51,6 +51,8 @@ func supportedOps() map[compute.OpType]bool {
 		compute.OpTypeBatchNormForTraining, compute.OpTypeBatchNormForInference, compute.OpTypeBatchNormGradient,
 		compute.OpTypeRNGBitGenerator, compute.OpTypeSort, compute.OpTypeWhile, compute.OpTypeIf, compute.OpTypeCall,
 		compute.OpTypeOptimizationBarrier, compute.OpTypeSchedulingBarrier,
+		compute.OpTypeFusedSoftmax, compute.OpTypeFusedGelu, compute.OpTypeFusedLayerNorm,
+		compute.OpTypeFusedDense, compute.OpTypeFusedAttentionQKVProjection,
 	} {
 		ops[op] = true
 	}
