@@ -282,6 +282,7 @@ func logExt(x float32) (hi, lo float32) {
 	rLo := fma(-r, p, q)
 	rLo = fma(-r, pLo, rLo) * rcp
 	s := r * r
+	rLo = fma(rLo, s, rLo) // the derivative of atanh is 1 + r² + …
 	l := fma(2, rLo, float32(r*s)*horner(s, coef.Atanh[:]))
 	h, r2 := float32(e*coef.Ln2Hi15), r+r
 	hi = h + r2

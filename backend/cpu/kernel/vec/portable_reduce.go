@@ -34,10 +34,8 @@ func (l *lanes) fill(x float32) {
 	}
 }
 
-func plus(x, y float32) float32    { return x + y }
-func times(x, y float32) float32   { return x * y }
-func larger(x, y float32) float32  { return max(x, y) }
-func smaller(x, y float32) float32 { return min(x, y) }
+func plus(x, y float32) float32  { return x + y }
+func times(x, y float32) float32 { return x * y }
 
 func sumPortable(a []float32) float32 {
 	if len(a) > ReduceBlock {

@@ -30,7 +30,7 @@
 // against the exact value, over all finite float32 inputs (see [Funcs] for special values):
 //
 //	Exp 1.1   Expm1 1.6   Log 1.0   Log1p 1.6   Tanh 2.6   Logistic 2.5
-//	Erf 1.2   Sin 1.7     Cos 1.7   Pow 3.0     Rsqrt 1.5
+//	Erf 1.2   Sin 1.7     Cos 1.7   Pow 2.5     Rsqrt 1.5
 //
 // # Order of reductions
 //
@@ -40,6 +40,8 @@
 // unit roundoff u = 2⁻²⁴, a sum of n terms has an error of at most (71 + log₂⌈n/4096⌉)·u·Σ|term|
 // to first order.
 package vec
+
+//go:generate go run ./gen
 
 // Lanes is the number of interleaved partial results of a reduction.
 const Lanes = 64

@@ -178,6 +178,7 @@ func (b *builder) logExt(x *value) (hi, lo *value) {
 	rLo := b.fnma(r, p, q)
 	rLo = b.mul(b.fnma(r, pLo, rLo), rcp)
 	s := b.mul(r, r)
+	rLo = b.fma(rLo, s, rLo)
 	l := b.fma(b.num(2), rLo, b.mul(b.mul(r, s), b.horner(s, coef.Atanh[:])))
 	h, r2 := b.mul(e, b.num(coef.Ln2Hi15)), b.add(r, r)
 	hi = b.add(h, r2)

@@ -3,7 +3,7 @@ package main
 import (
 	"fmt"
 
-	. "github.com/mmcloughlin/avo/operand" //lint:ignore ST1001 avo's own style
+	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
 )
 
@@ -24,14 +24,6 @@ func (x *x86) in(v *value) reg.Register {
 		panic(fmt.Sprintf("%s: value %d is read before it is written", x.k.name, v.id))
 	}
 	return r
-}
-
-// source is in for operands that may come from memory.
-func (x *x86) source(v *value) Op {
-	if v.konst && x.fixed[v] == nil {
-		return x.in(v)
-	}
-	return x.in(v)
 }
 
 // out returns the register for the result of o: the accumulator for the value that it carries on.
