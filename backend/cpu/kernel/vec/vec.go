@@ -14,7 +14,8 @@
 // There are four implementations of every function: AVX-512, AVX2 with FMA, NEON, and plain Go.
 // The assembly is generated (see the gen folder) from one description per function, and all
 // paths perform the same IEEE 754 operations in the same order. They therefore agree bit for bit,
-// on every input, except for the payload and sign of NaNs. A result depends neither on the
+// on every input, except for the payload and sign of NaNs, and except for Sin and Cos beyond ±65536,
+// which go through float64 and may differ by one unit in the last place between amd64 and arm64. A result depends neither on the
 // alignment of a slice, nor on the position of an element in it, nor on the length of the block.
 //
 // # Slices
