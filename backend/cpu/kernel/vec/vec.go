@@ -11,12 +11,13 @@
 //
 // # Paths
 //
-// There are four implementations of every function: AVX-512, AVX2 with FMA, NEON, and plain Go.
-// The assembly is generated (see the gen folder) from one description per function, and all
-// paths perform the same IEEE 754 operations in the same order. They therefore agree bit for bit,
-// on every input, except for the payload and sign of NaNs, and except for Sin and Cos beyond ±65536,
-// which go through float64 and may differ by one unit in the last place between amd64 and arm64. A result depends neither on the
-// alignment of a slice, nor on the position of an element in it, nor on the length of the block.
+// There are four implementations of every function: AVX-512, AVX2 with FMA, NEON, and plain Go. The
+// assembly is generated (see the gen folder) from one description per function, and all paths
+// perform the same IEEE 754 operations in the same order. They therefore agree bit for bit on
+// every input, with two exceptions: the payload and sign of NaNs, and Sin and Cos beyond ±65536,
+// which go through float64 and may differ by one unit in the last place between amd64 and arm64.
+// A result depends neither on the alignment of a slice, nor on the position of an element in it,
+// nor on the length of the block.
 //
 // # Slices
 //
@@ -36,10 +37,10 @@
 // # Order of reductions
 //
 // A reduction splits a slice into blocks of 4096 elements. Inside a block, lane l of 64 takes the
-// elements l, l+64, l+128, … in turn; then the lanes are folded in halves (32, 16, …, 1). Block results are
-// combined pairwise: a run of blocks is split at the largest power of two below its number of blocks. With
-// unit roundoff u = 2⁻²⁴, a sum of n terms has an error of at most (71 + log₂⌈n/4096⌉)·u·Σ|term|
-// to first order.
+// elements l, l+64, l+128, … in turn; then the lanes are folded in halves (32, 16, …, 1). Block
+// results are combined pairwise: a run of blocks is split at the largest power of two below its
+// number of blocks. With unit roundoff u = 2⁻²⁴, a sum of n terms has an error of at most
+// (71 + log₂⌈n/4096⌉)·u·Σ|term| to first order, the rounding of each term not included.
 package vec
 
 //go:generate go run ./gen
