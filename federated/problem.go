@@ -65,7 +65,8 @@ func (p *Problem) Initial(srv Server, rate float64) (weights.Set, error) {
 	if p.Start == nil {
 		return m.Initial(p.DType, srv.Rand(0, "weights")), nil
 	}
-	s := p.Start.Convert(p.DType)
+	// An exported model may carry evaluation statistics besides.
+	s := p.Start.Convert(p.DType).Filter(func(name string) bool { _, ok := m.Param(name); return ok })
 	if err := s.Match(m.Zeros(p.DType)); err != nil {
 		return weights.Set{}, fmt.Errorf("initial weights do not fit the model: %w", err)
 	}
