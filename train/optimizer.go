@@ -86,7 +86,7 @@ func (o SGD) Validate() error {
 	case o.Dampening != o.Dampening || math.IsInf(o.Dampening, 0):
 		return fmt.Errorf("dampening %v is not finite", o.Dampening)
 	case o.Nesterov && (o.Momentum == 0 || o.Dampening != 0):
-		return fmt.Errorf("Nesterov's rule needs momentum above 0 and no dampening, not %v and %v", o.Momentum, o.Dampening)
+		return fmt.Errorf("momentum of Nesterov's kind must be above 0 and without dampening, not %v and %v", o.Momentum, o.Dampening)
 	}
 	return nil
 }

@@ -34,8 +34,7 @@ type Session struct {
 	buffers [tables][]compute.Buffer
 	present []bool // label mask
 	scalars []float64
-	state   weights.Set // to continue from, until the first step uploads it
-	counts  []int       // steps of each group
+	counts  []int // steps of each group
 	steps   int
 	lanes   map[shape]*lane
 	lossAny any // where the loss of a step is read to
