@@ -1,0 +1,237 @@
+package recipe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/cohort-learning/cohort/backend"
+	"github.com/cohort-learning/cohort/dataset"
+	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/methods"
+	"github.com/cohort-learning/cohort/nn"
+	"github.com/cohort-learning/cohort/simulation"
+	"github.com/cohort-learning/cohort/train"
+	"github.com/cohort-learning/cohort/weights"
+)
+
+// Plan is a recipe with its data loaded and dealt and its model chosen: everything but an engine.
+type Plan struct {
+	Recipe  *Recipe
+	Split   *dataset.Split
+	Dealt   *dataset.Dealt
+	Problem *federated.Problem
+	Method  methods.Method
+}
+
+// Plan loads the data from the folder of real data sets (it may be empty), deals it and checks that the model fits it.
+// Errors are of the recipe ([FieldError]) or of the world.
+func (r *Recipe) Plan(ctx context.Context, dataDir string) (*Plan, error) {
+	if err := r.Validate(); err != nil {
+		return nil, err
+	}
+	m, err := methods.Find(r.Method)
+	if err != nil {
+		return nil, err
+	}
+	p := &Plan{Recipe: r, Method: m}
+	spec := r.Data
+	spec.Root = dataDir
+	if spec.Seed == 0 {
+		spec.Seed = r.Seed
+	}
+	if p.Split, err = dataset.Load(ctx, spec); err != nil {
+		return nil, &FieldError{"data", err}
+	}
+	if p.Dealt, err = r.Partition.Deal(p.Split.Train, p.Split.Test, r.Seed); err != nil {
+		return nil, &FieldError{"partition", err}
+	}
+	if p.Problem, err = r.problem(p.Split.Train); err != nil {
+		return nil, err
+	}
+	if _, err := p.Algorithm(); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// Algorithm returns the method on the plan's problem.
+func (p *Plan) Algorithm() (federated.Algorithm, error) {
+	options, ok := p.Recipe.Options.(methods.Options)
+	if !ok {
+		return nil, fieldf("options", "these are not the options of %s", p.Recipe.Method)
+	}
+	a, err := options.New(p.Problem)
+	return a, optionError(err)
+}
+
+// Job returns the run of the plan on an engine.
+func (p *Plan) Job(e *train.Engine) (*simulation.Job, error) {
+	a, err := p.Algorithm()
+	if err != nil {
+		return nil, err
+	}
+	r := p.Recipe
+	return &simulation.Job{
+		Algorithm:  a,
+		Fleet:      &simulation.Fleet{Split: p.Split, Dealt: p.Dealt, Engine: e, Seed: r.Seed},
+		Config:     federated.Config{Rounds: r.Rounds, Pace: r.Round.pace()},
+		Conditions: r.Clients.simulation(),
+		Workers:    r.Run.Workers,
+	}, nil
+}
+
+// Engine makes the engine that the recipe asks for.
+func (r *Recipe) Engine() (*train.Engine, backend.Info, error) {
+	b, err := backend.New(r.Run.Engine, backend.Options{Threads: r.Run.Threads})
+	if err != nil {
+		return nil, backend.Info{}, &FieldError{"run.engine", err}
+	}
+	return train.NewEngine(b), backend.Describe(b), nil
+}
+
+func (r Round) pace() federated.Pace {
+	return federated.Pace{Quorum: r.Quorum, Deadline: r.Deadline, Staleness: r.Staleness, Discount: r.Discount}
+}
+
+func (c Conditions) simulation() simulation.Conditions {
+	return simulation.Conditions{Latency: c.Latency, Spread: c.Spread, Jitter: c.Jitter, Dropout: c.Dropout, Stall: c.Stall}
+}
+
+// problem is what the recipe wants to be learned from data.
+func (r *Recipe) problem(data *dataset.Examples) (*federated.Problem, error) {
+	build, err := r.architecture(data)
+	if err != nil {
+		return nil, err
+	}
+	t := r.Train
+	p := &federated.Problem{
+		Build: build, DType: weights.Float32, Rounds: r.Rounds,
+		Select: federated.Selection{Fraction: r.Round.Fraction, RoundUp: r.Round.Up},
+		Training: federated.Training{Epochs: t.Epochs, Steps: t.Steps, Batch: t.Batch, Optimizer: t.Optimizer.train(),
+			Rate: t.rate(r.Rounds), Clip: t.Clip, Augment: dataset.Augment{CropPad: t.Crop, FlipH: t.Flip}, SkipSingles: t.SkipSingles},
+		Measuring: federated.Measuring{Every: r.Evaluate.Every, Batch: r.Evaluate.Batch, Members: r.Evaluate.Clients,
+			Pooled: r.Evaluate.Statistics == "pooled"},
+	}
+	if data.Labels == nil && data.Tok == nil {
+		p.Loss = train.MeanSquares
+	}
+	if data.Tok != nil { // a masked language model: predict every token of a row of which some are hidden
+		p.Target = train.FromInput
+		p.Hide = train.Hide{Prob: 0.15, ID: int32(len(data.Classes))}
+	}
+	if r.Model.From != "" {
+		if p.Start, err = startFrom(r.Model.From); err != nil {
+			return nil, &FieldError{"model.from", err}
+		}
+	}
+	return p, nil
+}
+
+// architecture is the recipe's model with inputs and outputs as the data has them.
+func (r *Recipe) architecture(data *dataset.Examples) (nn.Builder, error) {
+	c := r.Model.Config
+	if r.Model.Name == "transformer" {
+		if data.Tok == nil {
+			return nil, fieldf("model.name", "a transformer reads text; data set %s has none", data.Name)
+		}
+		if c.Vocabulary == 0 {
+			c.Vocabulary = len(data.Classes)
+		}
+		if c.Tokens == 0 {
+			c.Tokens = data.Shape[0]
+		}
+	} else {
+		if data.Tok != nil {
+			return nil, fieldf("model.name", "data set %s is text, which takes a transformer, not a %s", data.Name, r.Model.Name)
+		}
+		if c.Input != nil && !slices.Equal(c.Input, data.Shape) {
+			return nil, fieldf("model.input", "%v, but examples of %s are %v", c.Input, data.Name, data.Shape)
+		}
+		c.Input = data.Shape
+		switch {
+		case c.Classes == 0 && data.Labels == nil:
+			c.Classes = 1
+		case c.Classes == 0:
+			c.Classes = data.NumClasses()
+		case c.Classes < data.NumClasses():
+			return nil, fieldf("model.classes", "%d, but data set %s has %d classes", c.Classes, data.Name, data.NumClasses())
+		}
+	}
+	build, err := nn.New(r.Model.Name, c)
+	if err != nil {
+		return nil, &FieldError{"model", err}
+	}
+	return build, nil
+}
+
+// startFrom reads initial weights from a safetensors file, or the final model of a run.
+func startFrom(path string) (*weights.Set, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if st.IsDir() {
+		m, err := simulation.Model(path, "final")
+		if err != nil {
+			return nil, err
+		}
+		return &m.Weights, nil
+	}
+	s, _, err := weights.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	if s.Len() == 0 {
+		return nil, errors.New("the file holds no tensors")
+	}
+	return &s, nil
+}
+
+func (o Optimizer) train() train.Optimizer {
+	betas := [2]float64{o.Beta1, o.Beta2}
+	if o.Beta1 == 0 {
+		betas[0] = 0.9
+	}
+	if o.Beta2 == 0 {
+		betas[1] = 0.999
+	}
+	switch o.Name {
+	case "adam":
+		return train.Adam{Betas: betas, Eps: o.Epsilon, Decay: o.Decay}
+	case "adamw":
+		return train.AdamW{Betas: betas, Eps: o.Epsilon, Decay: o.Decay}
+	}
+	return train.SGD{Momentum: o.Momentum, Nesterov: o.Nesterov, Decay: o.Decay}
+}
+
+// rate is the learning rate by round.
+func (t Train) rate(rounds int) train.Schedule {
+	s, rate := t.Schedule, t.Optimizer.Rate
+	switch s.Kind {
+	case "step":
+		return train.StepDecay{Rate: rate, Factor: s.Factor, Every: s.Every}
+	case "multistep":
+		return train.MultiStep{Rate: rate, Factor: s.Factor, Milestones: s.At}
+	case "cosine":
+		return train.Cosine{Rate: rate, Floor: s.Min, Period: max(1, rounds)}
+	}
+	return train.Constant(rate)
+}
+
+// Describe says in words what the plan is, a line each.
+func (p *Plan) Describe() []string {
+	r := p.Recipe
+	test := 0
+	if p.Split.Test != nil {
+		test = p.Split.Test.Len()
+	}
+	return []string{
+		fmt.Sprintf("%s: %s (%s)", p.Method.Title, p.Method.Summary, p.Method.Paper),
+		fmt.Sprintf("data: %s, %d training and %d test examples of %v", p.Split.Train.Name, p.Split.Train.Len(), test, p.Split.Train.Shape),
+		fmt.Sprintf("clients: %d, partition %s", p.Dealt.Train.Clients(), r.Partition.Name),
+		fmt.Sprintf("rounds: %d", r.Rounds),
+	}
+}

@@ -1,0 +1,201 @@
+package recipe
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+)
+
+// YAML returns the recipe as a file that [Parse] reads to the same recipe: every field that matters with its value.
+func (r *Recipe) YAML() []byte { return r.render(false) }
+
+// Commented returns the recipe as YAML does, with the meaning of every field beside it and the fields that are at their
+// zero value as comments: what "cohort init" prints.
+func (r *Recipe) Commented() []byte { return r.render(true) }
+
+func (r *Recipe) render(comments bool) []byte {
+	var w writer
+	w.comments = comments
+	v := reflect.ValueOf(r).Elem()
+	for _, f := range yamlFields(v.Type()) {
+		w.field(f, v.FieldByIndex(f.index), "", 0)
+	}
+	return []byte(w.String())
+}
+
+type writer struct {
+	strings.Builder
+	comments bool
+}
+
+// width is the column at which comments begin.
+const width = 34
+
+func (w *writer) field(f yamlField, v reflect.Value, path string, depth int) {
+	full := join(path, f.name)
+	if v.Kind() == reflect.Interface && !v.IsNil() {
+		v = v.Elem()
+	}
+	if v.Kind() == reflect.Pointer && !v.IsNil() {
+		v = v.Elem()
+	}
+	if v.Kind() == reflect.Struct {
+		w.section(f, v, full, depth)
+		return
+	}
+	zero := v.IsZero() || (v.Kind() == reflect.Slice || v.Kind() == reflect.Map) && v.Len() == 0
+	if zero && f.omit && !w.comments {
+		return
+	}
+	text := strings.Repeat("  ", depth)
+	if zero && f.omit {
+		text += "# " + f.name + ": " + placeholder(v)
+	} else {
+		text += f.name + ": " + scalar(v)
+	}
+	w.line(text, docOf(f, full))
+}
+
+func (w *writer) section(f yamlField, v reflect.Value, full string, depth int) {
+	fields := yamlFields(v.Type())
+	if len(fields) == 0 {
+		return
+	}
+	if !w.comments && f.omit && v.IsZero() {
+		return
+	}
+	if w.comments && depth == 0 {
+		w.WriteString("\n")
+	}
+	begin := strings.Repeat("  ", depth) + f.name + ":"
+	if v.IsZero() && f.omit {
+		begin = strings.Repeat("  ", depth) + "# " + f.name + ":"
+	}
+	w.line(begin, docOf(f, full))
+	name := ""
+	if n := v.FieldByName("Name"); n.IsValid() && n.Kind() == reflect.String {
+		name = n.String()
+	}
+	for _, sub := range fields {
+		if w.comments && !relevant(full, name, sub.name) {
+			continue
+		}
+		w.field(sub, v.FieldByIndex(sub.index), full, depth+1)
+	}
+}
+
+func (w *writer) line(text, doc string) {
+	w.WriteString(text)
+	if w.comments && doc != "" {
+		w.WriteString(strings.Repeat(" ", max(1, width-len([]rune(text)))))
+		w.WriteString("# " + doc)
+	}
+	w.WriteString("\n")
+}
+
+func scalar(v reflect.Value) string {
+	b, err := yaml.MarshalWithOptions(v.Interface(), yaml.Flow(true))
+	if err != nil {
+		panic(fmt.Sprintf("recipe: cannot write %v: %v", v, err))
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// placeholder is what stands for a field that is not set.
+func placeholder(v reflect.Value) string {
+	switch v.Kind() {
+	case reflect.Slice:
+		return "[]"
+	case reflect.Map:
+		return "{}"
+	case reflect.String:
+		return `""`
+	case reflect.Pointer:
+		return ""
+	}
+	return scalar(v)
+}
+
+func docOf(f yamlField, path string) string {
+	if d := f.field.Tag.Get("doc"); d != "" {
+		return d
+	}
+	return docs[path]
+}
+
+// docs holds the meaning of the fields of structs that other packages define.
+var docs = map[string]string{
+	"data.name":                 "A data set of \"cohort datasets\", or a format of your own files: idx, csv, images, text, cifar10, export.",
+	"data.path":                 "Your own file or folder.",
+	"data.test_path":            "The test part, if it lies apart.",
+	"data.train":                "Examples to keep for training, a random choice; 0 is all. Glyphs: how many are drawn.",
+	"data.test":                 "Examples to keep for testing; 0 is all. Glyphs: how many are drawn.",
+	"data.test_fraction":        "csv, images, idx: part held out if there is no test part; 0 means 0.2, negative none.",
+	"data.seed":                 "Seed of choices and drawn data; 0 is the run's.",
+	"data.size":                 "glyphs, images: height and width in pixels.",
+	"data.classes":              "glyphs: 10 to 62 classes.",
+	"data.channels":             "images: 1 or 3.",
+	"data.noise":                "glyphs: strength of the noise; 0 is the default.",
+	"data.distort":              "glyphs: strength of the distortion; 0 is the default.",
+	"data.target":               "csv: name of the column to predict; empty is the last.",
+	"data.task":                 "csv: classification or regression; empty decides by the target's values.",
+	"data.key":                  "csv: column that says whose row it is, for a natural partition.",
+	"data.drop":                 "csv: columns to leave out.",
+	"data.tokens":               "text: tokens an example.",
+	"data.text_rows":            "text: rows that the training text is cut into.",
+	"data.test_rows":            "text: rows of the test text.",
+	"data.alpha":                "synthetic: how much the clients' models differ; negative is 0.",
+	"data.beta":                 "synthetic: how much their features differ; negative is 0.",
+	"data.clients":              "synthetic: number of clients.",
+	"partition.name":            "How: iid, classes, shards, dirichlet, dirichlet-client, pathological, quantity, noise, rotation or natural.",
+	"partition.clients":         "Number of clients.",
+	"partition.per_client":      "classes, pathological: classes a client; shards: shards a client.",
+	"partition.keep_duplicates": "classes: a class drawn twice gives two shards instead of one.",
+	"partition.remainder":       "shards: drop or spread what does not divide.",
+	"partition.random_sizes":    "pathological: random instead of even parts.",
+	"partition.alpha":           "dirichlet, quantity: concentration; small is unlike.",
+	"partition.balance":         "dirichlet: full clients get nothing more.",
+	"partition.min_size":        "Fewest examples of a client.",
+	"partition.size":            "dirichlet-client: examples a client; 0 is all, evenly.",
+	"partition.law":             "quantity: dirichlet, lognormal or power.",
+	"partition.sigma":           "quantity lognormal: spread; noise: variance at the last client.",
+	"model.input":               "Shape of an example; leave out, the data says.",
+	"model.classes":             "Outputs; leave out, the data says.",
+	"model.widths":              "Channels of the convolutions, or of the stages of resnet.",
+	"model.hidden":              "Widths of hidden linear layers.",
+	"model.blocks":              "resnet: residual blocks of each stage.",
+	"model.bottleneck":          "resnet: bottleneck blocks.",
+	"model.norm":                "Norm layers: sbn (static batch norm), bn, in, ln, gn or none.",
+	"model.activation":          "relu, gelu, tanh or sigmoid.",
+	"model.vocabulary":          "transformer: number of tokens; leave out, the data says.",
+	"model.tokens":              "transformer: longest sequence; leave out, the data says.",
+	"model.embedding":           "transformer: width.",
+	"model.heads":               "transformer: attention heads.",
+	"model.feed_forward":        "transformer: width of the feed-forward layers.",
+	"model.layers":              "transformer: layers.",
+	"model.dropout":             "transformer: dropout probability.",
+}
+
+// relevant leaves fields out of a commented recipe that the chosen name has no use for.
+func relevant(section, name, field string) bool {
+	only := map[string]map[string][]string{
+		"data": {
+			"size": {"glyphs", "images"}, "noise": {"glyphs"}, "distort": {"glyphs"}, "channels": {"images"},
+			"path": {"csv", "images", "idx", "text", "export"}, "test_path": {"csv", "images", "idx", "text"},
+			"test_fraction": {"csv", "images", "idx"}, "target": {"csv"}, "task": {"csv"}, "key": {"csv"}, "drop": {"csv"},
+			"tokens": {"text", "ptb", "wikitext-2"}, "text_rows": {"text", "ptb", "wikitext-2"}, "test_rows": {"text", "ptb", "wikitext-2"},
+			"alpha": {"synthetic"}, "beta": {"synthetic"}, "clients": {"synthetic"}, "classes": {"glyphs"},
+		},
+		"model": {
+			"input": {}, "classes": {}, "hidden": {"mlp", "lenet"}, "blocks": {"resnet"}, "bottleneck": {"resnet"},
+			"widths": {"cnn", "lenet", "resnet"}, "norm": {"cnn", "resnet", "mlp", "lenet"}, "activation": {"mlp", "lenet", "cnn"},
+			"vocabulary": {"transformer"}, "tokens": {"transformer"}, "embedding": {"transformer"}, "heads": {"transformer"},
+			"feed_forward": {"transformer"}, "layers": {"transformer"}, "dropout": {"transformer"},
+		},
+	}
+	names, ok := only[section][field]
+	return !ok || slices.Contains(names, name)
+}
