@@ -169,7 +169,7 @@ func (p *convPhase) Do(task int, s *Scratch) {
 	}
 	switch {
 	case plan.kind == convWeightGrad && p.pack:
-		plan.wgrad.reduce(task, c.W, c.Work, s)
+		plan.wgrad.reduce(task, c.W, c.Work)
 	case plan.kind == convWeightGrad:
 		plan.wgrad.do(task, c.X, c.Y, c.W, c.Work, s)
 	case p.pack:
@@ -245,6 +245,11 @@ func newCorrelation(t *tile, s correlationShape) *correlation {
 	return c
 }
 
+const (
+	maxBandPixels = 256
+	bigWeights    = 1 << 17 // weights that leave the second-level cache are read as seldom as possible
+)
+
 // newPart plans a pair of classes, in tasks of about work multiplications.
 func (c *correlation) newPart(h, w axisClass, work int) *correlationPart {
 	s, t := &c.s, c.t
@@ -253,7 +258,10 @@ func (c *correlation) newPart(h, w axisClass, work int) *correlationPart {
 	if k == 0 {
 		return p
 	}
-	pixels := min(max(work/(k*s.out), 4*t.mr), maxMBlock*4/3)
+	pixels := min(max(work/(k*s.out), 4*t.mr), maxBandPixels)
+	if k*s.out > bigWeights {
+		pixels = maxBandPixels
+	}
 	p.b = newBands(h, w, s.n, s.h.in, s.w.in, s.in*s.groups, s.h.out, s.w.out, s.out*s.groups, s.in, pixels)
 	p.ko, p.wo = c.summands(p)
 	p.kBlock = blockOf(k, maxKBlock, 1)
@@ -327,7 +335,7 @@ func (c *correlation) pack(task int, w, work []float32) {
 		j0 := task % p.panels * nr
 		src := w[task/p.panels*c.s.weight.group+j0*c.s.weight.out:]
 		dst := work[p.work+task*nr*len(p.wo):][:nr*len(p.wo)]
-		packPanel(dst, src, p.wo, min(nr, c.s.out-j0), nr, c.s.weight.out)
+		c.t.pack(dst, src, p.wo, min(nr, c.s.out-j0), nr, nr, c.s.weight.out)
 		return
 	}
 }

@@ -1,6 +1,9 @@
 package kernel
 
-import "slices"
+import (
+	"slices"
+	"sort"
+)
 
 // weightGrad is the plan of a weight gradient: one product per pair of axis
 // classes and group, with (tap, input channel) as rows, output channels as
@@ -21,7 +24,10 @@ type weightGrad struct {
 	perSplit   int // tasks of a split
 	tasks      int
 	weights    int  // of the kernel
-	partial    bool // sums go to the workspace in the order HWIO
+	partial    bool // sums go to the workspace, with the layout inner
+	inner      KernelStrides
+	rowOut     []int32 // weight offset of each row of a partial sum
+	rowKnown   []bool  // whether some output reads through its tap
 	workLen    int
 	scratchLen int
 }
@@ -80,6 +86,7 @@ func newWeightGrad(t *tile, s ConvShape) *weightGrad {
 	g.partial = g.splits > 1 || s.Kernel.Out != 1 || !g.covered()
 	if g.partial {
 		g.workLen = g.splits * g.weights
+		g.planReduce()
 	}
 	for _, p := range g.parts {
 		g.plan(p)
@@ -89,12 +96,46 @@ func newWeightGrad(t *tile, s ConvShape) *weightGrad {
 	return g
 }
 
+// layout is where the products put their sums.
+func (g *weightGrad) layout() KernelStrides {
+	if g.partial {
+		return g.inner
+	}
+	return g.s.Kernel
+}
+
+// planReduce chooses the layout of the partial sums: rows in the order in which
+// the weights lie in memory, so that bringing them there is a plain transposition.
+func (g *weightGrad) planReduce() {
+	k, in := g.s.Kernel, g.s.Cin/g.s.Groups
+	dims := []struct {
+		n, stride int
+		inner     *int
+	}{{g.s.KH, k.H, &g.inner.H}, {g.s.KW, k.W, &g.inner.W}, {in, k.In, &g.inner.In}}
+	sort.SliceStable(dims, func(i, j int) bool { return dims[i].stride > dims[j].stride })
+	stride := g.s.Cout
+	for d := len(dims) - 1; d >= 0; d-- {
+		*dims[d].inner = stride
+		stride *= dims[d].n
+	}
+	g.inner.Out = 1
+	g.rowOut = make([]int32, g.weights/g.s.Cout)
+	g.rowKnown = make([]bool, len(g.rowOut))
+	for h := range g.s.KH {
+		for w := range g.s.KW {
+			known := g.hasTap(h*g.s.KW + w)
+			for ch := range in {
+				row := (h*g.inner.H + w*g.inner.W + ch*g.inner.In) / g.s.Cout
+				g.rowOut[row] = offset32(h*k.H + w*k.W + ch*k.In)
+				g.rowKnown[row] = known
+			}
+		}
+	}
+}
+
 // plan fills the tables of a part.
 func (g *weightGrad) plan(p *weightGradPart) {
-	layout := g.s.Kernel
-	if g.partial {
-		layout = g.s.HWIO()
-	}
+	layout := g.layout()
 	for i, th := range p.h.taps {
 		for j, tw := range p.w.taps {
 			at := p.b.tapOffset(i, j)
@@ -135,9 +176,9 @@ func (g *weightGrad) do(task int, x, dy, dw, work []float32, s *Scratch) {
 	task /= sh.Groups
 	p, split := g.parts[task%len(g.parts)], task/len(g.parts)
 
-	layout, dst := sh.Kernel, dw
+	layout, dst := g.layout(), dw
 	if g.partial {
-		layout, dst = sh.HWIO(), work[split*g.weights:][:g.weights]
+		dst = work[split*g.weights:][:g.weights]
 	}
 	out, j0 := sh.Cout/sh.Groups, nb*g.nBlock
 	channel := cb * g.ch
@@ -164,29 +205,52 @@ func (g *weightGrad) reduces() bool { return g.partial }
 // reduceRows is the number of rows (tap, input channel) of a task of the second phase.
 func (g *weightGrad) reduceRows() int { return max((1<<14)/g.s.Cout, 1) }
 
-func (g *weightGrad) reduceTasks() int {
-	return ceilDiv(g.weights/g.s.Cout, g.reduceRows())
+func (g *weightGrad) reduceTasks() int { return ceilDiv(len(g.rowOut), g.reduceRows()) }
+
+// reduce adds the partial sums of some rows and writes them where the weights lie.
+func (g *weightGrad) reduce(task int, dw, work []float32) {
+	out, n := g.s.Cout, len(g.rowOut)
+	first := task * g.reduceRows()
+	last := min(first+g.reduceRows(), n)
+	sum := work[first*out : last*out]
+	if g.splits > 1 {
+		g.t.sum(sum, work[first*out:], g.weights, g.splits)
+	}
+	for row, known := range g.rowKnown[first:last] {
+		if !known {
+			clear(sum[row*out:][:out])
+		}
+	}
+	if g.s.Kernel.Out == 1 {
+		for row, o := range g.rowOut[first:last] {
+			copy(dw[o:][:out], sum[row*out:])
+		}
+		return
+	}
+	// Sixteen channels at a time become rows of the weights.
+	for j := 0; j < out; j += 16 {
+		g.scatter(dw[j*g.s.Kernel.Out:], sum[j:], g.rowOut[first:last], min(16, out-j))
+	}
 }
 
-// reduce adds the partial sums of some rows.
-func (g *weightGrad) reduce(task int, dw, work []float32, s *Scratch) {
-	sh, k := &g.s, g.s.Kernel
-	in := sh.Cin / sh.Groups
-	first := task * g.reduceRows()
-	for row := first; row < min(first+g.reduceRows(), g.weights/sh.Cout); row++ {
-		tap, ch := row/in, row%in
-		dst := dw[tap/sh.KW*k.H+tap%sh.KW*k.W+ch*k.In:]
-		sum := work[row*sh.Cout:][:sh.Cout]
-		if !g.hasTap(tap) {
-			clear(sum)
-		}
-		for split := 1; split < g.splits && g.hasTap(tap); split++ {
-			for i, v := range work[split*g.weights+row*sh.Cout:][:sh.Cout] {
-				sum[i] += v
+// scatter writes n columns of sum, a row for each offset in rows, to
+// dw[rows[i] + j·Kernel.Out].
+func (g *weightGrad) scatter(dw, sum []float32, rows []int32, n int) {
+	out, stride := g.s.Cout, g.s.Kernel.Out
+	for i := 0; i < len(rows); {
+		run := runLength(rows[i:])
+		if run >= 8 && g.t.transpose != nil {
+			for r := 0; r < run; r += 16 {
+				g.t.transpose(dw[rows[i+r]:], sum[(i+r)*out:], n, min(16, run-r), min(16, run-r), stride, out)
 			}
+			i += run
+			continue
 		}
-		for i, v := range sum {
-			dst[i*k.Out] = v
+		for _, o := range rows[i : i+run] {
+			for j, v := range sum[i*out:][:n] {
+				dw[int(o)+j*stride] = v
+			}
+			i++
 		}
 	}
 }

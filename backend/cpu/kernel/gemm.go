@@ -229,7 +229,7 @@ func (p *gemmPack) Do(task int, _ *Scratch) {
 	j0 := task % g.panels * nr
 	src := b[g.at(g.s.B, task/g.panels)+j0*g.s.B.Col:]
 	dst := p.c.Work[task*nr*g.s.K:][:nr*g.s.K]
-	packPanel(dst, src, g.bo, min(nr, g.s.N-j0), nr, g.s.B.Col)
+	g.t.pack(dst, src, g.bo, min(nr, g.s.N-j0), nr, nr, g.s.B.Col)
 }
 
 // at is the offset of product number b of the batch.

@@ -69,7 +69,7 @@ func (s *Scratch) multiply(buf []float32) {
 		p.add = m.add || k0 > 0
 		p.a, p.ro, p.ko = m.a, m.ro, m.ko[k0:k0+kc]
 		if t.packA {
-			packA(buf, p.a, p.ro[:p.rows], p.ko, m.packedRo, t.mr)
+			t.packTiles(buf, p.a, p.ro[:p.rows], p.ko, m.packedRo)
 			p.a, p.ro, p.ko = buf, m.packedRo, m.packedKo[:kc]
 		}
 		for j := 0; j < m.n; j += t.nr {
@@ -82,7 +82,7 @@ func (s *Scratch) multiply(buf []float32) {
 					p.ldb = int(m.bo[1] - m.bo[0])
 				}
 			case m.source != bPhase:
-				packPanel(panelBuf, m.b[j*m.bStride:], m.bo[k0:k0+kc], p.n, t.nr, m.bStride)
+				t.pack(panelBuf, m.b[j*m.bStride:], m.bo[k0:k0+kc], p.n, t.nr, t.nr, m.bStride)
 				p.b = panelBuf
 			default:
 				p.b = m.packed[(j/t.nr*len(m.ko)+k0)*t.nr:]

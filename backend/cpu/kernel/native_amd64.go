@@ -1,9 +1,10 @@
 package kernel
 
-//go:generate go run ./gen -out panel_amd64.s -stubs panel_amd64.go -pkg kernel
+//go:generate go run ./gen -out kernel_amd64.s -stubs kernel_amd64.go -pkg kernel
 
 import (
 	"fmt"
+	"unsafe"
 
 	"golang.org/x/sys/cpu"
 )
@@ -22,8 +23,10 @@ func nativePaths() []Path {
 }
 
 var (
-	tile512 = tile{mr: 12, nr: 32, partialB: true, run: panelAVX512}
-	tile256 = tile{mr: 6, nr: 16, run: panelAVX2}
+	tile512 = tile{mr: 12, nr: 32, partialB: true, run: panelAVX512,
+		copyRows: copyRowsAVX512, transpose: transposeAVX512, sumVectors: sumAVX512}
+	tile256 = tile{mr: 6, nr: 16, run: panelAVX2,
+		transpose: transposeAVX2, sumVectors: sumAVX2}
 )
 
 func nativeTile(p Path) *tile {
@@ -77,4 +80,55 @@ func runTiles(p *panel, byHeight []panelFunc) {
 	if rest := p.rows - tiles*height; rest > 0 {
 		byHeight[rest](p, tiles*height, 1)
 	}
+}
+
+func copyRowsAVX512(dst, src []float32, ko []int32, n, width, pitch int) {
+	rows512(&dst[0], unsafe.SliceData(src), &ko[0], pitch, n, width, len(ko))
+}
+
+func transposeAVX512(dst, src []float32, k, n, width, pitch, stride int) {
+	_ = src[(n-1)*stride+k-1]
+	for j := 0; j < width; j += 16 {
+		if j >= n {
+			for i := range k {
+				clear(dst[i*pitch+j:][:width-j])
+			}
+			return
+		}
+		transpose512(&dst[j], &src[j*stride], pitch, stride, n-j, width-j, k)
+	}
+}
+
+func sumAVX512(dst, src []float32, pitch, parts int) int {
+	n := len(dst) / 32
+	if n > 0 {
+		sum512(&dst[0], &src[0], pitch, n, parts)
+	}
+	return n * 32
+}
+
+func transposeAVX2(dst, src []float32, k, n, width, pitch, stride int) {
+	_ = src[(n-1)*stride+k-1]
+	blocks, j := k/8, 0
+	for ; blocks > 0 && j+8 <= n; j += 8 {
+		transpose256(&dst[j], &src[j*stride], pitch, stride, blocks)
+	}
+	for i := range k { // what is left: the last columns, and the last rows of all
+		row, from := dst[i*pitch:][:width], j
+		if i >= 8*blocks {
+			from = 0
+		}
+		for c := from; c < n; c++ {
+			row[c] = src[c*stride+i]
+		}
+		clear(row[n:])
+	}
+}
+
+func sumAVX2(dst, src []float32, pitch, parts int) int {
+	n := len(dst) / 16
+	if n > 0 {
+		sum256(&dst[0], &src[0], pitch, n, parts)
+	}
+	return n * 16
 }

@@ -1,41 +1,80 @@
 package kernel
 
-// packPanel copies the panel of B whose element (k, j) is src[ko[k] + j·stride]
-// to dst[k·nr + j], for j < n; columns n … nr-1 become zero.
-// len(dst) ≥ len(ko)·nr.
-func packPanel(dst, src []float32, ko []int32, n, nr, stride int) {
-	if stride == 1 {
-		for k, o := range ko {
-			row := dst[k*nr : k*nr+nr]
-			copy(row, src[o:int(o)+n])
-			clear(row[n:])
-		}
+// pack copies the k×n block of a matrix whose element (i, j) is src[ko[i] + j·stride]
+// to dst[i·pitch + j], and sets the columns n … width-1 of dst to zero. This is how
+// panels of B (width = pitch = nr) and tiles of A (width = pitch = mr) are built.
+func (t *tile) pack(dst, src []float32, ko []int32, n, width, pitch, stride int) {
+	if len(ko) == 0 {
 		return
 	}
-	for k, o := range ko {
-		row := dst[k*nr : k*nr+nr]
-		at := int(o)
-		for j := range n {
-			row[j] = src[at]
-			at += stride
+	_ = dst[(len(ko)-1)*pitch+width-1]
+	if stride == 1 && t.copyRows != nil {
+		t.copyRows(dst, src, ko, n, width, pitch)
+		return
+	}
+	for i := 0; i < len(ko); {
+		run := runLength(ko[i:])
+		if run >= 4 && stride > 1 && t.transpose != nil {
+			t.transpose(dst[i*pitch:], src[ko[i]:], run, n, width, pitch, stride)
+			i += run
+			continue
+		}
+		packRows(dst[i*pitch:], src, ko[i:i+run], n, width, pitch, stride)
+		i += run
+	}
+}
+
+// runLength is the number of offsets at the beginning of ko that follow one another.
+func runLength(ko []int32) int {
+	for i := 1; i < len(ko); i++ {
+		if ko[i] != ko[0]+int32(i) {
+			return i
+		}
+	}
+	return len(ko)
+}
+
+// packRows is pack in plain Go.
+func packRows(dst, src []float32, ko []int32, n, width, pitch, stride int) {
+	for i, o := range ko {
+		row := dst[i*pitch:][:width]
+		if stride == 1 {
+			copy(row, src[o:int(o)+n])
+		} else {
+			at := int(o)
+			for j := range row[:n] {
+				row[j] = src[at]
+				at += stride
+			}
 		}
 		clear(row[n:])
 	}
 }
 
-// packA copies the rows of A whose element (i, k) is src[ro[i] + ko[k]] to
+// packTiles copies the rows of A whose element (i, k) is src[ro[i] + ko[k]] to
 // dst[to[i] + k·mr]: tiles of mr rows, k by k, with to from packedTables.
-func packA(dst, src []float32, ro, ko, to []int32, mr int) {
-	for i, r := range ro {
-		row, at := src[r:], int(to[i])
-		for _, o := range ko {
-			dst[at] = row[o]
-			at += mr
+func (t *tile) packTiles(dst, src []float32, ro, ko, to []int32) {
+	for i0 := 0; i0 < len(ro); i0 += t.mr {
+		rows := ro[i0:min(i0+t.mr, len(ro))]
+		stride := 1
+		if len(rows) > 1 {
+			stride = int(rows[1] - rows[0])
+		}
+		out := dst[to[i0]:]
+		if uniform(rows) {
+			t.pack(out, src[rows[0]:], ko, len(rows), t.mr, t.mr, stride)
+			continue
+		}
+		for i, r := range rows {
+			row := src[r:]
+			for k, o := range ko {
+				out[k*t.mr+i] = row[o]
+			}
 		}
 	}
 }
 
-// packedTables returns the offsets of rows and summands in an A that packA has
+// packedTables returns the offsets of rows and summands in an A that packTiles has
 // packed with tiles of mr rows by at most kc summands.
 func packedTables(mr, rows, kc int) (ro, ko []int32) {
 	ro = offsets(rows, 1)
@@ -43,4 +82,21 @@ func packedTables(mr, rows, kc int) (ro, ko []int32) {
 		ro[i] = int32(i/mr*mr*kc + i%mr)
 	}
 	return ro, offsets(kc, mr)
+}
+
+// sum adds the given number of partial results, pitch apart in src, in their order: dst[i] = Σ src[part·pitch + i].
+// dst may be the first part.
+func (t *tile) sum(dst, src []float32, pitch, parts int) {
+	done := 0
+	if t.sumVectors != nil && parts > 0 {
+		_ = src[(parts-1)*pitch:][:len(dst)]
+		done = t.sumVectors(dst, src, pitch, parts)
+	}
+	for i := done; i < len(dst); i++ {
+		v := src[i]
+		for part := 1; part < parts; part++ {
+			v += src[part*pitch+i]
+		}
+		dst[i] = v
+	}
 }

@@ -20,9 +20,15 @@ type panel struct {
 // tile describes the kernels of a path.
 type tile struct {
 	mr, nr   int  // rows and columns of the register tile
-	packA    bool // the kernel wants A as packed by packA
+	packA    bool // the kernel wants A as packed by packTiles
 	partialB bool // the kernel reads no more columns of B than there are
 	run      func(*panel)
+
+	// Copies, nil for the portable ones. They are called with at least one offset
+	// or row, and with slices that are long enough.
+	copyRows   func(dst, src []float32, ko []int32, n, width, pitch int) // pack with stride 1
+	transpose  func(dst, src []float32, k, n, width, pitch, stride int)  // pack with ko = 0, 1, …, k-1
+	sumVectors func(dst, src []float32, pitch, parts int) (done int)     // sum of the first done values
 }
 
 var portableTile = tile{mr: 4, nr: 8, partialB: true, run: panelPortable}

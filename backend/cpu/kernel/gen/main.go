@@ -1,6 +1,6 @@
 // Command gen writes the amd64 assembly of package kernel:
 //
-//	go run ./gen -out panel_amd64.s -stubs panel_amd64.go -pkg kernel
+//	go run ./gen -out kernel_amd64.s -stubs kernel_amd64.go -pkg kernel
 package main
 
 import "github.com/mmcloughlin/avo/build"
@@ -9,5 +9,9 @@ func main() {
 	build.Package("github.com/cohort-learning/cohort/backend/cpu/kernel")
 	build.ConstraintExpr("amd64")
 	panels()
+	pack512()
+	transpose256()
+	sums(512)
+	sums(256)
 	build.Generate()
 }
