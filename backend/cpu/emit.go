@@ -150,6 +150,8 @@ func (b *planning) binder(n *node, made []*node) (func(base []unsafe.Pointer) ru
 		return b.matMul(n, in, out[0])
 	case opConv:
 		return b.conv(n, in, out[0])
+	case opFastConv:
+		return b.fastConv(n, in, out[0]), nil
 	case opPlace:
 		return b.placed(n, in, out[0]), nil
 	case opArg:
@@ -314,6 +316,53 @@ func (b *planning) conv(n *node, in []ref, out ref) (func(base []unsafe.Pointer)
 			k(out.at(base), in[0].at(base), in[1].at(base), lo, hi)
 		})
 	}, nil
+}
+
+// convRun is a convolution by the kernel package in a frame.
+type convRun struct {
+	call    kernel.ConvCall
+	base    []unsafe.Pointer
+	refs    [3]ref // X, W, Y
+	lens    [3]int
+	work    int // slot
+	workLen int
+}
+
+func (c *convRun) run(s *workers.Session) {
+	c.call.X = floats(c.refs[0].at(c.base), c.lens[0])
+	c.call.W = floats(c.refs[1].at(c.base), c.lens[1])
+	c.call.Y = floats(c.refs[2].at(c.base), c.lens[2])
+	if c.workLen > 0 {
+		c.call.Work = floats(c.base[c.work], c.workLen)
+	}
+	s.RunCall(&c.call)
+}
+
+func (b *planning) fastConv(n *node, in []ref, out ref) func(base []unsafe.Pointer) runner {
+	a := n.attr.(fastConv)
+	r := convRun{lens: [3]int{}}
+	var plan *kernel.Conv
+	x, y := n.ins[0], n.ins[1]
+	switch a.kind {
+	case convForward:
+		plan = kernel.NewConvForward(b.path, a.shape)
+		r.refs, r.lens = [3]ref{in[0], in[1], out}, [3]int{x.size(), reach(y), n.size()}
+	case convInputGrad:
+		plan = kernel.NewConvInputGrad(b.path, a.shape)
+		r.refs, r.lens = [3]ref{out, in[1], in[0]}, [3]int{n.size(), reach(y), x.size()}
+	case convWeightGrad:
+		plan = kernel.NewConvWeightGrad(b.path, a.shape)
+		r.refs, r.lens = [3]ref{in[0], out, in[1]}, [3]int{x.size(), n.size(), y.size()}
+	}
+	r.workLen = plan.WorkspaceLen()
+	if r.workLen > 0 {
+		r.work = b.temporary(4 * r.workLen)
+	}
+	return func(base []unsafe.Pointer) runner {
+		c := r
+		c.base, c.call.Plan = base, plan
+		return &c
+	}
 }
 
 // copier returns a function that copies a view in row-major order.

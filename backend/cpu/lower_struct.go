@@ -79,53 +79,6 @@ func others(rank int, a, b []int) []int {
 	return free
 }
 
-func (g *graph) convGeneral(x, w *node, a convGeneral) (*node, error) {
-	if x.dt.IsHalfPrecision() {
-		r, err := g.convGeneral(g.convert(x, dtypes.Float32), g.convert(w, dtypes.Float32), a)
-		if err != nil {
-			return nil, err
-		}
-		return g.convert(r, x.dt), nil
-	}
-	if len(a.axes.InputSpatial) > loops.MaxRank {
-		return nil, errors.Wrapf(compute.ErrNotImplemented, "ConvGeneral with %d spatial axes", len(a.axes.InputSpatial))
-	}
-	ax := a.axes
-	// Channel-last views of input and kernel.
-	x = g.transpose(x, slices.Concat([]int{ax.InputBatch}, ax.InputSpatial, []int{ax.InputChannels}))
-	w = g.transpose(w, slices.Concat(ax.KernelSpatial, []int{ax.KernelInputChannels, ax.KernelOutputChannels}))
-	rank := len(x.dims)
-	c := loops.Conv{
-		Batch: x.dims[0], InChannels: x.dims[rank-1], OutChannels: w.dims[rank-1],
-		Groups: a.groups, BatchGroups: a.batchGroups,
-	}
-	dims := []int{c.Batch / c.BatchGroups}
-	for k := range rank - 2 {
-		wa := loops.WindowAxis{
-			In: x.dims[k+1], Window: w.dims[k], Stride: a.strides[k], Low: a.paddings[k][0],
-			InDilation: a.inputDilations[k], WindowDilation: a.kernDilation[k],
-		}
-		span := (wa.In-1)*wa.InDilation + 1 + a.paddings[k][0] + a.paddings[k][1]
-		wa.Out = (span-(wa.Window-1)*wa.WindowDilation-1)/wa.Stride + 1
-		c.Axes = append(c.Axes, wa)
-		dims = append(dims, wa.Out)
-	}
-	dims = append(dims, c.OutChannels)
-	r := g.convolve(x, w, c, a.paddings, dims)
-	// Back to the order of axes that was asked for.
-	order := slices.Concat([]int{ax.OutputBatch}, ax.OutputSpatial, []int{ax.OutputChannels})
-	perm := make([]int, rank)
-	for from, to := range order {
-		perm[to] = from
-	}
-	return g.transpose(r, perm), nil
-}
-
-// convolve emits the convolution of channel-last views.
-func (g *graph) convolve(x, w *node, c loops.Conv, paddings [][2]int, dims []int) *node {
-	return g.emit(opConv, x.dt, dims, c, g.contiguous(x), g.contiguous(w))
-}
-
 // place says where in the result an operand goes: its element (i0, i1, …) to
 // offset + Σ ik·strides[k].
 type place struct {
