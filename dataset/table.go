@@ -160,7 +160,7 @@ func sizesLine(first, second []string, records, fields int) (classes []string, n
 		return nil, false, false
 	}
 	columns, err := strconv.Atoi(strings.TrimSpace(first[1]))
-	if err != nil || columns != fields-1 || rows != records-1 && rows != records-2 {
+	if err != nil || columns != fields-1 || rows < 2 || rows != records-1 && rows != records-2 {
 		return nil, false, false
 	}
 	for _, c := range first[2:] {
@@ -171,7 +171,7 @@ func sizesLine(first, second []string, records, fields int) (classes []string, n
 			classes = append(classes, c)
 		}
 	}
-	return classes, rows == records-2, true
+	return classes, rows == records-2, len(classes) != 1
 }
 
 // looksLikeHeader reports whether the first record names columns: no number, no gap and no repetition in it, and either
