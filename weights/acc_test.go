@@ -460,6 +460,32 @@ func TestAccMergeRefuses(t *testing.T) {
 	}
 }
 
+// The bytes of a sum do not tell how its counts came about.
+func TestAccBinaryIsCanonical(t *testing.T) {
+	like := set("empty", weights.NewTensor(weights.Float32, 0, 3))
+	like.Put("w", weights.NewTensor(weights.Float32, 2))
+	add := func(a *weights.Acc, ix weights.Index) { a.MustAdd(ix.Slice(like), ix, nil, 2) }
+	row := func(n int32) weights.Index {
+		return weights.Index{"w": {weights.List([]int32{n})}, "empty": {weights.All(), weights.Prefix(2)}}
+	}
+	nobody := func(a *weights.Acc, weight uint64) { a.MustAdd(weights.Set{}, weights.Index{}, nil, weight) }
+	a, b := weights.NewAcc(like, true), weights.NewAcc(like, true)
+	add(a, nil) // both coordinates at once
+	nobody(a, 2)
+	add(b, row(1)) // one by one
+	add(b, row(0))
+	if x, y := marshal(t, a), marshal(t, b); !bytes.Equal(x, y) {
+		t.Fatalf("equal counts: got\n%x\n%x", x, y)
+	}
+	add(a, row(0))
+	nobody(a, 2)
+	add(b, row(0))
+	nobody(b, 2)
+	if x, y := marshal(t, a), marshal(t, b); !bytes.Equal(x, y) {
+		t.Fatalf("unequal counts: got\n%x\n%x", x, y)
+	}
+}
+
 func TestAccBinaryRefuses(t *testing.T) {
 	like := set("w", weights.NewTensor(weights.Float32, 2))
 	like.Put("b", weights.NewTensor(weights.Float32))

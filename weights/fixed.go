@@ -86,23 +86,19 @@ func roundShift(hi, lo uint64, s int) (uint64, uint64) {
 
 // float returns the nearest float64, half to even.
 func (f fixed) float() float64 {
-	sign := uint64(f.hi) >> 63 << 63
-	if sign != 0 {
-		f = f.neg()
-	}
-	h, l := uint64(f.hi), f.lo
+	minus := uint64(f.hi >> 63) // all ones if f < 0
+	l, borrow := bits.Sub64(f.lo^minus, minus, 0)
+	h, _ := bits.Sub64(uint64(f.hi)^minus, minus, borrow)
+	sign := minus << 63
 	if h == 0 {
 		return math.Float64frombits(math.Float64bits(float64(l)*0x1p-96) | sign)
 	}
 	// The highest 63 bits, with a sticky last bit for what is cut, are rounded once, by the conversion.
-	z := bits.LeadingZeros64(h)
+	z := uint(bits.LeadingZeros64(h)) & 63
 	top := h<<z | l>>1>>(63-z)
-	rest := l << z
-	top, rest = top>>1, top&1|rest
-	if rest != 0 {
-		top |= 1
-	}
-	scale := math.Float64frombits(uint64(1023+65-z-96) << 52) // 2^(65−z−96)
+	rest := l<<z | top&1
+	top = top>>1 | (rest|-rest)>>63
+	scale := math.Float64frombits(uint64(1023+65-96-z) << 52) // 2^(65−z−96)
 	return math.Float64frombits(math.Float64bits(float64(int64(top))*scale) | sign)
 }
 

@@ -95,16 +95,18 @@ func TestAddFloat32(t *testing.T) {
 			t.Fatalf("%d·%g: got %v, expected %v", v.weight, v.x, sum[0].big(), want.big())
 		}
 	})
-	for exp := -149; exp <= 30; exp++ { // every exponent, both signs, at both ends of the mantissa
+	for exp := -149; exp <= 30; exp++ { // every exponent, both signs, both ends of the mantissa
 		for _, man := range []float64{1, 1 + 0x1p-23, 2 - 0x1p-23, 1.5} {
 			for _, x := range []float32{float32(math.Ldexp(man, exp)), -float32(math.Ldexp(man, exp))} {
-				if math.Abs(float64(x)) >= 1<<31 {
-					continue
-				}
-				var sum [1]fixed
-				addFloat32(sum[:], []float32{x}, 1)
-				if want := product(float64(x), 1); sum[0] != want {
-					t.Fatalf("%g: got %v, expected %v", x, sum[0].big(), want.big())
+				for _, w := range []uint64{1, 3, 1<<39 - 1, 1 << 39, 1<<40 + 1, 1 << 45, 1<<62 - 1} {
+					if math.Abs(float64(x))*float64(w) >= 1<<31 {
+						continue
+					}
+					var sum [1]fixed
+					addFloat32(sum[:], []float32{x}, w)
+					if want := product(float64(x), w); sum[0] != want {
+						t.Fatalf("%d·%g: got %v, expected %v", w, x, sum[0].big(), want.big())
+					}
 				}
 			}
 		}

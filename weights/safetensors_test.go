@@ -308,6 +308,25 @@ func (w *limitWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// Empty tensors share their offset; the header's order holds them in place.
+func TestSafetensorsKeepsOrderOfEmptyTensors(t *testing.T) {
+	var s weights.Set
+	for i := range 100 {
+		s.Put(strconv.Itoa(i*37%100), weights.NewTensor(weights.Float32, i%7/6, 2))
+	}
+	var b bytes.Buffer
+	if err := weights.Write(&b, s, map[string]string{"a<b": "&"}); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(b.Bytes(), []byte(`{"__metadata__":{"a<b":"&"},"0":{"dtype":"F32","shape":[0,2],"data_offsets":[0,0]},"37":`)) {
+		t.Errorf("header is %.200s", b.Bytes()[8:])
+	}
+	got, _, err := weights.Read(&b)
+	if err != nil || !slices.Equal(got.Names(), s.Names()) {
+		t.Errorf("got order %v, error %v", got.Names(), err)
+	}
+}
+
 func TestWriteRefuses(t *testing.T) {
 	wide := make([]int, 65)
 	for i := range wide {
