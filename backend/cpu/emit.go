@@ -174,6 +174,14 @@ func (b *planning) binder(n *node, made []*node) (func(base []unsafe.Pointer) ru
 		if k == nil {
 			return nil, fail(n, n.dt)
 		}
+		if pl, ok := w.Plane(); ok {
+			op, identity, elem := b.k.binary(a.reduction.Op(n.dt), n.dt, 0), a.reduction.Identity(n.dt), size()
+			return func(base []unsafe.Pointer) runner {
+				return newRanged(pl.Outer, n.size()/pl.Outer*pl.A.Window*pl.B.Window, func(lo, hi int) {
+					loops.ReducePlanes(&pl, op, identity, elem, out[0].at(base), in[0].at(base), lo, hi)
+				})
+			}, nil
+		}
 		count, taps := n.size(), 1
 		for _, ax := range a.axes {
 			taps *= ax.Window
@@ -183,7 +191,16 @@ func (b *planning) binder(n *node, made []*node) (func(base []unsafe.Pointer) ru
 		}, nil
 	case opSelect:
 		a := n.attr.(windowed)
-		k := loops.SelectAndScatter(&loops.Windows{Axes: a.axes}, n.dt, a.smallest)
+		w := &loops.Windows{Axes: a.axes}
+		if pl, ok := w.Plane(); ok {
+			k := loops.SelectPlanes(n.dt, a.smallest)
+			return func(base []unsafe.Pointer) runner {
+				return newRanged(pl.Outer, n.size()/pl.Outer*4, func(lo, hi int) {
+					k(&pl, out[0].at(base), in[0].at(base), in[1].at(base), lo, hi)
+				})
+			}, nil
+		}
+		k := loops.SelectAndScatter(w, n.dt, a.smallest)
 		if k == nil {
 			return nil, fail(n, n.dt)
 		}

@@ -15,7 +15,7 @@ import (
 type model struct {
 	name   string
 	params []shapes.Shape
-	batch  []shapes.Shape                         // inputs; the last one is int32 labels
+	batch  []shapes.Shape // inputs; the last one is int32 labels
 	loss   func(params, batch []*Node) *Node
 	limits []int // exclusive upper bounds of integer inputs, by position in batch
 }
