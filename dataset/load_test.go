@@ -43,12 +43,12 @@ func TestLoadImages(t *testing.T) {
 	write(t, dir, "train/dog/1.png", pngBytes(t, 40, 30, plain(blue)))
 	write(t, dir, "train/dog/notes.txt", []byte("not a picture"))
 	write(t, dir, "val/dog/1.png", pngBytes(t, 4, 4, func(x, y int) color.Color { return color.Gray{uint8(60 * x)} }))
-	s, err := Load(context.Background(), Spec{Name: "images", Path: dir, Size: 4})
-	if err == nil || !strings.Contains(err.Error(), "holds 1 sub-folders") {
+	if _, err := Load(context.Background(), Spec{Name: "images", Path: dir, Size: 4}); err == nil || !strings.Contains(err.Error(), "holds 1 sub-folders") {
 		t.Errorf("a test part with a single class: %v", err)
 	}
 	write(t, dir, "val/cat/1.png", pngBytes(t, 4, 4, plain(red)))
-	if s, err = Load(context.Background(), Spec{Name: "images", Path: dir, Size: 4}); err != nil {
+	s, err := Load(context.Background(), Spec{Name: "images", Path: dir, Size: 4})
+	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff([]string{"cat", "dog"}, s.Train.Classes) + cmp.Diff([]int32{0, 0, 1}, s.Train.Labels) + cmp.Diff([]int{4, 4, 3}, s.Train.Shape); diff != "" {
