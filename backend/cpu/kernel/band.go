@@ -27,8 +27,8 @@ type bands struct {
 // maxBand is the number of values a copied band may have: half of a second-level cache of 512 KiB.
 const maxBand = 1 << 16
 
-// newBands cuts into bands of about pixels outputs. The class must have taps.
-func newBands(h, w axisClass, images, inH, inW, inC, outH, outW, outC, ch, pixels int) *bands {
+// newBands cuts into bands of about pixels outputs, and of at most limit copied values if that can be. The class must have taps.
+func newBands(h, w axisClass, images, inH, inW, inC, outH, outW, outC, ch, pixels, limit int) *bands {
 	b := &bands{h: h, w: w, images: images, inH: inH, inW: inW, inC: inC, outH: outH, outW: outW, ch: ch}
 	b.pixelsPerImage = h.n * w.n
 	loH, hiH := h.offRange()
@@ -45,10 +45,10 @@ func newBands(h, w axisClass, images, inH, inW, inC, outH, outW, outC, ch, pixel
 		b.perBand = blockOf(images, max(pixels/b.pixelsPerImage, 1), 1)
 	}
 	if !b.direct {
-		for b.perBand > 1 && b.perBand*span(b.rows)*b.spanW*ch > maxBand {
+		for b.perBand > 1 && b.perBand*span(b.rows)*b.spanW*ch > limit {
 			b.perBand = ceilDiv(b.perBand, 2)
 		}
-		for b.rows > 1 && span(b.rows)*b.spanW*ch > maxBand {
+		for b.rows > 1 && span(b.rows)*b.spanW*ch > limit {
 			b.rows = ceilDiv(b.rows, 2)
 		}
 	}

@@ -247,6 +247,7 @@ func newCorrelation(t *tile, s correlationShape) *correlation {
 
 const (
 	maxBandPixels = 256
+	maxBandBig    = 1 << 18
 	bigWeights    = 1 << 17 // weights that leave the second-level cache are read as seldom as possible
 )
 
@@ -259,10 +260,11 @@ func (c *correlation) newPart(h, w axisClass, work int) *correlationPart {
 		return p
 	}
 	pixels := min(max(work/(k*s.out), 4*t.mr), maxBandPixels)
+	limit := maxBand
 	if k*s.out > bigWeights {
-		pixels = maxBandPixels
+		pixels, limit = maxBandPixels, maxBandBig
 	}
-	p.b = newBands(h, w, s.n, s.h.in, s.w.in, s.in*s.groups, s.h.out, s.w.out, s.out*s.groups, s.in, pixels)
+	p.b = newBands(h, w, s.n, s.h.in, s.w.in, s.in*s.groups, s.h.out, s.w.out, s.out*s.groups, s.in, pixels, limit)
 	p.ko, p.wo = c.summands(p)
 	p.kBlock = blockOf(k, maxKBlock, 1)
 	p.panels = ceilDiv(s.out, t.nr)
@@ -282,7 +284,7 @@ func (c *correlation) newPart(h, w axisClass, work int) *correlationPart {
 	if t.packA {
 		p.packedRo, p.packedKo = packedTables(t.mr, len(p.b.pixel), p.kBlock)
 	}
-	need := p.b.bufferLen() + productScratch(t, p.source, len(p.b.pixel), p.kBlock)
+	need := p.b.bufferLen() + productScratch(t, p.source, t.packA, len(p.b.pixel), p.kBlock)
 	c.scratchLen = max(c.scratchLen, need)
 	return p
 }

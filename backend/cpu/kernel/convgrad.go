@@ -76,7 +76,7 @@ func newWeightGrad(t *tile, s ConvShape) *weightGrad {
 			}
 			g.parts = append(g.parts, &weightGradPart{
 				h: h, w: w,
-				b: newBands(h, w, s.N, s.H, s.W, s.Cin, s.OutH(), s.OutW(), s.Cout, g.ch, maxKBlock),
+				b: newBands(h, w, s.N, s.H, s.W, s.Cin, s.OutH(), s.OutW(), s.Cout, g.ch, maxKBlock, maxBand),
 			})
 		}
 	}
@@ -153,7 +153,7 @@ func (g *weightGrad) plan(p *weightGradPart) {
 	if g.t.packA {
 		p.packedRo, p.packedKo = packedTables(g.t.mr, len(p.ro), p.kBlock)
 	}
-	g.scratchLen = max(g.scratchLen, p.b.bufferLen()+productScratch(g.t, p.source, len(p.ro), p.kBlock))
+	g.scratchLen = max(g.scratchLen, p.b.bufferLen()+productScratch(g.t, p.source, g.t.packA, len(p.ro), p.kBlock))
 }
 
 // covered reports whether the parts hold every tap, so that every weight is written.

@@ -51,6 +51,7 @@ type Gemm struct {
 	swapped bool      // the shape was transposed: A and B of the call change places
 	batch   int
 	source  bSource
+	packA   bool
 
 	mBlock, nBlock, kBlock    int // rows and columns of a task, length of a partial sum
 	mBlocks, nBlocks, panels  int
@@ -88,7 +89,7 @@ func NewGemm(p Path, s GemmShape) *Gemm {
 	s = g.s
 	g.ro, g.co = offsets(g.mBlock, s.A.Row), offsets(g.mBlock, s.C.Row)
 	g.ko, g.bo = offsets(s.K, s.A.Col), offsets(s.K, s.B.Row)
-	if g.t.packA {
+	if g.packA {
 		g.packedRo, g.packedKo = packedTables(g.t.mr, g.mBlock, g.kBlock)
 	}
 	g.aLen = extent(s.Batch, s.A, s.M, s.K)
@@ -105,9 +106,13 @@ func (g *Gemm) cut() {
 	g.panels = ceilDiv(s.N, t.nr)
 	work := max(g.batch*s.M*s.N*s.K/manyTasks, minWork)
 
+	g.packA = t.packA || s.M*s.K > bigA && s.N > packedN/2
 	perPanel := max(g.mBlock*s.K*t.nr, 1)
 	g.nBlock = min(max(work/perPanel, 1), max(g.panels, 1)) * t.nr
-	if g.nBlock == t.nr && g.panels*g.batch < manyTasks/2 {
+	switch {
+	case g.packA && g.nBlock < packedN:
+		g.nBlock = blockOf(s.N, packedN, t.nr)
+	case g.nBlock == t.nr && g.panels*g.batch < manyTasks/2:
 		// A panel of all rows is too much for a task: fewer rows.
 		perTileRow := max(t.mr*s.K*t.nr, 1)
 		g.mBlock = min(g.mBlock, max(work/perTileRow, 1)*t.mr)
@@ -164,7 +169,7 @@ func extent(batch []int, o Operand, rows, cols int) int {
 func (g *Gemm) WorkspaceLen() int { return g.workLen }
 
 // ScratchLen is the number of values a task needs in its Scratch.
-func (g *Gemm) ScratchLen() int { return productScratch(g.t, g.source, g.mBlock, g.kBlock) }
+func (g *Gemm) ScratchLen() int { return productScratch(g.t, g.source, g.packA, g.mBlock, g.kBlock) }
 
 // GemmCall is one execution of a Gemm on A, B, C. Work has the plan's
 // WorkspaceLen values; its contents do not matter before and after.

@@ -5,8 +5,8 @@
 #include "textflag.h"
 
 // func panel512r12v2(p *panel, first int, tiles int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·panel512r12v2(SB), NOSPLIT, $40-24
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·panel512r12v2(SB), NOSPLIT, $48-24
 	MOVQ  p+0(FP), R14
 	MOVQ  96(R14), AX
 	MOVQ  104(R14), BX
@@ -24,6 +24,8 @@ TEXT ·panel512r12v2(SB), NOSPLIT, $40-24
 	MOVQ  AX, 24(SP)
 	MOVQ  tiles+16(FP), AX
 	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
 	MOVQ  152(R14), BX
 	MOVQ  $-1, AX
 	BZHIQ BX, AX, AX
@@ -32,7 +34,20 @@ TEXT ·panel512r12v2(SB), NOSPLIT, $40-24
 	KMOVW AX, K2
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -223,8 +238,8 @@ summand:
 	RET
 
 // func panel512r11v2(p *panel, first int, tiles int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·panel512r11v2(SB), NOSPLIT, $40-24
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·panel512r11v2(SB), NOSPLIT, $48-24
 	MOVQ  p+0(FP), R14
 	MOVQ  96(R14), AX
 	MOVQ  104(R14), BX
@@ -242,6 +257,8 @@ TEXT ·panel512r11v2(SB), NOSPLIT, $40-24
 	MOVQ  AX, 24(SP)
 	MOVQ  tiles+16(FP), AX
 	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
 	MOVQ  152(R14), BX
 	MOVQ  $-1, AX
 	BZHIQ BX, AX, AX
@@ -250,7 +267,20 @@ TEXT ·panel512r11v2(SB), NOSPLIT, $40-24
 	KMOVW AX, K2
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -428,8 +458,8 @@ summand:
 	RET
 
 // func panel512r10v2(p *panel, first int, tiles int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·panel512r10v2(SB), NOSPLIT, $40-24
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·panel512r10v2(SB), NOSPLIT, $48-24
 	MOVQ  p+0(FP), R14
 	MOVQ  96(R14), AX
 	MOVQ  104(R14), BX
@@ -447,6 +477,8 @@ TEXT ·panel512r10v2(SB), NOSPLIT, $40-24
 	MOVQ  AX, 24(SP)
 	MOVQ  tiles+16(FP), AX
 	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
 	MOVQ  152(R14), BX
 	MOVQ  $-1, AX
 	BZHIQ BX, AX, AX
@@ -455,7 +487,20 @@ TEXT ·panel512r10v2(SB), NOSPLIT, $40-24
 	KMOVW AX, K2
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -620,8 +665,8 @@ summand:
 	RET
 
 // func panel512r9v2(p *panel, first int, tiles int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·panel512r9v2(SB), NOSPLIT, $40-24
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·panel512r9v2(SB), NOSPLIT, $48-24
 	MOVQ  p+0(FP), R14
 	MOVQ  96(R14), AX
 	MOVQ  104(R14), BX
@@ -639,6 +684,8 @@ TEXT ·panel512r9v2(SB), NOSPLIT, $40-24
 	MOVQ  AX, 24(SP)
 	MOVQ  tiles+16(FP), AX
 	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
 	MOVQ  152(R14), BX
 	MOVQ  $-1, AX
 	BZHIQ BX, AX, AX
@@ -647,7 +694,20 @@ TEXT ·panel512r9v2(SB), NOSPLIT, $40-24
 	KMOVW AX, K2
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -799,8 +859,8 @@ summand:
 	RET
 
 // func panel512r8v2(p *panel, first int, tiles int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·panel512r8v2(SB), NOSPLIT, $40-24
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·panel512r8v2(SB), NOSPLIT, $48-24
 	MOVQ  p+0(FP), R14
 	MOVQ  96(R14), AX
 	MOVQ  104(R14), BX
@@ -818,6 +878,8 @@ TEXT ·panel512r8v2(SB), NOSPLIT, $40-24
 	MOVQ  AX, 24(SP)
 	MOVQ  tiles+16(FP), AX
 	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
 	MOVQ  152(R14), BX
 	MOVQ  $-1, AX
 	BZHIQ BX, AX, AX
@@ -826,7 +888,20 @@ TEXT ·panel512r8v2(SB), NOSPLIT, $40-24
 	KMOVW AX, K2
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -965,8 +1040,8 @@ summand:
 	RET
 
 // func panel512r7v2(p *panel, first int, tiles int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·panel512r7v2(SB), NOSPLIT, $40-24
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·panel512r7v2(SB), NOSPLIT, $48-24
 	MOVQ  p+0(FP), R14
 	MOVQ  96(R14), AX
 	MOVQ  104(R14), BX
@@ -984,6 +1059,8 @@ TEXT ·panel512r7v2(SB), NOSPLIT, $40-24
 	MOVQ  AX, 24(SP)
 	MOVQ  tiles+16(FP), AX
 	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
 	MOVQ  152(R14), BX
 	MOVQ  $-1, AX
 	BZHIQ BX, AX, AX
@@ -992,7 +1069,20 @@ TEXT ·panel512r7v2(SB), NOSPLIT, $40-24
 	KMOVW AX, K2
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -1118,8 +1208,8 @@ summand:
 	RET
 
 // func panel512r6v2(p *panel, first int, tiles int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·panel512r6v2(SB), NOSPLIT, $40-24
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·panel512r6v2(SB), NOSPLIT, $48-24
 	MOVQ  p+0(FP), R14
 	MOVQ  96(R14), AX
 	MOVQ  104(R14), BX
@@ -1137,6 +1227,8 @@ TEXT ·panel512r6v2(SB), NOSPLIT, $40-24
 	MOVQ  AX, 24(SP)
 	MOVQ  tiles+16(FP), AX
 	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
 	MOVQ  152(R14), BX
 	MOVQ  $-1, AX
 	BZHIQ BX, AX, AX
@@ -1145,7 +1237,20 @@ TEXT ·panel512r6v2(SB), NOSPLIT, $40-24
 	KMOVW AX, K2
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -1258,8 +1363,8 @@ summand:
 	RET
 
 // func panel512r5v2(p *panel, first int, tiles int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·panel512r5v2(SB), NOSPLIT, $40-24
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·panel512r5v2(SB), NOSPLIT, $48-24
 	MOVQ  p+0(FP), R14
 	MOVQ  96(R14), AX
 	MOVQ  104(R14), BX
@@ -1277,6 +1382,8 @@ TEXT ·panel512r5v2(SB), NOSPLIT, $40-24
 	MOVQ  AX, 24(SP)
 	MOVQ  tiles+16(FP), AX
 	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
 	MOVQ  152(R14), BX
 	MOVQ  $-1, AX
 	BZHIQ BX, AX, AX
@@ -1285,7 +1392,20 @@ TEXT ·panel512r5v2(SB), NOSPLIT, $40-24
 	KMOVW AX, K2
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -1385,8 +1505,8 @@ summand:
 	RET
 
 // func panel512r4v2(p *panel, first int, tiles int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·panel512r4v2(SB), NOSPLIT, $40-24
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·panel512r4v2(SB), NOSPLIT, $48-24
 	MOVQ  p+0(FP), R14
 	MOVQ  96(R14), AX
 	MOVQ  104(R14), BX
@@ -1404,6 +1524,8 @@ TEXT ·panel512r4v2(SB), NOSPLIT, $40-24
 	MOVQ  AX, 24(SP)
 	MOVQ  tiles+16(FP), AX
 	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
 	MOVQ  152(R14), BX
 	MOVQ  $-1, AX
 	BZHIQ BX, AX, AX
@@ -1412,7 +1534,20 @@ TEXT ·panel512r4v2(SB), NOSPLIT, $40-24
 	KMOVW AX, K2
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -1499,8 +1634,8 @@ summand:
 	RET
 
 // func panel512r3v2(p *panel, first int, tiles int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·panel512r3v2(SB), NOSPLIT, $40-24
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·panel512r3v2(SB), NOSPLIT, $48-24
 	MOVQ  p+0(FP), R14
 	MOVQ  96(R14), AX
 	MOVQ  104(R14), BX
@@ -1518,6 +1653,8 @@ TEXT ·panel512r3v2(SB), NOSPLIT, $40-24
 	MOVQ  AX, 24(SP)
 	MOVQ  tiles+16(FP), AX
 	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
 	MOVQ  152(R14), BX
 	MOVQ  $-1, AX
 	BZHIQ BX, AX, AX
@@ -1526,7 +1663,20 @@ TEXT ·panel512r3v2(SB), NOSPLIT, $40-24
 	KMOVW AX, K2
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -1600,8 +1750,8 @@ summand:
 	RET
 
 // func panel512r2v2(p *panel, first int, tiles int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·panel512r2v2(SB), NOSPLIT, $40-24
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·panel512r2v2(SB), NOSPLIT, $48-24
 	MOVQ  p+0(FP), R14
 	MOVQ  96(R14), AX
 	MOVQ  104(R14), BX
@@ -1619,6 +1769,8 @@ TEXT ·panel512r2v2(SB), NOSPLIT, $40-24
 	MOVQ  AX, 24(SP)
 	MOVQ  tiles+16(FP), AX
 	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
 	MOVQ  152(R14), BX
 	MOVQ  $-1, AX
 	BZHIQ BX, AX, AX
@@ -1627,7 +1779,20 @@ TEXT ·panel512r2v2(SB), NOSPLIT, $40-24
 	KMOVW AX, K2
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -1688,8 +1853,8 @@ summand:
 	RET
 
 // func panel512r1v2(p *panel, first int, tiles int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·panel512r1v2(SB), NOSPLIT, $40-24
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·panel512r1v2(SB), NOSPLIT, $48-24
 	MOVQ  p+0(FP), R14
 	MOVQ  96(R14), AX
 	MOVQ  104(R14), BX
@@ -1707,6 +1872,8 @@ TEXT ·panel512r1v2(SB), NOSPLIT, $40-24
 	MOVQ  AX, 24(SP)
 	MOVQ  tiles+16(FP), AX
 	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
 	MOVQ  152(R14), BX
 	MOVQ  $-1, AX
 	BZHIQ BX, AX, AX
@@ -1715,7 +1882,20 @@ TEXT ·panel512r1v2(SB), NOSPLIT, $40-24
 	KMOVW AX, K2
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -1763,8 +1943,8 @@ summand:
 	RET
 
 // func panel512r12v1(p *panel, first int, tiles int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·panel512r12v1(SB), NOSPLIT, $40-24
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·panel512r12v1(SB), NOSPLIT, $48-24
 	MOVQ  p+0(FP), R14
 	MOVQ  96(R14), AX
 	MOVQ  104(R14), BX
@@ -1782,13 +1962,28 @@ TEXT ·panel512r12v1(SB), NOSPLIT, $40-24
 	MOVQ  AX, 24(SP)
 	MOVQ  tiles+16(FP), AX
 	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
 	MOVQ  152(R14), BX
 	MOVQ  $-1, AX
 	BZHIQ BX, AX, AX
 	KMOVW AX, K1
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -1918,8 +2113,8 @@ summand:
 	RET
 
 // func panel512r11v1(p *panel, first int, tiles int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·panel512r11v1(SB), NOSPLIT, $40-24
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·panel512r11v1(SB), NOSPLIT, $48-24
 	MOVQ  p+0(FP), R14
 	MOVQ  96(R14), AX
 	MOVQ  104(R14), BX
@@ -1937,13 +2132,28 @@ TEXT ·panel512r11v1(SB), NOSPLIT, $40-24
 	MOVQ  AX, 24(SP)
 	MOVQ  tiles+16(FP), AX
 	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
 	MOVQ  152(R14), BX
 	MOVQ  $-1, AX
 	BZHIQ BX, AX, AX
 	KMOVW AX, K1
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -2065,8 +2275,8 @@ summand:
 	RET
 
 // func panel512r10v1(p *panel, first int, tiles int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·panel512r10v1(SB), NOSPLIT, $40-24
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·panel512r10v1(SB), NOSPLIT, $48-24
 	MOVQ  p+0(FP), R14
 	MOVQ  96(R14), AX
 	MOVQ  104(R14), BX
@@ -2084,13 +2294,28 @@ TEXT ·panel512r10v1(SB), NOSPLIT, $40-24
 	MOVQ  AX, 24(SP)
 	MOVQ  tiles+16(FP), AX
 	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
 	MOVQ  152(R14), BX
 	MOVQ  $-1, AX
 	BZHIQ BX, AX, AX
 	KMOVW AX, K1
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -2204,8 +2429,8 @@ summand:
 	RET
 
 // func panel512r9v1(p *panel, first int, tiles int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·panel512r9v1(SB), NOSPLIT, $40-24
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·panel512r9v1(SB), NOSPLIT, $48-24
 	MOVQ  p+0(FP), R14
 	MOVQ  96(R14), AX
 	MOVQ  104(R14), BX
@@ -2223,13 +2448,28 @@ TEXT ·panel512r9v1(SB), NOSPLIT, $40-24
 	MOVQ  AX, 24(SP)
 	MOVQ  tiles+16(FP), AX
 	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
 	MOVQ  152(R14), BX
 	MOVQ  $-1, AX
 	BZHIQ BX, AX, AX
 	KMOVW AX, K1
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -2335,8 +2575,8 @@ summand:
 	RET
 
 // func panel512r8v1(p *panel, first int, tiles int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·panel512r8v1(SB), NOSPLIT, $40-24
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·panel512r8v1(SB), NOSPLIT, $48-24
 	MOVQ  p+0(FP), R14
 	MOVQ  96(R14), AX
 	MOVQ  104(R14), BX
@@ -2354,13 +2594,28 @@ TEXT ·panel512r8v1(SB), NOSPLIT, $40-24
 	MOVQ  AX, 24(SP)
 	MOVQ  tiles+16(FP), AX
 	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
 	MOVQ  152(R14), BX
 	MOVQ  $-1, AX
 	BZHIQ BX, AX, AX
 	KMOVW AX, K1
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -2458,8 +2713,8 @@ summand:
 	RET
 
 // func panel512r7v1(p *panel, first int, tiles int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·panel512r7v1(SB), NOSPLIT, $40-24
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·panel512r7v1(SB), NOSPLIT, $48-24
 	MOVQ  p+0(FP), R14
 	MOVQ  96(R14), AX
 	MOVQ  104(R14), BX
@@ -2477,13 +2732,28 @@ TEXT ·panel512r7v1(SB), NOSPLIT, $40-24
 	MOVQ  AX, 24(SP)
 	MOVQ  tiles+16(FP), AX
 	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
 	MOVQ  152(R14), BX
 	MOVQ  $-1, AX
 	BZHIQ BX, AX, AX
 	KMOVW AX, K1
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -2573,8 +2843,8 @@ summand:
 	RET
 
 // func panel512r6v1(p *panel, first int, tiles int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·panel512r6v1(SB), NOSPLIT, $40-24
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·panel512r6v1(SB), NOSPLIT, $48-24
 	MOVQ  p+0(FP), R14
 	MOVQ  96(R14), AX
 	MOVQ  104(R14), BX
@@ -2592,13 +2862,28 @@ TEXT ·panel512r6v1(SB), NOSPLIT, $40-24
 	MOVQ  AX, 24(SP)
 	MOVQ  tiles+16(FP), AX
 	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
 	MOVQ  152(R14), BX
 	MOVQ  $-1, AX
 	BZHIQ BX, AX, AX
 	KMOVW AX, K1
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -2680,8 +2965,8 @@ summand:
 	RET
 
 // func panel512r5v1(p *panel, first int, tiles int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·panel512r5v1(SB), NOSPLIT, $40-24
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·panel512r5v1(SB), NOSPLIT, $48-24
 	MOVQ  p+0(FP), R14
 	MOVQ  96(R14), AX
 	MOVQ  104(R14), BX
@@ -2699,13 +2984,28 @@ TEXT ·panel512r5v1(SB), NOSPLIT, $40-24
 	MOVQ  AX, 24(SP)
 	MOVQ  tiles+16(FP), AX
 	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
 	MOVQ  152(R14), BX
 	MOVQ  $-1, AX
 	BZHIQ BX, AX, AX
 	KMOVW AX, K1
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -2779,8 +3079,8 @@ summand:
 	RET
 
 // func panel512r4v1(p *panel, first int, tiles int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·panel512r4v1(SB), NOSPLIT, $40-24
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·panel512r4v1(SB), NOSPLIT, $48-24
 	MOVQ  p+0(FP), R14
 	MOVQ  96(R14), AX
 	MOVQ  104(R14), BX
@@ -2798,13 +3098,28 @@ TEXT ·panel512r4v1(SB), NOSPLIT, $40-24
 	MOVQ  AX, 24(SP)
 	MOVQ  tiles+16(FP), AX
 	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
 	MOVQ  152(R14), BX
 	MOVQ  $-1, AX
 	BZHIQ BX, AX, AX
 	KMOVW AX, K1
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -2870,8 +3185,8 @@ summand:
 	RET
 
 // func panel512r3v1(p *panel, first int, tiles int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·panel512r3v1(SB), NOSPLIT, $40-24
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·panel512r3v1(SB), NOSPLIT, $48-24
 	MOVQ  p+0(FP), R14
 	MOVQ  96(R14), AX
 	MOVQ  104(R14), BX
@@ -2889,13 +3204,28 @@ TEXT ·panel512r3v1(SB), NOSPLIT, $40-24
 	MOVQ  AX, 24(SP)
 	MOVQ  tiles+16(FP), AX
 	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
 	MOVQ  152(R14), BX
 	MOVQ  $-1, AX
 	BZHIQ BX, AX, AX
 	KMOVW AX, K1
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -2953,8 +3283,8 @@ summand:
 	RET
 
 // func panel512r2v1(p *panel, first int, tiles int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·panel512r2v1(SB), NOSPLIT, $40-24
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·panel512r2v1(SB), NOSPLIT, $48-24
 	MOVQ  p+0(FP), R14
 	MOVQ  96(R14), AX
 	MOVQ  104(R14), BX
@@ -2972,13 +3302,28 @@ TEXT ·panel512r2v1(SB), NOSPLIT, $40-24
 	MOVQ  AX, 24(SP)
 	MOVQ  tiles+16(FP), AX
 	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
 	MOVQ  152(R14), BX
 	MOVQ  $-1, AX
 	BZHIQ BX, AX, AX
 	KMOVW AX, K1
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -3028,8 +3373,8 @@ summand:
 	RET
 
 // func panel512r1v1(p *panel, first int, tiles int)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·panel512r1v1(SB), NOSPLIT, $40-24
+// Requires: AVX, AVX512F, BMI2, MMX+
+TEXT ·panel512r1v1(SB), NOSPLIT, $48-24
 	MOVQ  p+0(FP), R14
 	MOVQ  96(R14), AX
 	MOVQ  104(R14), BX
@@ -3047,13 +3392,28 @@ TEXT ·panel512r1v1(SB), NOSPLIT, $40-24
 	MOVQ  AX, 24(SP)
 	MOVQ  tiles+16(FP), AX
 	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
 	MOVQ  152(R14), BX
 	MOVQ  $-1, AX
 	BZHIQ BX, AX, AX
 	KMOVW AX, K1
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -3129,8 +3489,8 @@ DATA laneMasks<>+124(SB)/4, $0x00000000
 GLOBL laneMasks<>(SB), RODATA|NOPTR, $128
 
 // func panel256r6v2(p *panel, first int, tiles int)
-// Requires: AVX, FMA3
-TEXT ·panel256r6v2(SB), NOSPLIT, $40-24
+// Requires: AVX, FMA3, MMX+
+TEXT ·panel256r6v2(SB), NOSPLIT, $48-24
 	MOVQ p+0(FP), R14
 	MOVQ 96(R14), AX
 	MOVQ 104(R14), BX
@@ -3148,9 +3508,24 @@ TEXT ·panel256r6v2(SB), NOSPLIT, $40-24
 	MOVQ AX, 24(SP)
 	MOVQ tiles+16(FP), AX
 	MOVQ AX, 32(SP)
+	MOVQ 176(R14), AX
+	MOVQ AX, 40(SP)
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -3277,8 +3652,8 @@ summand:
 	RET
 
 // func panel256r5v2(p *panel, first int, tiles int)
-// Requires: AVX, FMA3
-TEXT ·panel256r5v2(SB), NOSPLIT, $40-24
+// Requires: AVX, FMA3, MMX+
+TEXT ·panel256r5v2(SB), NOSPLIT, $48-24
 	MOVQ p+0(FP), R14
 	MOVQ 96(R14), AX
 	MOVQ 104(R14), BX
@@ -3296,9 +3671,24 @@ TEXT ·panel256r5v2(SB), NOSPLIT, $40-24
 	MOVQ AX, 24(SP)
 	MOVQ tiles+16(FP), AX
 	MOVQ AX, 32(SP)
+	MOVQ 176(R14), AX
+	MOVQ AX, 40(SP)
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -3412,8 +3802,8 @@ summand:
 	RET
 
 // func panel256r4v2(p *panel, first int, tiles int)
-// Requires: AVX, FMA3
-TEXT ·panel256r4v2(SB), NOSPLIT, $40-24
+// Requires: AVX, FMA3, MMX+
+TEXT ·panel256r4v2(SB), NOSPLIT, $48-24
 	MOVQ p+0(FP), R14
 	MOVQ 96(R14), AX
 	MOVQ 104(R14), BX
@@ -3431,9 +3821,24 @@ TEXT ·panel256r4v2(SB), NOSPLIT, $40-24
 	MOVQ AX, 24(SP)
 	MOVQ tiles+16(FP), AX
 	MOVQ AX, 32(SP)
+	MOVQ 176(R14), AX
+	MOVQ AX, 40(SP)
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -3534,8 +3939,8 @@ summand:
 	RET
 
 // func panel256r3v2(p *panel, first int, tiles int)
-// Requires: AVX, FMA3
-TEXT ·panel256r3v2(SB), NOSPLIT, $40-24
+// Requires: AVX, FMA3, MMX+
+TEXT ·panel256r3v2(SB), NOSPLIT, $48-24
 	MOVQ p+0(FP), R14
 	MOVQ 96(R14), AX
 	MOVQ 104(R14), BX
@@ -3553,9 +3958,24 @@ TEXT ·panel256r3v2(SB), NOSPLIT, $40-24
 	MOVQ AX, 24(SP)
 	MOVQ tiles+16(FP), AX
 	MOVQ AX, 32(SP)
+	MOVQ 176(R14), AX
+	MOVQ AX, 40(SP)
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -3643,8 +4063,8 @@ summand:
 	RET
 
 // func panel256r2v2(p *panel, first int, tiles int)
-// Requires: AVX, FMA3
-TEXT ·panel256r2v2(SB), NOSPLIT, $40-24
+// Requires: AVX, FMA3, MMX+
+TEXT ·panel256r2v2(SB), NOSPLIT, $48-24
 	MOVQ p+0(FP), R14
 	MOVQ 96(R14), AX
 	MOVQ 104(R14), BX
@@ -3662,9 +4082,24 @@ TEXT ·panel256r2v2(SB), NOSPLIT, $40-24
 	MOVQ AX, 24(SP)
 	MOVQ tiles+16(FP), AX
 	MOVQ AX, 32(SP)
+	MOVQ 176(R14), AX
+	MOVQ AX, 40(SP)
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -3739,8 +4174,8 @@ summand:
 	RET
 
 // func panel256r1v2(p *panel, first int, tiles int)
-// Requires: AVX, FMA3
-TEXT ·panel256r1v2(SB), NOSPLIT, $40-24
+// Requires: AVX, FMA3, MMX+
+TEXT ·panel256r1v2(SB), NOSPLIT, $48-24
 	MOVQ p+0(FP), R14
 	MOVQ 96(R14), AX
 	MOVQ 104(R14), BX
@@ -3758,9 +4193,24 @@ TEXT ·panel256r1v2(SB), NOSPLIT, $40-24
 	MOVQ AX, 24(SP)
 	MOVQ tiles+16(FP), AX
 	MOVQ AX, 32(SP)
+	MOVQ 176(R14), AX
+	MOVQ AX, 40(SP)
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -3822,8 +4272,8 @@ summand:
 	RET
 
 // func panel256r6v1(p *panel, first int, tiles int)
-// Requires: AVX, FMA3
-TEXT ·panel256r6v1(SB), NOSPLIT, $40-24
+// Requires: AVX, FMA3, MMX+
+TEXT ·panel256r6v1(SB), NOSPLIT, $48-24
 	MOVQ p+0(FP), R14
 	MOVQ 96(R14), AX
 	MOVQ 104(R14), BX
@@ -3841,9 +4291,24 @@ TEXT ·panel256r6v1(SB), NOSPLIT, $40-24
 	MOVQ AX, 24(SP)
 	MOVQ tiles+16(FP), AX
 	MOVQ AX, 32(SP)
+	MOVQ 176(R14), AX
+	MOVQ AX, 40(SP)
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -3943,8 +4408,8 @@ summand:
 	RET
 
 // func panel256r5v1(p *panel, first int, tiles int)
-// Requires: AVX, FMA3
-TEXT ·panel256r5v1(SB), NOSPLIT, $40-24
+// Requires: AVX, FMA3, MMX+
+TEXT ·panel256r5v1(SB), NOSPLIT, $48-24
 	MOVQ p+0(FP), R14
 	MOVQ 96(R14), AX
 	MOVQ 104(R14), BX
@@ -3962,9 +4427,24 @@ TEXT ·panel256r5v1(SB), NOSPLIT, $40-24
 	MOVQ AX, 24(SP)
 	MOVQ tiles+16(FP), AX
 	MOVQ AX, 32(SP)
+	MOVQ 176(R14), AX
+	MOVQ AX, 40(SP)
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -4055,8 +4535,8 @@ summand:
 	RET
 
 // func panel256r4v1(p *panel, first int, tiles int)
-// Requires: AVX, FMA3
-TEXT ·panel256r4v1(SB), NOSPLIT, $40-24
+// Requires: AVX, FMA3, MMX+
+TEXT ·panel256r4v1(SB), NOSPLIT, $48-24
 	MOVQ p+0(FP), R14
 	MOVQ 96(R14), AX
 	MOVQ 104(R14), BX
@@ -4074,9 +4554,24 @@ TEXT ·panel256r4v1(SB), NOSPLIT, $40-24
 	MOVQ AX, 24(SP)
 	MOVQ tiles+16(FP), AX
 	MOVQ AX, 32(SP)
+	MOVQ 176(R14), AX
+	MOVQ AX, 40(SP)
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -4158,8 +4653,8 @@ summand:
 	RET
 
 // func panel256r3v1(p *panel, first int, tiles int)
-// Requires: AVX, FMA3
-TEXT ·panel256r3v1(SB), NOSPLIT, $40-24
+// Requires: AVX, FMA3, MMX+
+TEXT ·panel256r3v1(SB), NOSPLIT, $48-24
 	MOVQ p+0(FP), R14
 	MOVQ 96(R14), AX
 	MOVQ 104(R14), BX
@@ -4177,9 +4672,24 @@ TEXT ·panel256r3v1(SB), NOSPLIT, $40-24
 	MOVQ AX, 24(SP)
 	MOVQ tiles+16(FP), AX
 	MOVQ AX, 32(SP)
+	MOVQ 176(R14), AX
+	MOVQ AX, 40(SP)
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -4252,8 +4762,8 @@ summand:
 	RET
 
 // func panel256r2v1(p *panel, first int, tiles int)
-// Requires: AVX, FMA3
-TEXT ·panel256r2v1(SB), NOSPLIT, $40-24
+// Requires: AVX, FMA3, MMX+
+TEXT ·panel256r2v1(SB), NOSPLIT, $48-24
 	MOVQ p+0(FP), R14
 	MOVQ 96(R14), AX
 	MOVQ 104(R14), BX
@@ -4271,9 +4781,24 @@ TEXT ·panel256r2v1(SB), NOSPLIT, $40-24
 	MOVQ AX, 24(SP)
 	MOVQ tiles+16(FP), AX
 	MOVQ AX, 32(SP)
+	MOVQ 176(R14), AX
+	MOVQ AX, 40(SP)
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX
@@ -4337,8 +4862,8 @@ summand:
 	RET
 
 // func panel256r1v1(p *panel, first int, tiles int)
-// Requires: AVX, FMA3
-TEXT ·panel256r1v1(SB), NOSPLIT, $40-24
+// Requires: AVX, FMA3, MMX+
+TEXT ·panel256r1v1(SB), NOSPLIT, $48-24
 	MOVQ p+0(FP), R14
 	MOVQ 96(R14), AX
 	MOVQ 104(R14), BX
@@ -4356,9 +4881,24 @@ TEXT ·panel256r1v1(SB), NOSPLIT, $40-24
 	MOVQ AX, 24(SP)
 	MOVQ tiles+16(FP), AX
 	MOVQ AX, 32(SP)
+	MOVQ 176(R14), AX
+	MOVQ AX, 40(SP)
 
 tile:
-	MOVQ    p+0(FP), R14
+	MOVQ  p+0(FP), R14
+	MOVQ  200(R14), CX
+	TESTQ CX, CX
+	JZ    fetched
+	MOVQ  40(SP), AX
+
+fetch:
+	PREFETCHT1 (AX)
+	ADDQ       $0x40, AX
+	DECQ       CX
+	JNZ        fetch
+	MOVQ       AX, 40(SP)
+
+fetched:
 	MOVQ    16(SP), BP
 	MOVQ    (R14), R15
 	MOVLQSX (BP), AX

@@ -15,6 +15,8 @@ const (
 const (
 	maxKBlock = 320
 	maxMBlock = 192
+	bigA      = 1 << 18 // values of A from which on it is packed: its rows would not stay in the caches
+	packedN   = 512     // columns for which a block of A is worth packing
 	minWork   = 1 << 18 // multiplications that are worth a task: some microseconds
 	manyTasks = 32      // a call that is big enough is cut into about so many
 )
@@ -35,17 +37,17 @@ type product struct {
 	bStride  int
 	source   bSource
 	packed   []float32 // with bPhase: the panels, each of len(ko)·nr values
-	packedRo []int32   // with packA: the tables of packedTables
+	packedRo []int32   // to pack A first: the tables of packedTables, else nil
 	packedKo []int32
 }
 
 // productScratch is the number of values that multiply takes from its buffer.
-func productScratch(t *tile, source bSource, rows, kBlock int) int {
+func productScratch(t *tile, source bSource, packA bool, rows, kBlock int) int {
 	n := 0
 	if source == bTask || source == bDirect && !t.partialB {
 		n += kBlock * t.nr
 	}
-	if t.packA {
+	if packA {
 		n += roundUp(rows, t.mr) * kBlock
 	}
 	return n
@@ -63,12 +65,12 @@ func (s *Scratch) multiply(buf []float32) {
 		m.clear()
 		return
 	}
-	p.rows, p.co = m.rows, m.co
+	p.rows, p.co, p.next, p.ahead = m.rows, m.co, nil, 0
 	for k0 := 0; k0 < len(m.ko); k0 += m.kBlock {
 		kc := min(m.kBlock, len(m.ko)-k0)
 		p.add = m.add || k0 > 0
 		p.a, p.ro, p.ko = m.a, m.ro, m.ko[k0:k0+kc]
-		if t.packA {
+		if m.packedRo != nil {
 			t.packTiles(buf, p.a, p.ro[:p.rows], p.ko, m.packedRo)
 			p.a, p.ro, p.ko = buf, m.packedRo, m.packedKo[:kc]
 		}
@@ -86,6 +88,11 @@ func (s *Scratch) multiply(buf []float32) {
 				p.b = panelBuf
 			default:
 				p.b = m.packed[(j/t.nr*len(m.ko)+k0)*t.nr:]
+				p.next, p.ahead = nil, 0
+				if j+t.nr < m.n {
+					p.next = m.packed[((j/t.nr+1)*len(m.ko)+k0)*t.nr:]
+					p.ahead = ceilDiv(kc*t.nr/16, ceilDiv(m.rows, t.mr))
+				}
 			}
 			t.run(p)
 		}

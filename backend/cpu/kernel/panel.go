@@ -15,6 +15,8 @@ type panel struct {
 	n          int
 	ldb        int
 	add        bool
+	next       []float32 // what B will be in the next call, nil if that is not known
+	ahead      int       // cache lines of next to fetch with each tile
 }
 
 // tile describes the kernels of a path.

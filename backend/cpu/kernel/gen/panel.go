@@ -19,6 +19,8 @@ const (
 	panelN   = 152
 	panelLdb = 160
 	panelAdd = 168
+	panelNxt = 176
+	panelFar = 200
 )
 
 // Registers of a panel kernel. The twelve row pointers leave three for the rest,
@@ -45,11 +47,11 @@ func panels() {
 }
 
 // frame is what a panel kernel keeps on the stack.
-type frame struct{ end, ldb, ro, co, tiles Mem }
+type frame struct{ end, ldb, ro, co, tiles, next Mem }
 
 func newFrame() frame {
-	f := AllocLocal(40)
-	return frame{f, f.Offset(8), f.Offset(16), f.Offset(24), f.Offset(32)}
+	f := AllocLocal(48)
+	return frame{f, f.Offset(8), f.Offset(16), f.Offset(24), f.Offset(32), f.Offset(40)}
 }
 
 // prologue loads the pointer to the panel into idx and fills the frame.
@@ -73,6 +75,23 @@ func (f frame) prologue() {
 	}
 	Load(Param("tiles"), RAX)
 	MOVQ(RAX, f.tiles)
+	MOVQ(Mem{Base: idx, Disp: panelNxt}, RAX)
+	MOVQ(RAX, f.next)
+}
+
+// fetchAhead asks for the next lines of the panel that comes after this one. idx is the panel.
+func (f frame) fetchAhead() {
+	MOVQ(Mem{Base: idx, Disp: panelFar}, RCX)
+	TESTQ(RCX, RCX)
+	JZ(LabelRef("fetched"))
+	MOVQ(f.next, RAX)
+	Label("fetch")
+	PREFETCHT1(Mem{Base: RAX})
+	ADDQ(Imm(64), RAX)
+	DECQ(RCX)
+	JNZ(LabelRef("fetch"))
+	MOVQ(RAX, f.next)
+	Label("fetched")
 }
 
 // loadRows makes the row registers point to the rows of A of the next tile. idx is the panel.
@@ -146,6 +165,7 @@ func panel512(rows, vecs int) {
 
 	Label("tile")
 	Load(Param("p"), idx)
+	f.fetchAhead()
 	f.loadRows(rows)
 	CMPB(Mem{Base: idx, Disp: panelAdd}, Imm(0))
 	JNE(LabelRef("add"))
@@ -242,6 +262,7 @@ func panel256(rows, vecs int, table Mem) {
 
 	Label("tile")
 	Load(Param("p"), idx)
+	f.fetchAhead()
 	f.loadRows(rows)
 	CMPB(Mem{Base: idx, Disp: panelAdd}, Imm(0))
 	JNE(LabelRef("add"))
