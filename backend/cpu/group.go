@@ -66,6 +66,8 @@ type grouping struct {
 	readers map[*node][]*unit // groups that read a root from outside
 	search  int
 	heavy   int
+	shrinks []bool  // by node id: in the end only small values are made from it
+	extra   []*node // copies that only this plan has
 }
 
 // groups partitions the needed nodes into units, joining each element-wise node
@@ -73,6 +75,7 @@ type grouping struct {
 // result is one program and no cycle arises.
 func (b *planning) groups() []*unit {
 	g := &grouping{b: b, unitOf: make([]*unit, len(b.g.nodes)), readers: map[*node][]*unit{}}
+	g.findShrinking()
 	var units []*unit
 	for _, n := range b.g.nodes {
 		if !b.needed[n.id] || n.isView() || n.op == compute.OpTypeParameter || n.op == compute.OpTypeConstant {
@@ -95,8 +98,33 @@ func (b *planning) groups() []*unit {
 		g.own(u, n)
 	}
 	units = slices.DeleteFunc(units, func(u *unit) bool { return u.into != nil })
+	g.recompute(units)
+	units = g.prune(units)
 	g.publish(units)
 	return units
+}
+
+// findShrinking marks the element-wise nodes whose values end in reductions
+// only.
+func (g *grouping) findShrinking() {
+	nodes := g.b.g.nodes
+	g.shrinks = make([]bool, len(nodes))
+	grows := make([]bool, len(nodes)) // something else reads it
+	for n := range g.b.slotOf {
+		grows[n.id] = true
+	}
+	for i := len(nodes) - 1; i >= 0; i-- {
+		n := nodes[i]
+		if !g.b.needed[i] || n.isView() {
+			continue
+		}
+		g.shrinks[i] = n.op == opReduce || isElementwise(n) && !grows[i]
+		for _, in := range n.ins {
+			if !g.shrinks[i] {
+				grows[in.root.id] = true
+			}
+		}
+	}
 }
 
 // own records that u computes n.
@@ -160,7 +188,9 @@ func (g *grouping) join(n *node) bool {
 }
 
 // small tells that holding n in memory costs nothing.
-func (g *grouping) small(n *node) bool { return n.size() <= 1024 }
+func (g *grouping) small(n *node) bool {
+	return n.size() <= 1024 || n.id < len(g.shrinks) && g.shrinks[n.id]
+}
 
 // cyclic tells whether n reads, other than directly, from u.
 func (g *grouping) cyclic(u *unit, n *node) bool {
@@ -346,7 +376,7 @@ func squeezedAxes(dims, axes []int) []int {
 // publish finds which nodes need memory: those that another unit reads, and the
 // results.
 func (g *grouping) publish(units []*unit) {
-	wanted := make([]bool, len(g.b.g.nodes))
+	wanted := make([]bool, len(g.unitOf))
 	for n := range g.b.slotOf {
 		wanted[n.id] = true
 	}
@@ -364,7 +394,9 @@ func (g *grouping) publish(units []*unit) {
 		if u == nil {
 			continue
 		}
-		u = u.find()
+		if u = u.find(); u.group != nil && !slices.Contains(u.group.nodes, n) {
+			continue // pruned
+		}
 		// A fold has no other result, and a node with one result always has it.
 		last := n.op == opReduce && u.group.fold != nil || u.group == nil && n.dt != dtypes.InvalidDType && n.op != opResult
 		if wanted[n.id] && n.dt != dtypes.InvalidDType || last {

@@ -91,6 +91,8 @@ type planning struct {
 	needed []bool // by node id
 }
 
+var dumpPlan func(*planning, []*unit)
+
 // newPlan plans the outputs of g.
 func newPlan(g *graph) (*plan, error) {
 	return planFor(g, g.outputs, true)
@@ -122,6 +124,9 @@ func planFor(g *graph, outputs []*node, withParams bool) (*plan, error) {
 		}
 	}
 	units := b.schedule(b.groups())
+	if dumpPlan != nil && withParams {
+		dumpPlan(b, units)
+	}
 	for _, u := range units {
 		for _, n := range u.made {
 			if _, ok := b.slotOf[n]; !ok {
