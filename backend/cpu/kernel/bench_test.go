@@ -9,7 +9,7 @@ import (
 )
 
 // pool runs calls on a fixed number of goroutines, as an engine does.
-type pool struct {
+type workers struct {
 	scratch []*Scratch
 	wake    []chan struct{}
 	next    atomic.Int64
@@ -17,9 +17,9 @@ type pool struct {
 	busy    sync.WaitGroup
 }
 
-func newPool(workers int) *pool {
-	p := &pool{}
-	for i := range workers {
+func newWorkers(n int) *workers {
+	p := &workers{}
+	for i := range n {
 		p.scratch = append(p.scratch, new(Scratch))
 		if i > 0 {
 			wake := make(chan struct{})
@@ -35,13 +35,13 @@ func newPool(workers int) *pool {
 	return p
 }
 
-func (p *pool) close() {
+func (p *workers) close() {
 	for _, w := range p.wake {
 		close(w)
 	}
 }
 
-func (p *pool) work(s *Scratch) {
+func (p *workers) work(s *Scratch) {
 	for n := int64(p.job.Tasks()); ; {
 		t := p.next.Add(1) - 1
 		if t >= n {
@@ -51,7 +51,7 @@ func (p *pool) work(s *Scratch) {
 	}
 }
 
-func (p *pool) run(c Call) {
+func (p *workers) run(c Call) {
 	for i := range c.Phases() {
 		p.job = c.Phase(i)
 		p.next.Store(0)
@@ -68,7 +68,7 @@ func (p *pool) run(c Call) {
 // benchmark times c, which makes the given number of multiplications, on all processors.
 func benchmark(b *testing.B, c Call, multiplications int) {
 	giveWork(c)
-	p := newPool(runtime.GOMAXPROCS(0))
+	p := newWorkers(runtime.GOMAXPROCS(0))
 	defer p.close()
 	p.run(c)
 	b.ReportAllocs()

@@ -41,6 +41,7 @@ type Scratch struct {
 	buf     []float32 // aligned to a cache line
 	product product   // what the task in flight multiplies, and the arguments
 	panel   panel     // of its inner kernel: here so that no task allocates them
+	pool    poolRow   // likewise
 }
 
 // Grow makes room for n float32 values (the ScratchLen of a plan). Calling it

@@ -208,3 +208,43 @@ func sum512(dst *float32, src *float32, pitch int, n int, parts int)
 //
 //go:noescape
 func sum256(dst *float32, src *float32, pitch int, n int, parts int)
+
+// maxPool512 sets y to the greatest x of each window.
+//
+//go:noescape
+func maxPool512(p *poolRow)
+
+// maxPoolGrad512 adds y to dx where x is the first greatest of its window.
+//
+//go:noescape
+func maxPoolGrad512(p *poolRow)
+
+// sumPool512 sets y to scale times the sum of x over each window.
+//
+//go:noescape
+func sumPool512(p *poolRow)
+
+// sumPoolGrad512 adds scale·y to dx all over each window.
+//
+//go:noescape
+func sumPoolGrad512(p *poolRow)
+
+// maxPool256 sets y to the greatest x of each window.
+//
+//go:noescape
+func maxPool256(p *poolRow)
+
+// maxPoolGrad256 adds y to dx where x is the first greatest of its window.
+//
+//go:noescape
+func maxPoolGrad256(p *poolRow)
+
+// sumPool256 sets y to scale times the sum of x over each window.
+//
+//go:noescape
+func sumPool256(p *poolRow)
+
+// sumPoolGrad256 adds scale·y to dx all over each window.
+//
+//go:noescape
+func sumPoolGrad256(p *poolRow)

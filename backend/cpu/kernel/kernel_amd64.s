@@ -4,6 +4,40 @@
 
 #include "textflag.h"
 
+DATA laneMasks<>+0(SB)/4, $0xffffffff
+DATA laneMasks<>+4(SB)/4, $0xffffffff
+DATA laneMasks<>+8(SB)/4, $0xffffffff
+DATA laneMasks<>+12(SB)/4, $0xffffffff
+DATA laneMasks<>+16(SB)/4, $0xffffffff
+DATA laneMasks<>+20(SB)/4, $0xffffffff
+DATA laneMasks<>+24(SB)/4, $0xffffffff
+DATA laneMasks<>+28(SB)/4, $0xffffffff
+DATA laneMasks<>+32(SB)/4, $0xffffffff
+DATA laneMasks<>+36(SB)/4, $0xffffffff
+DATA laneMasks<>+40(SB)/4, $0xffffffff
+DATA laneMasks<>+44(SB)/4, $0xffffffff
+DATA laneMasks<>+48(SB)/4, $0xffffffff
+DATA laneMasks<>+52(SB)/4, $0xffffffff
+DATA laneMasks<>+56(SB)/4, $0xffffffff
+DATA laneMasks<>+60(SB)/4, $0xffffffff
+DATA laneMasks<>+64(SB)/4, $0x00000000
+DATA laneMasks<>+68(SB)/4, $0x00000000
+DATA laneMasks<>+72(SB)/4, $0x00000000
+DATA laneMasks<>+76(SB)/4, $0x00000000
+DATA laneMasks<>+80(SB)/4, $0x00000000
+DATA laneMasks<>+84(SB)/4, $0x00000000
+DATA laneMasks<>+88(SB)/4, $0x00000000
+DATA laneMasks<>+92(SB)/4, $0x00000000
+DATA laneMasks<>+96(SB)/4, $0x00000000
+DATA laneMasks<>+100(SB)/4, $0x00000000
+DATA laneMasks<>+104(SB)/4, $0x00000000
+DATA laneMasks<>+108(SB)/4, $0x00000000
+DATA laneMasks<>+112(SB)/4, $0x00000000
+DATA laneMasks<>+116(SB)/4, $0x00000000
+DATA laneMasks<>+120(SB)/4, $0x00000000
+DATA laneMasks<>+124(SB)/4, $0x00000000
+GLOBL laneMasks<>(SB), RODATA|NOPTR, $128
+
 // func panel512r12v2(p *panel, first int, tiles int)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·panel512r12v2(SB), NOSPLIT, $48-24
@@ -3454,40 +3488,6 @@ summand:
 	VZEROUPPER
 	RET
 
-DATA laneMasks<>+0(SB)/4, $0xffffffff
-DATA laneMasks<>+4(SB)/4, $0xffffffff
-DATA laneMasks<>+8(SB)/4, $0xffffffff
-DATA laneMasks<>+12(SB)/4, $0xffffffff
-DATA laneMasks<>+16(SB)/4, $0xffffffff
-DATA laneMasks<>+20(SB)/4, $0xffffffff
-DATA laneMasks<>+24(SB)/4, $0xffffffff
-DATA laneMasks<>+28(SB)/4, $0xffffffff
-DATA laneMasks<>+32(SB)/4, $0xffffffff
-DATA laneMasks<>+36(SB)/4, $0xffffffff
-DATA laneMasks<>+40(SB)/4, $0xffffffff
-DATA laneMasks<>+44(SB)/4, $0xffffffff
-DATA laneMasks<>+48(SB)/4, $0xffffffff
-DATA laneMasks<>+52(SB)/4, $0xffffffff
-DATA laneMasks<>+56(SB)/4, $0xffffffff
-DATA laneMasks<>+60(SB)/4, $0xffffffff
-DATA laneMasks<>+64(SB)/4, $0x00000000
-DATA laneMasks<>+68(SB)/4, $0x00000000
-DATA laneMasks<>+72(SB)/4, $0x00000000
-DATA laneMasks<>+76(SB)/4, $0x00000000
-DATA laneMasks<>+80(SB)/4, $0x00000000
-DATA laneMasks<>+84(SB)/4, $0x00000000
-DATA laneMasks<>+88(SB)/4, $0x00000000
-DATA laneMasks<>+92(SB)/4, $0x00000000
-DATA laneMasks<>+96(SB)/4, $0x00000000
-DATA laneMasks<>+100(SB)/4, $0x00000000
-DATA laneMasks<>+104(SB)/4, $0x00000000
-DATA laneMasks<>+108(SB)/4, $0x00000000
-DATA laneMasks<>+112(SB)/4, $0x00000000
-DATA laneMasks<>+116(SB)/4, $0x00000000
-DATA laneMasks<>+120(SB)/4, $0x00000000
-DATA laneMasks<>+124(SB)/4, $0x00000000
-GLOBL laneMasks<>(SB), RODATA|NOPTR, $128
-
 // func panel256r6v2(p *panel, first int, tiles int)
 // Requires: AVX, FMA3, MMX+
 TEXT ·panel256r6v2(SB), NOSPLIT, $48-24
@@ -5437,5 +5437,511 @@ next:
 	ADDQ    $0x40, SI
 	DECQ    R9
 	JNZ     vector
+	VZEROUPPER
+	RET
+
+// func maxPool512(p *poolRow)
+// Requires: AVX, AVX512F, BMI2, CMOV
+TEXT ·maxPool512(SB), NOSPLIT, $0-8
+	MOVQ         p+0(FP), BX
+	MOVQ         (BX), SI
+	MOVQ         24(BX), DI
+	MOVQ         72(BX), CX
+	MOVQ         80(BX), DX
+	MOVQ         96(BX), R12
+	MOVQ         48(BX), R13
+	SUBQ         (BX), R13
+	VBROADCASTSS 120(BX), Z5
+
+pixel:
+	MOVQ SI, R8
+	MOVQ DI, R9
+	MOVQ 112(BX), R10
+
+channels:
+	MOVQ      $0x00000010, AX
+	CMPQ      R10, AX
+	CMOVQLT   R10, AX
+	MOVQ      $-1, R15
+	BZHIQ     AX, R15, R15
+	KMOVW     R15, K1
+	XORQ      R11, R11
+	MOVLQSX   (CX)(R11*4), AX
+	VMOVUPS.Z (R8)(AX*4), K1, Z0
+	MOVQ      $0x00000001, R11
+	CMPQ      R11, DX
+	JGE       tapsEnd
+
+taps:
+	MOVLQSX   (CX)(R11*4), AX
+	VMOVUPS.Z (R8)(AX*4), K1, Z1
+	VCMPPS    $0x1e, Z0, Z1, K2
+	VCMPPS    $0x03, Z1, Z1, K3
+	KORW      K3, K2, K2
+	VMOVAPS   Z1, K2, Z0
+	INCQ      R11
+	CMPQ      R11, DX
+	JLT       taps
+
+tapsEnd:
+	VMOVUPS Z0, K1, (R9)
+	ADDQ    $0x40, R8
+	ADDQ    $0x40, R9
+	SUBQ    $0x10, R10
+	JG      channels
+	MOVQ    104(BX), AX
+	LEAQ    (SI)(AX*4), SI
+	MOVQ    112(BX), AX
+	LEAQ    (DI)(AX*4), DI
+	DECQ    R12
+	JNZ     pixel
+	VZEROUPPER
+	RET
+
+// func maxPoolGrad512(p *poolRow)
+// Requires: AVX, AVX512F, BMI2, CMOV
+TEXT ·maxPoolGrad512(SB), NOSPLIT, $0-8
+	MOVQ         p+0(FP), BX
+	MOVQ         (BX), SI
+	MOVQ         24(BX), DI
+	MOVQ         72(BX), CX
+	MOVQ         80(BX), DX
+	MOVQ         96(BX), R12
+	MOVQ         48(BX), R13
+	SUBQ         (BX), R13
+	VBROADCASTSS 120(BX), Z5
+
+pixel:
+	MOVQ SI, R8
+	MOVQ DI, R9
+	MOVQ 112(BX), R10
+
+channels:
+	MOVQ         $0x00000010, AX
+	CMPQ         R10, AX
+	CMOVQLT      R10, AX
+	MOVQ         $-1, R15
+	BZHIQ        AX, R15, R15
+	KMOVW        R15, K1
+	XORQ         R11, R11
+	MOVLQSX      (CX)(R11*4), AX
+	VMOVUPS.Z    (R8)(AX*4), K1, Z0
+	VPBROADCASTD R11, Z2
+	MOVQ         $0x00000001, R11
+	CMPQ         R11, DX
+	JGE          tapsEnd
+
+taps:
+	MOVLQSX      (CX)(R11*4), AX
+	VMOVUPS.Z    (R8)(AX*4), K1, Z1
+	VPBROADCASTD R11, Z3
+	VCMPPS       $0x1e, Z0, Z1, K2
+	VCMPPS       $0x03, Z1, Z1, K3
+	KORW         K3, K2, K2
+	VMOVAPS      Z1, K2, Z0
+	VMOVAPS      Z3, K2, Z2
+	INCQ         R11
+	CMPQ         R11, DX
+	JLT          taps
+
+tapsEnd:
+	VMOVUPS.Z (R9), K1, Z4
+	MOVQ      $0x00000000, R11
+	CMPQ      R11, DX
+	JGE       giveEnd
+
+give:
+	MOVLQSX      (CX)(R11*4), AX
+	LEAQ         (R8)(AX*4), AX
+	ADDQ         R13, AX
+	VMOVUPS.Z    (AX), K1, Z1
+	VPBROADCASTD R11, Z3
+	VPCMPEQD     Z2, Z3, K2
+	VADDPS       Z4, Z1, K2, Z1
+	VMOVUPS      Z1, K1, (AX)
+	INCQ         R11
+	CMPQ         R11, DX
+	JLT          give
+
+giveEnd:
+	ADDQ $0x40, R8
+	ADDQ $0x40, R9
+	SUBQ $0x10, R10
+	JG   channels
+	MOVQ 104(BX), AX
+	LEAQ (SI)(AX*4), SI
+	MOVQ 112(BX), AX
+	LEAQ (DI)(AX*4), DI
+	DECQ R12
+	JNZ  pixel
+	VZEROUPPER
+	RET
+
+// func sumPool512(p *poolRow)
+// Requires: AVX, AVX512F, BMI2, CMOV
+TEXT ·sumPool512(SB), NOSPLIT, $0-8
+	MOVQ         p+0(FP), BX
+	MOVQ         (BX), SI
+	MOVQ         24(BX), DI
+	MOVQ         72(BX), CX
+	MOVQ         80(BX), DX
+	MOVQ         96(BX), R12
+	MOVQ         48(BX), R13
+	SUBQ         (BX), R13
+	VBROADCASTSS 120(BX), Z5
+
+pixel:
+	MOVQ SI, R8
+	MOVQ DI, R9
+	MOVQ 112(BX), R10
+
+channels:
+	MOVQ      $0x00000010, AX
+	CMPQ      R10, AX
+	CMOVQLT   R10, AX
+	MOVQ      $-1, R15
+	BZHIQ     AX, R15, R15
+	KMOVW     R15, K1
+	XORQ      R11, R11
+	MOVLQSX   (CX)(R11*4), AX
+	VMOVUPS.Z (R8)(AX*4), K1, Z0
+	MOVQ      $0x00000001, R11
+	CMPQ      R11, DX
+	JGE       tapsEnd
+
+taps:
+	MOVLQSX   (CX)(R11*4), AX
+	VMOVUPS.Z (R8)(AX*4), K1, Z1
+	VADDPS    Z1, Z0, Z0
+	INCQ      R11
+	CMPQ      R11, DX
+	JLT       taps
+
+tapsEnd:
+	VMULPS  Z5, Z0, Z0
+	VMOVUPS Z0, K1, (R9)
+	ADDQ    $0x40, R8
+	ADDQ    $0x40, R9
+	SUBQ    $0x10, R10
+	JG      channels
+	MOVQ    104(BX), AX
+	LEAQ    (SI)(AX*4), SI
+	MOVQ    112(BX), AX
+	LEAQ    (DI)(AX*4), DI
+	DECQ    R12
+	JNZ     pixel
+	VZEROUPPER
+	RET
+
+// func sumPoolGrad512(p *poolRow)
+// Requires: AVX, AVX512F, BMI2, CMOV
+TEXT ·sumPoolGrad512(SB), NOSPLIT, $0-8
+	MOVQ         p+0(FP), BX
+	MOVQ         48(BX), SI
+	MOVQ         24(BX), DI
+	MOVQ         72(BX), CX
+	MOVQ         80(BX), DX
+	MOVQ         96(BX), R12
+	MOVQ         48(BX), R13
+	SUBQ         (BX), R13
+	VBROADCASTSS 120(BX), Z5
+
+pixel:
+	MOVQ SI, R8
+	MOVQ DI, R9
+	MOVQ 112(BX), R10
+
+channels:
+	MOVQ      $0x00000010, AX
+	CMPQ      R10, AX
+	CMOVQLT   R10, AX
+	MOVQ      $-1, R15
+	BZHIQ     AX, R15, R15
+	KMOVW     R15, K1
+	VMOVUPS.Z (R9), K1, Z4
+	VMULPS    Z5, Z4, Z4
+	MOVQ      $0x00000000, R11
+	CMPQ      R11, DX
+	JGE       giveEnd
+
+give:
+	MOVLQSX   (CX)(R11*4), AX
+	VMOVUPS.Z (R8)(AX*4), K1, Z1
+	VADDPS    Z4, Z1, Z1
+	VMOVUPS   Z1, K1, (R8)(AX*4)
+	INCQ      R11
+	CMPQ      R11, DX
+	JLT       give
+
+giveEnd:
+	ADDQ $0x40, R8
+	ADDQ $0x40, R9
+	SUBQ $0x10, R10
+	JG   channels
+	MOVQ 104(BX), AX
+	LEAQ (SI)(AX*4), SI
+	MOVQ 112(BX), AX
+	LEAQ (DI)(AX*4), DI
+	DECQ R12
+	JNZ  pixel
+	VZEROUPPER
+	RET
+
+// func maxPool256(p *poolRow)
+// Requires: AVX, CMOV
+TEXT ·maxPool256(SB), NOSPLIT, $0-8
+	MOVQ         p+0(FP), BX
+	MOVQ         (BX), SI
+	MOVQ         24(BX), DI
+	MOVQ         72(BX), CX
+	MOVQ         80(BX), DX
+	MOVQ         96(BX), R12
+	MOVQ         48(BX), R13
+	SUBQ         (BX), R13
+	VBROADCASTSS 120(BX), Y5
+
+pixel:
+	MOVQ SI, R8
+	MOVQ DI, R9
+	MOVQ 112(BX), R10
+
+channels:
+	MOVQ       $0x00000008, AX
+	CMPQ       R10, AX
+	CMOVQLT    R10, AX
+	LEAQ       laneMasks<>+0(SB), R15
+	ADDQ       $0x40, R15
+	SHLQ       $0x02, AX
+	SUBQ       AX, R15
+	VMOVDQU    (R15), Y15
+	XORQ       R11, R11
+	MOVLQSX    (CX)(R11*4), AX
+	VMASKMOVPS (R8)(AX*4), Y15, Y0
+	MOVQ       $0x00000001, R11
+	CMPQ       R11, DX
+	JGE        tapsEnd
+
+taps:
+	MOVLQSX    (CX)(R11*4), AX
+	VMASKMOVPS (R8)(AX*4), Y15, Y1
+	VCMPPS     $0x1e, Y0, Y1, Y14
+	VCMPPS     $0x03, Y1, Y1, Y13
+	VORPS      Y13, Y14, Y14
+	VBLENDVPS  Y14, Y1, Y0, Y0
+	INCQ       R11
+	CMPQ       R11, DX
+	JLT        taps
+
+tapsEnd:
+	VMASKMOVPS Y0, Y15, (R9)
+	ADDQ       $0x20, R8
+	ADDQ       $0x20, R9
+	SUBQ       $0x08, R10
+	JG         channels
+	MOVQ       104(BX), AX
+	LEAQ       (SI)(AX*4), SI
+	MOVQ       112(BX), AX
+	LEAQ       (DI)(AX*4), DI
+	DECQ       R12
+	JNZ        pixel
+	VZEROUPPER
+	RET
+
+// func maxPoolGrad256(p *poolRow)
+// Requires: AVX, AVX2, CMOV, SSE2
+TEXT ·maxPoolGrad256(SB), NOSPLIT, $0-8
+	MOVQ         p+0(FP), BX
+	MOVQ         (BX), SI
+	MOVQ         24(BX), DI
+	MOVQ         72(BX), CX
+	MOVQ         80(BX), DX
+	MOVQ         96(BX), R12
+	MOVQ         48(BX), R13
+	SUBQ         (BX), R13
+	VBROADCASTSS 120(BX), Y5
+
+pixel:
+	MOVQ SI, R8
+	MOVQ DI, R9
+	MOVQ 112(BX), R10
+
+channels:
+	MOVQ         $0x00000008, AX
+	CMPQ         R10, AX
+	CMOVQLT      R10, AX
+	LEAQ         laneMasks<>+0(SB), R15
+	ADDQ         $0x40, R15
+	SHLQ         $0x02, AX
+	SUBQ         AX, R15
+	VMOVDQU      (R15), Y15
+	XORQ         R11, R11
+	MOVLQSX      (CX)(R11*4), AX
+	VMASKMOVPS   (R8)(AX*4), Y15, Y0
+	MOVD         R11, X12
+	VPBROADCASTD X12, Y2
+	MOVQ         $0x00000001, R11
+	CMPQ         R11, DX
+	JGE          tapsEnd
+
+taps:
+	MOVLQSX      (CX)(R11*4), AX
+	VMASKMOVPS   (R8)(AX*4), Y15, Y1
+	MOVD         R11, X12
+	VPBROADCASTD X12, Y3
+	VCMPPS       $0x1e, Y0, Y1, Y14
+	VCMPPS       $0x03, Y1, Y1, Y13
+	VORPS        Y13, Y14, Y14
+	VBLENDVPS    Y14, Y1, Y0, Y0
+	VBLENDVPS    Y14, Y3, Y2, Y2
+	INCQ         R11
+	CMPQ         R11, DX
+	JLT          taps
+
+tapsEnd:
+	VMASKMOVPS (R9), Y15, Y4
+	MOVQ       $0x00000000, R11
+	CMPQ       R11, DX
+	JGE        giveEnd
+
+give:
+	MOVLQSX      (CX)(R11*4), AX
+	LEAQ         (R8)(AX*4), AX
+	ADDQ         R13, AX
+	VMASKMOVPS   (AX), Y15, Y1
+	MOVD         R11, X12
+	VPBROADCASTD X12, Y3
+	VPCMPEQD     Y2, Y3, Y14
+	VANDPS       Y4, Y14, Y14
+	VADDPS       Y14, Y1, Y1
+	VMASKMOVPS   Y1, Y15, (AX)
+	INCQ         R11
+	CMPQ         R11, DX
+	JLT          give
+
+giveEnd:
+	ADDQ $0x20, R8
+	ADDQ $0x20, R9
+	SUBQ $0x08, R10
+	JG   channels
+	MOVQ 104(BX), AX
+	LEAQ (SI)(AX*4), SI
+	MOVQ 112(BX), AX
+	LEAQ (DI)(AX*4), DI
+	DECQ R12
+	JNZ  pixel
+	VZEROUPPER
+	RET
+
+// func sumPool256(p *poolRow)
+// Requires: AVX, CMOV
+TEXT ·sumPool256(SB), NOSPLIT, $0-8
+	MOVQ         p+0(FP), BX
+	MOVQ         (BX), SI
+	MOVQ         24(BX), DI
+	MOVQ         72(BX), CX
+	MOVQ         80(BX), DX
+	MOVQ         96(BX), R12
+	MOVQ         48(BX), R13
+	SUBQ         (BX), R13
+	VBROADCASTSS 120(BX), Y5
+
+pixel:
+	MOVQ SI, R8
+	MOVQ DI, R9
+	MOVQ 112(BX), R10
+
+channels:
+	MOVQ       $0x00000008, AX
+	CMPQ       R10, AX
+	CMOVQLT    R10, AX
+	LEAQ       laneMasks<>+0(SB), R15
+	ADDQ       $0x40, R15
+	SHLQ       $0x02, AX
+	SUBQ       AX, R15
+	VMOVDQU    (R15), Y15
+	XORQ       R11, R11
+	MOVLQSX    (CX)(R11*4), AX
+	VMASKMOVPS (R8)(AX*4), Y15, Y0
+	MOVQ       $0x00000001, R11
+	CMPQ       R11, DX
+	JGE        tapsEnd
+
+taps:
+	MOVLQSX    (CX)(R11*4), AX
+	VMASKMOVPS (R8)(AX*4), Y15, Y1
+	VADDPS     Y1, Y0, Y0
+	INCQ       R11
+	CMPQ       R11, DX
+	JLT        taps
+
+tapsEnd:
+	VMULPS     Y5, Y0, Y0
+	VMASKMOVPS Y0, Y15, (R9)
+	ADDQ       $0x20, R8
+	ADDQ       $0x20, R9
+	SUBQ       $0x08, R10
+	JG         channels
+	MOVQ       104(BX), AX
+	LEAQ       (SI)(AX*4), SI
+	MOVQ       112(BX), AX
+	LEAQ       (DI)(AX*4), DI
+	DECQ       R12
+	JNZ        pixel
+	VZEROUPPER
+	RET
+
+// func sumPoolGrad256(p *poolRow)
+// Requires: AVX, CMOV
+TEXT ·sumPoolGrad256(SB), NOSPLIT, $0-8
+	MOVQ         p+0(FP), BX
+	MOVQ         48(BX), SI
+	MOVQ         24(BX), DI
+	MOVQ         72(BX), CX
+	MOVQ         80(BX), DX
+	MOVQ         96(BX), R12
+	MOVQ         48(BX), R13
+	SUBQ         (BX), R13
+	VBROADCASTSS 120(BX), Y5
+
+pixel:
+	MOVQ SI, R8
+	MOVQ DI, R9
+	MOVQ 112(BX), R10
+
+channels:
+	MOVQ       $0x00000008, AX
+	CMPQ       R10, AX
+	CMOVQLT    R10, AX
+	LEAQ       laneMasks<>+0(SB), R15
+	ADDQ       $0x40, R15
+	SHLQ       $0x02, AX
+	SUBQ       AX, R15
+	VMOVDQU    (R15), Y15
+	VMASKMOVPS (R9), Y15, Y4
+	VMULPS     Y5, Y4, Y4
+	MOVQ       $0x00000000, R11
+	CMPQ       R11, DX
+	JGE        giveEnd
+
+give:
+	MOVLQSX    (CX)(R11*4), AX
+	VMASKMOVPS (R8)(AX*4), Y15, Y1
+	VADDPS     Y4, Y1, Y1
+	VMASKMOVPS Y1, Y15, (R8)(AX*4)
+	INCQ       R11
+	CMPQ       R11, DX
+	JLT        give
+
+giveEnd:
+	ADDQ $0x20, R8
+	ADDQ $0x20, R9
+	SUBQ $0x08, R10
+	JG   channels
+	MOVQ 104(BX), AX
+	LEAQ (SI)(AX*4), SI
+	MOVQ 112(BX), AX
+	LEAQ (DI)(AX*4), DI
+	DECQ R12
+	JNZ  pixel
 	VZEROUPPER
 	RET

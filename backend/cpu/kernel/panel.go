@@ -26,6 +26,8 @@ type tile struct {
 	partialB bool // the kernel reads no more columns of B than there are
 	run      func(*panel)
 
+	pools [4]func(*poolRow) // by poolKind, nil for the portable ones
+
 	// Copies, nil for the portable ones. They are called with at least one offset
 	// or row, and with slices that are long enough.
 	copyRows   func(dst, src []float32, ko []int32, n, width, pitch int) // pack with stride 1

@@ -8,10 +8,12 @@ import "github.com/mmcloughlin/avo/build"
 func main() {
 	build.Package("github.com/cohort-learning/cohort/backend/cpu/kernel")
 	build.ConstraintExpr("amd64")
-	panels()
+	masks := maskTable()
+	panels(masks)
 	pack512()
 	transpose256()
 	sums(512)
 	sums(256)
+	pools(masks)
 	build.Generate()
 }

@@ -32,13 +32,12 @@ var (
 	koPtr   = RBP
 )
 
-func panels() {
+func panels(masks Mem) {
 	for _, vecs := range []int{2, 1} {
 		for rows := 12; rows >= 1; rows-- {
 			panel512(rows, vecs)
 		}
 	}
-	masks := maskTable()
 	for _, vecs := range []int{2, 1} {
 		for rows := 6; rows >= 1; rows-- {
 			panel256(rows, vecs, masks)
