@@ -278,23 +278,25 @@ func reach(n *node) int {
 }
 
 func (b *planning) gemm(n *node, in []ref, out ref) func(base []unsafe.Pointer) runner {
-	p := n.attr.(product3)
+	p := n.attr.(matProduct)
 	operand := func(x *node) kernel.Operand {
-		return kernel.Operand{Batch: []int{x.strides[0]}, Row: x.strides[1], Col: x.strides[2]}
+		last := len(x.dims) - 1
+		return kernel.Operand{Batch: x.strides[:last-1], Row: x.strides[last-1], Col: x.strides[last]}
 	}
+	batch, row, col, _ := p.layout()
 	plan := kernel.NewGemm(b.path, kernel.GemmShape{
-		Batch: []int{p.batch}, M: p.m, N: p.n, K: p.k,
-		A: operand(n.ins[0]), B: operand(n.ins[1]), C: kernel.RowMajor([]int{p.batch}, p.m, p.n),
+		Batch: p.batch, M: p.m(), N: p.n(), K: p.k,
+		A: operand(n.ins[0]), B: operand(n.ins[1]), C: kernel.Operand{Batch: batch, Row: row, Col: col},
 	})
 	work := -1
 	if plan.WorkspaceLen() > 0 {
 		work = b.temporary(4 * plan.WorkspaceLen())
 	}
-	la, lb := reach(n.ins[0]), reach(n.ins[1])
+	la, lb, lc := reach(n.ins[0]), reach(n.ins[1]), n.size()
 	return func(base []unsafe.Pointer) runner {
 		return &gemmRun{
 			call: kernel.GemmCall{Plan: plan}, base: base, a: in[0], b: in[1], c: out,
-			la: la, lb: lb, lc: p.batch * p.m * p.n, work: work, lwork: plan.WorkspaceLen(),
+			la: la, lb: lb, lc: lc, work: work, lwork: plan.WorkspaceLen(),
 		}
 	}
 }
@@ -304,15 +306,16 @@ func (b *planning) matMul(n *node, in []ref, out ref) (func(base []unsafe.Pointe
 	if k == nil {
 		return nil, fail(n, n.dt)
 	}
-	p, size := n.attr.(product3), n.dt.Size()
+	p, size := n.attr.(matProduct), n.dt.Size()
+	rows, cols := p.m(), p.n()
 	return func(base []unsafe.Pointer) runner {
-		return newRanged(p.batch*p.m, 2*p.k*p.n, func(lo, hi int) {
+		return newRanged(product(p.batch)*rows, 2*p.k*cols, func(lo, hi int) {
 			for i := lo; i < hi; {
-				at, row := i/p.m, i%p.m
-				rows := min(p.m-row, hi-i)
-				k(unsafe.Add(out.at(base), i*p.n*size), unsafe.Add(in[0].at(base), i*p.k*size),
-					unsafe.Add(in[1].at(base), at*p.k*p.n*size), rows, p.k, p.n)
-				i += rows
+				at, row := i/rows, i%rows
+				count := min(rows-row, hi-i)
+				k(unsafe.Add(out.at(base), i*cols*size), unsafe.Add(in[0].at(base), i*p.k*size),
+					unsafe.Add(in[1].at(base), at*p.k*cols*size), count, p.k, cols)
+				i += count
 			}
 		})
 	}, nil

@@ -21,6 +21,7 @@ type lowering struct {
 	sizes shapes.AxisBindings
 	done  map[*record]*node
 	multi map[*record][]*node // results of operations with several
+	uses  map[*record]int     // how many operands and results a record is
 }
 
 // lower returns the graph of f. Its parameters are those of f followed by what
@@ -36,7 +37,9 @@ func lower(b *Backend, f *Function, sizes shapes.AxisBindings) (*graph, error) {
 			return nil, err
 		}
 	}
-	for _, r := range needed(f.outputs) {
+	order := needed(f.outputs)
+	l.uses = countUses(order, f.outputs)
+	for _, r := range order {
 		if err := l.lower(r); err != nil {
 			return nil, errors.WithMessagef(err, "cpu backend: compiling %s", r.op)
 		}
@@ -70,6 +73,19 @@ func needed(outputs []*record) []*record {
 		visit(r)
 	}
 	return order
+}
+
+func countUses(order, outputs []*record) map[*record]int {
+	uses := make(map[*record]int, len(order))
+	for _, r := range order {
+		for _, in := range r.ins {
+			uses[in]++
+		}
+	}
+	for _, r := range outputs {
+		uses[r]++
+	}
+	return uses
 }
 
 // dims resolves the dimensions of a recorded shape.
@@ -161,6 +177,9 @@ func (l *lowering) one(r *record, ins []*node) (*node, error) {
 		n := g.integers(ins[0].dims...)
 		return g.reshape(n, []int{len(ins[0].dims)}), nil
 	case compute.OpTypeTranspose:
+		if n := l.transposedProduct(r); n != nil {
+			return n, nil
+		}
 		return g.transpose(ins[0], r.attr.([]int)), nil
 	case compute.OpTypeBroadcastInDim:
 		dims, err := l.dims(r.shape)
@@ -190,7 +209,7 @@ func (l *lowering) one(r *record, ins []*node) (*node, error) {
 	case compute.OpTypeArgMinMax:
 		return g.argMinMax(ins[0], r.attr.(argMinMax), r.shape.DType), nil
 	case compute.OpTypeDotGeneral:
-		return g.dotGeneral(ins[0], ins[1], r.attr.(dotGeneral), r.shape.DType), nil
+		return g.dotGeneral(ins[0], ins[1], r.attr.(dotGeneral), r.shape.DType, nil), nil
 	case compute.OpTypeConvGeneral:
 		return g.convGeneral(ins[0], ins[1], r.attr.(convGeneral))
 	case compute.OpTypeReduceWindow:
@@ -243,6 +262,26 @@ func (l *lowering) one(r *record, ins []*node) (*node, error) {
 		}
 	}
 	return g.binary(r.op, ins[0], ins[1], dims), nil
+}
+
+// transposedProduct lowers the transposition of a matrix product that nothing
+// else reads to a product that writes its result in that order; nil if r is
+// none.
+func (l *lowering) transposedProduct(r *record) *node {
+	perm := r.attr.([]int)
+	x := r.ins[0]
+	for x.op == compute.OpTypeTranspose && l.uses[x] == 1 {
+		first := x.attr.([]int)
+		both := make([]int, len(perm))
+		for i, p := range perm {
+			both[i] = first[p]
+		}
+		perm, x = both, x.ins[0]
+	}
+	if x.op != compute.OpTypeDotGeneral || l.uses[x] != 1 {
+		return nil
+	}
+	return l.g.dotGeneral(l.done[x.ins[0]], l.done[x.ins[1]], x.attr.(dotGeneral), x.shape.DType, perm)
 }
 
 func (l *lowering) param(index int, dt dtypes.DType, dims []int) *node {
@@ -340,7 +379,9 @@ func (l *lowering) call(r *record, ins []*node) error {
 	for i, p := range callee.params {
 		inner.done[p] = ins[i]
 	}
-	for _, q := range needed(callee.outputs) {
+	order := needed(callee.outputs)
+	inner.uses = countUses(order, callee.outputs)
+	for _, q := range order {
 		if err := inner.lower(q); err != nil {
 			return errors.WithMessagef(err, "in function %q: %s", callee.name, q.op)
 		}

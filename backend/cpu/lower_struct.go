@@ -28,44 +28,106 @@ const (
 	opRandom                                  // none
 )
 
-// product3 is c[b] = a[b]·b[b] for dense a [batch,m,k] and b [batch,k,n].
-type product3 struct{ batch, m, k, n int }
+// matProduct is the attribute of opMatMul: over every combination of the batch
+// axes the product of an m×k and a k×n matrix. The operands are [batch…,m,k] and
+// [batch…,k,n]. The axes of the result are those of the batch, then rows, then
+// columns, in the order perm of that list.
+type matProduct struct {
+	batch      []int
+	rows, cols []int // whose products are m and n
+	k          int
+	perm       []int
+}
 
-func (g *graph) dotGeneral(x, y *node, a dotGeneral, out dtypes.DType) *node {
+func (p matProduct) m() int { return product(p.rows) }
+func (p matProduct) n() int { return product(p.cols) }
+
+// layout returns the strides of the result in memory for each batch axis, and
+// for the merged rows and columns; false if those do not merge, or neither
+// lies together.
+func (p matProduct) layout() (batch []int, row, col int, ok bool) {
+	natural := slices.Concat(p.batch, p.rows, p.cols)
+	dims := make([]int, len(natural))
+	for to, from := range p.perm {
+		dims[to] = natural[from]
+	}
+	strides := make([]int, len(natural))
+	for to, s := range rowMajor(dims) {
+		strides[p.perm[to]] = s
+	}
+	nb, nr := len(p.batch), len(p.batch)+len(p.rows)
+	merged := func(dims, strides []int) (int, bool) {
+		d, s := mergeAxes(dims, strides)
+		d, s = squeezed(d), squeeze(s, d)
+		switch len(d) {
+		case 0:
+			return 1, true
+		case 1:
+			return s[0], true
+		}
+		return 0, false
+	}
+	row, ok1 := merged(p.rows, strides[nb:nr])
+	col, ok2 := merged(p.cols, strides[nr:])
+	ok = ok1 && ok2 && (row == 1 || col == 1 || p.m() == 1 || p.n() == 1)
+	if ok && p.n() == 1 && p.m() > 1 && row != 1 {
+		ok = false
+	}
+	return strides[:nb], row, col, ok
+}
+
+// dotGeneral emits the product with the axes of the result in the order perm
+// (nil for the natural one).
+func (g *graph) dotGeneral(x, y *node, a dotGeneral, out dtypes.DType, perm []int) *node {
 	acc := a.accumulate
 	if acc.IsHalfPrecision() {
 		acc = dtypes.Float32
 	}
 	x, y = g.convert(x, acc), g.convert(y, acc)
 	xFree, yFree := others(len(x.dims), a.lhsContract, a.lhsBatch), others(len(y.dims), a.rhsContract, a.rhsBatch)
-	var dims []int
-	p := product3{1, 1, 1, 1}
+	p := matProduct{k: 1}
 	for _, k := range a.lhsBatch {
-		dims = append(dims, x.dims[k])
-		p.batch *= x.dims[k]
+		p.batch = append(p.batch, x.dims[k])
 	}
 	for _, k := range xFree {
-		dims = append(dims, x.dims[k])
-		p.m *= x.dims[k]
+		p.rows = append(p.rows, x.dims[k])
 	}
 	for _, k := range yFree {
-		dims = append(dims, y.dims[k])
-		p.n *= y.dims[k]
+		p.cols = append(p.cols, y.dims[k])
 	}
 	for _, k := range a.lhsContract {
 		p.k *= x.dims[k]
 	}
+	natural := slices.Concat(p.batch, p.rows, p.cols)
+	for k := range natural {
+		p.perm = append(p.perm, k)
+	}
+	var after []int // permutation that is left to a view
+	if perm != nil {
+		want := p
+		want.perm = perm
+		if _, _, _, ok := want.layout(); ok && acc == dtypes.Float32 && out == acc {
+			p = want
+		} else {
+			after = perm
+		}
+	}
 	x = g.transpose(x, slices.Concat(a.lhsBatch, xFree, a.lhsContract))
 	y = g.transpose(y, slices.Concat(a.rhsBatch, a.rhsContract, yFree))
-	x = g.reshape(x, []int{p.batch, p.m, p.k})
-	y = g.reshape(y, []int{p.batch, p.k, p.n})
-	r := g.product(x, y, p)
-	return g.convert(g.reshape(r, dims), out)
-}
-
-func (g *graph) product(x, y *node, p product3) *node {
-	dims := []int{p.batch, p.m, p.n}
-	return g.emit(opMatMul, x.dt, dims, p, g.contiguous(x), g.contiguous(y))
+	x = g.reshape(x, slices.Concat(p.batch, []int{p.m(), p.k}))
+	y = g.reshape(y, slices.Concat(p.batch, []int{p.k, p.n()}))
+	if acc != dtypes.Float32 || len(x.dims) > 0 && (slices.Min(x.strides) < 0 || slices.Min(y.strides) < 0) {
+		x, y = g.contiguous(x), g.contiguous(y)
+	}
+	dims := make([]int, len(natural))
+	for to, from := range p.perm {
+		dims[to] = natural[from]
+	}
+	r := g.convert(g.emit(opMatMul, acc, dims, p, x, y), out)
+	if after != nil {
+		r = g.transpose(r, after)
+	}
+	return r
 }
 
 // others returns the axes below rank that neither list names.
