@@ -1,0 +1,29 @@
+// Package report turns a run into a page that a person likes to read: one HTML
+// file that needs nothing else, with its pictures as PNG and its curves as CSV
+// beside it.
+//
+// Three nouns: a [Report] is plain data, sections of charts, tables and images
+// that the caller fills; a [Run] is a finished or running run from which
+// [Run.Report] fills one; [Compare] fills one from several runs of several
+// settings, with mean and standard deviation over seeds.
+//
+//	r, err := report.Run{Meta: meta, Metrics: metrics, Levels: levels}.Report()
+//	files, err := r.Write(journal.OS(), dir) // report.html, report/accuracy.png, …
+//
+// # Names of metrics
+//
+// Run and Compare know these names; their key is a level, or "" for the whole.
+// Any other metric gets a plain chart of its own.
+//
+//	accuracy        global model on the test set; with a level, its sub-model
+//	accuracy.local  mean over clients of the accuracy on their own test data
+//	loss            mean loss on the test set (nats)
+//	loss.train      mean training loss of the round's clients (nats)
+//	perplexity      exp of the mean loss of a language model
+//	bytes.up        bytes from clients to server in the round
+//	bytes.down      bytes from server to clients in the round
+//	flops           floating-point operations of the round's clients
+//
+// Accuracies are fractions of 1. One series has the same colour in all charts
+// of a report.
+package report
