@@ -56,7 +56,7 @@ type engine struct {
 }
 
 // engines returns what is compiled in, the best first.
-func engines() []engine { return slices.Concat(xlaEngine(), []engine{goEngine()}) }
+func engines() []engine { return slices.Concat(xlaEngine(), []engine{cpuEngine(), goEngine()}) }
 
 // Names returns the engines of this binary in alphabetical order.
 func Names() []string {
@@ -69,7 +69,7 @@ func Names() []string {
 }
 
 // Default returns the name of the engine that is used when none is asked for.
-func Default() string { return "go" }
+func Default() string { return "cpu" }
 
 // New returns the engine of that name; an empty name means [Default]. It sets the environment variable GOMLX_FUSION to 0
 // for this process, so that graphs are traced into the same operations whatever the caller's environment says, and keeps

@@ -3,6 +3,7 @@ package backend
 import (
 	"fmt"
 	"reflect"
+	"runtime"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/gobackend"
@@ -13,12 +14,10 @@ func goEngine() engine {
 	return engine{name: "go", open: openGo, describe: describeGo}
 }
 
+// openGo makes the engine run one operation of a graph after the other, each on all threads. Its default, several
+// operations at once, can stop for ever: a convolution that holds a worker waits for others, which wait as well.
 func openGo(o Options) (compute.Backend, error) {
-	config := ""
-	if o.threads() == 1 {
-		config = "ops_sequential"
-	}
-	b, err := gobackend.New(config)
+	b, err := gobackend.New("ops_sequential")
 	if err != nil {
 		return nil, err
 	}
@@ -26,7 +25,11 @@ func openGo(o Options) (compute.Backend, error) {
 	if !ok {
 		return nil, fmt.Errorf("this version of GoMLX's Go engine does not let threads be set")
 	}
-	w.SetMaxParallelism(o.threads())
+	if o.threads() > 1 {
+		// With a bound, operations that wait for a worker while they hold one block each other for ever when two graphs
+		// run at once. Without, the Go scheduler bounds what runs at a time.
+		w.SetMaxParallelism(-1)
+	}
 	return b, nil
 }
 
@@ -35,7 +38,11 @@ func describeGo(b compute.Backend) (Info, bool) {
 	if !ok {
 		return Info{}, false
 	}
-	return Info{Path: "portable Go", Threads: w.MaxParallelism()}, true
+	threads := w.MaxParallelism()
+	if threads < 0 {
+		threads = runtime.GOMAXPROCS(0)
+	}
+	return Info{Path: "portable Go", Threads: threads}, true
 }
 
 // pool is the part of the Go engine's worker pool that counts threads.
