@@ -125,7 +125,7 @@ func (g *Gemm) cut() {
 	switch {
 	case s.B.Col == 1 && s.M <= 2*t.mr:
 		g.source = bDirect
-	case g.mBlocks <= 1:
+	case g.mBlocks <= 1 || s.K == 0:
 		g.source = bTask
 	default:
 		g.source = bPhase
