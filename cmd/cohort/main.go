@@ -1,0 +1,164 @@
+// Command cohort lets organisations and devices learn together without handing over their data.
+//
+// Run "cohort help" for the commands. Each is one file here; what they do lives in the packages they call.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/recipe"
+	"github.com/spf13/cobra"
+)
+
+// Exit statuses; they stand in the help of every command.
+const (
+	exitOK          = 0
+	exitFailed      = 1 // the command could not do what it was asked, or a gate of "reproduce" failed
+	exitUsage       = 2 // a wrong flag, argument or recipe
+	exitDataMissing = 3
+	exitInterrupted = 130
+)
+
+const exitTable = `
+Exit status:
+  0    done
+  1    failed, or a result that had to be reached was not
+  2    wrong usage or recipe
+  3    data not found
+  130  interrupted; "cohort run --resume" goes on where it stopped
+`
+
+// usageError is a mistake in the command line.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+func main() { os.Exit(run(os.Args[1:], stdio())) }
+
+// run executes one command line and returns its exit status.
+func run(args []string, io streams) int {
+	ctx, stop, cancel := interruptible(io)
+	defer cancel()
+	root := newRoot(io, stop)
+	root.SetArgs(args)
+	root.SetOut(io.out)
+	root.SetErr(io.err)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return exitOK
+	}
+	status := exitStatus(err)
+	if status != exitInterrupted || !errors.Is(err, federated.ErrStopped) {
+		fmt.Fprintln(io.err, "cohort:", describe(err))
+	}
+	var u usageError
+	if errors.As(err, &u) && cmd != nil {
+		fmt.Fprintf(io.err, "Run \"%s --help\" for usage.\n", cmd.CommandPath())
+	}
+	return status
+}
+
+func exitStatus(err error) int {
+	var u usageError
+	var r *recipe.Error
+	var f *recipe.FieldError
+	switch {
+	case errors.Is(err, federated.ErrStopped), errors.Is(err, context.Canceled):
+		return exitInterrupted
+	case errors.As(err, &f) && strings.HasPrefix(f.Field, "data") && errors.Is(err, fs.ErrNotExist):
+		return exitDataMissing
+	case errors.Is(err, errNoData):
+		return exitDataMissing
+	case errors.As(err, &u), errors.As(err, &r), errors.As(err, &f):
+		return exitUsage
+	}
+	return exitFailed
+}
+
+var errNoData = errors.New("data not found")
+
+func describe(err error) string {
+	if errors.Is(err, context.Canceled) {
+		return "interrupted"
+	}
+	return err.Error()
+}
+
+// interruptible returns a context that a second interrupt cancels, and a channel that the first one closes: what is in
+// flight is finished and saved first.
+func interruptible(io streams) (ctx context.Context, stop <-chan struct{}, cancel func()) {
+	ctx, cancelCtx := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	closing := make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		select {
+		case <-signals:
+		case <-done:
+			return
+		}
+		close(closing)
+		fmt.Fprintln(io.err, "\nfinishing the round under way; interrupt again to abort")
+		select {
+		case <-signals:
+			cancelCtx()
+		case <-done:
+		}
+	}()
+	return ctx, closing, func() {
+		signal.Stop(signals)
+		close(done)
+		cancelCtx()
+	}
+}
+
+// newRoot assembles the commands.
+func newRoot(io streams, stop <-chan struct{}) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "cohort",
+		Short: "Learn together without handing over data",
+		Long: `Cohort lets organisations and devices learn together without handing over data.
+
+Start with "cohort demo": a hundred clients of unequal strength learn one model on this machine.
+` + exitTable,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.CompletionOptions.HiddenDefaultCmd = false
+	for _, add := range commands {
+		c := add(io, stop)
+		c.SetHelpTemplate(c.HelpTemplate() + exitTable)
+		if c.Args == nil {
+			c.Args = cobra.NoArgs
+		}
+		c.Args = usageArgs(c.Args)
+		root.AddCommand(c)
+	}
+	return root
+}
+
+// commands are in the order of the help.
+var commands = []func(streams, <-chan struct{}) *cobra.Command{
+	newDemo, newRun,
+}
+
+func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return usageError{err}
+		}
+		return nil
+	}
+}
