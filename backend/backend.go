@@ -28,8 +28,7 @@ import (
 
 // Options says how an engine runs. The zero value is good for most machines.
 type Options struct {
-	// Threads bounds the operating system threads that compute at once; 0 means GOMAXPROCS. The engine go knows one thread
-	// or GOMAXPROCS, and XLA decides for itself.
+	// Threads bounds the operating system threads that compute at once; 0 means GOMAXPROCS. XLA decides for itself.
 	Threads int
 }
 
