@@ -5,6 +5,8 @@ import (
 	"math"
 	"strconv"
 	"strings"
+
+	"github.com/cohort-learning/cohort/record/internal/axis"
 )
 
 // A Kind is a way to draw a chart.
@@ -161,37 +163,11 @@ func group(s string) string {
 	return s
 }
 
-// ticks returns at most n+2 round numbers that span lo to hi, 1, 2 or 5 times a
-// power of ten apart, and at least 1 apart if whole.
-func ticks(lo, hi float64, n int, whole bool) []float64 {
-	if hi <= lo {
-		hi = lo + math.Max(1e-9, math.Abs(lo)*0.1)
-	}
-	step := math.Pow(10, math.Floor(math.Log10((hi-lo)/float64(n))))
-	for _, m := range []float64{1, 2, 5, 10} {
-		if (hi-lo)/(step*m) <= float64(n) {
-			step *= m
-			break
-		}
-	}
-	if whole && step < 1 {
-		step = 1
-	}
-	first, last := math.Floor(lo/step+1e-9), math.Ceil(hi/step-1e-9)
-	var t []float64
-	for i := first; i <= last; i++ {
-		t = append(t, i*step)
-	}
-	return t
-}
-
 // tickLabels writes ticks with as many decimals as their distance needs.
 func tickLabels(t []float64, s scale) []string {
 	decimals := 0
 	if len(t) > 1 {
-		for d := s.of(t[1] - t[0]); d < 0.9999 && decimals < 8; d *= 10 {
-			decimals++
-		}
+		decimals = axis.Decimals(s.of(t[1] - t[0]))
 	}
 	labels := make([]string, len(t))
 	for i, v := range t {

@@ -17,6 +17,8 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgimg"
 	"gonum.org/v1/plot/vg/vgsvg"
+
+	"github.com/cohort-learning/cohort/record/internal/axis"
 )
 
 // Size of a chart in points, and how many pixels an inch of a PNG has.
@@ -173,10 +175,10 @@ func (c Chart) draw(dc draw.Canvas, cols colours) {
 	}
 	b := c.bounds(series)
 	yScale, xScale := scaleFor(c.Y.Unit, b.y1), scaleFor(c.X.Unit, b.x1)
-	yTicks := ticks(b.y0, b.y1, 5, false)
+	yTicks := axis.Ticks(b.y0, b.y1, 5, false)
 	b.y0, b.y1 = yTicks[0], yTicks[len(yTicks)-1]
 	yLabels := tickLabels(yTicks, yScale)
-	xTicks := ticks(b.x0, b.x1, 7, true)
+	xTicks := axis.Ticks(b.x0, b.x1, 7, true)
 	xLabels := tickLabels(xTicks, xScale)
 
 	ink := style(textSize, inkColour, text.XLeft, text.YBottom)
