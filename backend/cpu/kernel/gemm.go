@@ -111,7 +111,7 @@ func (g *Gemm) cut() {
 	g.nBlock = min(max(work/perPanel, 1), max(g.panels, 1)) * t.nr
 	switch {
 	case g.packA && g.nBlock < packedN:
-		g.nBlock = blockOf(s.N, packedN, t.nr)
+		g.nBlock = max(blockOf(s.N, packedN, t.nr), t.nr)
 	case g.nBlock == t.nr && g.panels*g.batch < manyTasks/2:
 		// A panel of all rows is too much for a task: fewer rows.
 		perTileRow := max(t.mr*s.K*t.nr, 1)

@@ -61,6 +61,10 @@ func (t *tile) packTiles(dst, src []float32, ro, ko, to []int32) {
 			stride = int(rows[1] - rows[0])
 		}
 		out := dst[to[i0]:]
+		if len(rows) == t.mr && t.gather != nil {
+			t.gather(out, src, rows, ko)
+			continue
+		}
 		if uniform(rows) {
 			t.pack(out, src[rows[0]:], ko, len(rows), t.mr, t.mr, stride)
 			continue

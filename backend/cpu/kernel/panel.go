@@ -17,6 +17,8 @@ type panel struct {
 	add        bool
 	next       []float32 // what B will be in the next call, nil if that is not known
 	ahead      int       // cache lines of next to fetch with each tile
+
+	edge [64]float32 // a tile at the edge of C, for kernels that write whole tiles only
 }
 
 // tile describes the kernels of a path.
@@ -31,6 +33,7 @@ type tile struct {
 	// Copies, nil for the portable ones. They are called with at least one offset
 	// or row, and with slices that are long enough.
 	copyRows   func(dst, src []float32, ko []int32, n, width, pitch int) // pack with stride 1
+	gather     func(dst, src []float32, ro, ko []int32)                  // packTiles for mr rows
 	transpose  func(dst, src []float32, k, n, width, pitch, stride int)  // pack with ko = 0, 1, …, k-1
 	sumVectors func(dst, src []float32, pitch, parts int) (done int)     // sum of the first done values
 }

@@ -317,7 +317,7 @@ func sumPoolPortable(p *poolRow) {
 func sumPoolGradPortable(p *poolRow) {
 	for i := range p.pixels {
 		for c := range p.c {
-			v := p.y[i*p.c+c] * p.scale
+			v := float32(p.y[i*p.c+c] * p.scale) // not fused with the sum
 			for _, o := range p.taps {
 				p.dx[i*p.step+c+int(o)] += v
 			}
