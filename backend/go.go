@@ -3,7 +3,6 @@ package backend
 import (
 	"fmt"
 	"reflect"
-	"runtime"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/gobackend"
@@ -25,11 +24,7 @@ func openGo(o Options) (compute.Backend, error) {
 	if !ok {
 		return nil, fmt.Errorf("this version of GoMLX's Go engine does not let threads be set")
 	}
-	if o.threads() > 1 {
-		// With a bound, operations that wait for a worker while they hold one block each other for ever when two graphs
-		// run at once. Without, the Go scheduler bounds what runs at a time.
-		w.SetMaxParallelism(-1)
-	}
+	w.SetMaxParallelism(o.threads())
 	return b, nil
 }
 
@@ -38,11 +33,7 @@ func describeGo(b compute.Backend) (Info, bool) {
 	if !ok {
 		return Info{}, false
 	}
-	threads := w.MaxParallelism()
-	if threads < 0 {
-		threads = runtime.GOMAXPROCS(0)
-	}
-	return Info{Path: "portable Go", Threads: threads}, true
+	return Info{Path: "portable Go", Threads: w.MaxParallelism()}, true
 }
 
 // pool is the part of the Go engine's worker pool that counts threads.
