@@ -178,7 +178,7 @@ func (d *decoder) tensor(a *Acc) (t accTensor, err error) {
 			return t, fmt.Errorf("dimension %d", shape[i])
 		}
 	}
-	if t.shape, err = dims(shape, 16); err != nil || d.short {
+	if t.shape, err = dims(shape); err != nil || d.short {
 		return t, err
 	}
 	if t.bound = d.fixed(); t.bound.hi < 0 || a.weight == 0 && t.bound != (fixed{}) {

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"math/bits"
 	"slices"
 	"strconv"
 	"unicode/utf8"
@@ -176,8 +175,7 @@ type header struct {
 	dataLen   int64
 }
 
-// entry is one tensor of a header. Its shape has no negative dimension, the product of its non-zero dimensions is an int,
-// and end − begin is the number of its elements times their size.
+// entry is one tensor of a header. Its shape has a volume, and end − begin is the number of its elements times their size.
 type entry struct {
 	name       string
 	kind       kind
@@ -383,7 +381,7 @@ func (p parser) entry(name string) (entry, error) {
 	if e.kind, ok = kindOf(dtype); !ok {
 		return e, fmt.Errorf("dtype %s is not supported", quote(dtype))
 	}
-	if e.shape, err = dims(shape, e.kind.size); err != nil {
+	if e.shape, err = dims(shape); err != nil {
 		return e, err
 	}
 	e.begin, e.end = offsets[0], offsets[1]
@@ -429,23 +427,17 @@ func (p parser) ints(what string, limit int) ([]int64, error) {
 	}
 }
 
-// dims returns shape as ints if the product of its non-zero dimensions and the element size fits an int.
-func dims(shape []int64, size int) ([]int, error) {
+// dims returns shape, whose dimensions are not negative, as ints.
+func dims(shape []int64) ([]int, error) {
 	out := make([]int, len(shape))
-	bytes := uint64(size)
 	for i, d := range shape {
 		if d > math.MaxInt {
 			return nil, fmt.Errorf("dimension %d is too large", d)
 		}
 		out[i] = int(d)
-		if d == 0 {
-			continue
-		}
-		hi, lo := bits.Mul64(bytes, uint64(d))
-		if hi != 0 || lo > math.MaxInt {
-			return nil, fmt.Errorf("shape %v is too large", shape)
-		}
-		bytes = lo
+	}
+	if _, ok := volume(out); !ok {
+		return nil, fmt.Errorf("shape %v is too large", shape)
 	}
 	return out, nil
 }

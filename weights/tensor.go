@@ -1,6 +1,7 @@
 package weights
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"math/bits"
@@ -68,23 +69,31 @@ func Of64(data []float64, shape ...int) Tensor {
 	return Tensor{Shape: slices.Clone(shape), F64: data}
 }
 
-// elements returns the product of shape. It panics if a dimension is negative or the product of the non-zero ones, which
-// strides are made of, is no int.
-func elements(shape []int) int {
-	n, full := 1, 1
+// volume returns the product of shape. It is not ok if a dimension is negative, or if the product of the non-zero ones,
+// which strides are made of, is so large that the bytes of as many coordinates of a sum would be no int.
+func volume(shape []int) (n int, ok bool) {
+	n, full := 1, uint64(16)
 	for _, d := range shape {
 		if d < 0 {
-			panic(fmt.Sprintf("weights: negative dimension in shape %v", shape))
+			return 0, false
 		}
 		n *= d
 		if d == 0 {
 			continue
 		}
-		hi, lo := bits.Mul64(uint64(full), uint64(d))
-		if hi != 0 || lo > math.MaxInt {
-			panic(fmt.Sprintf("weights: shape %v is too large", shape))
+		var hi uint64
+		if hi, full = bits.Mul64(full, uint64(d)); hi != 0 || full > math.MaxInt {
+			return 0, false
 		}
-		full = int(lo)
+	}
+	return n, true
+}
+
+// elements returns the product of shape and panics if there is none.
+func elements(shape []int) int {
+	n, ok := volume(shape)
+	if !ok {
+		panic(fmt.Sprintf("weights: shape %v is negative or too large", shape))
 	}
 	return n
 }
@@ -92,18 +101,11 @@ func elements(shape []int) int {
 // valid returns an error unless t's elements fill its shape.
 func (t Tensor) valid() error {
 	if t.F32 != nil && t.F64 != nil {
-		return fmt.Errorf("it has elements of two types")
+		return errors.New("it has elements of two types")
 	}
-	n := 1
-	for _, d := range t.Shape {
-		if d < 0 {
-			return fmt.Errorf("negative dimension in shape %v", t.Shape)
-		}
-		hi, lo := bits.Mul64(uint64(n), uint64(d))
-		if hi != 0 || lo > math.MaxInt {
-			return fmt.Errorf("shape %v is too large", t.Shape)
-		}
-		n = int(lo)
+	n, ok := volume(t.Shape)
+	if !ok {
+		return fmt.Errorf("shape %v is negative or too large", t.Shape)
 	}
 	if n != t.Len() {
 		return fmt.Errorf("%d elements do not fill shape %v", t.Len(), t.Shape)
