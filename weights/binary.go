@@ -172,7 +172,11 @@ func (d *decoder) tensor(a *Acc) (t accTensor, err error) {
 	if typ := d.byte(); typ != 0 {
 		return t, fmt.Errorf("element type %d", typ)
 	}
-	shape := make([]int64, d.count(8))
+	rank := d.count(8)
+	if rank > maxRank {
+		return t, fmt.Errorf("%d axes, the limit is %d", rank, maxRank)
+	}
+	shape := make([]int64, rank)
 	for i := range shape {
 		if shape[i] = int64(d.uint64()); shape[i] < 0 {
 			return t, fmt.Errorf("dimension %d", shape[i])

@@ -293,6 +293,41 @@ func TestIndexCheck(t *testing.T) {
 	}
 }
 
+// An index that came over the network and passed its check can be used.
+func FuzzIndex(f *testing.F) {
+	whole := set("a", count(weights.Float32, 2, 6))
+	whole.Put("b", count(weights.Float64))
+	whole.Put("c", weights.NewTensor(weights.Float32, 0, 3))
+	for _, s := range []string{
+		`null`, `{}`, `{"a":null,"b":[]}`, `{"a":["all",{"prefix":3}],"c":["all","all"]}`, `{"a":[{"list":[1]},{"heads":3,"keep":1}]}`,
+		`{"c":[{"heads":5,"keep":0},{"list":[]}]}`, `{"a":[{"list":[0,0]},"all"]}`, `{"a":[{"heads":99999999999,"keep":99999999999},"all"]}`,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var ix weights.Index
+		if json.Unmarshal(b, &ix) != nil || ix.Check(whole) != nil {
+			return
+		}
+		back := whole.Clone()
+		part := ix.Slice(whole)
+		ix.Scatter(back, part)
+		if !back.Equal(whole) || ix.Like(whole).Match(part) != nil {
+			t.Fatalf("%s: slice and scatter disagree", b)
+		}
+		a := weights.NewAcc(whole, true)
+		a.MustAdd(part, ix, nil, 1)
+		a.MustAdd(whole, nil, ix, 1)
+		for n, x := range whole.All() {
+			for i := range x.Len() {
+				if c := a.Count(n, i); c == 1 || c > 2 || c == 2 && a.Total(n, i) != 2*x.At(i) {
+					t.Fatalf("%s: %s[%d] is covered %d times with sum %v", b, n, i, c, a.Total(n, i))
+				}
+			}
+		}
+	})
+}
+
 func ExampleIndex() {
 	whole := weights.NewSet(1)
 	whole.Put("dense.weight", weights.Of32([]float32{
