@@ -102,12 +102,17 @@ func (s Scheme) dealShards(train *Examples, r *rng.Stream) (*Partition, error) {
 	return fromOwners(owner, s.Clients), nil
 }
 
-// dealRetries bounds how often a random split is drawn anew to reach its smallest client size.
-const dealRetries = 1000
+// A random split is drawn anew to reach its smallest client size at most dealRetries times, and no more than
+// dealHopeless times if it stays far from it.
+const (
+	dealRetries  = 1000
+	dealHopeless = 50
+)
 
 // dealDirichlet divides every class among the clients by p ~ Dir(α·1) (Yurochkin et al., arXiv 1905.12022): the class's
 // shuffled samples are cut at ⌊Σp·n_c⌋. With Balance, a client that holds N/K samples or more is left out of the
-// further classes. The whole is redrawn until every client has MinSize samples.
+// further classes. The whole is redrawn until every client has MinSize samples; when more than ten clients fall short
+// in each of the first draws, it is given up, since the chance of none is then below 1e-7 a draw.
 func (s Scheme) dealDirichlet(train *Examples, r *rng.Stream) (*Partition, error) {
 	n, classes := train.Len(), train.NumClasses()
 	if s.MinSize > n/s.Clients {
@@ -117,7 +122,11 @@ func (s Scheme) dealDirichlet(train *Examples, r *rng.Stream) (*Partition, error
 	owner := unowned(n)
 	alpha := slices.Repeat([]float64{s.Alpha}, s.Clients)
 	held := make([]int, s.Clients)
-	for range dealRetries {
+	fewest := s.Clients
+	for try := range dealRetries {
+		if try == dealHopeless && fewest > 10 {
+			break
+		}
 		clear(held)
 		for c := range classes {
 			mine := shuffled(rows[start[c]:start[c+1]], r)
@@ -130,12 +139,19 @@ func (s Scheme) dealDirichlet(train *Examples, r *rng.Stream) (*Partition, error
 				held[k]++
 			})
 		}
-		if slices.Min(held) >= s.MinSize {
+		short := 0
+		for _, h := range held {
+			if h < s.MinSize {
+				short++
+			}
+		}
+		if short == 0 {
 			return fromOwners(owner, s.Clients), nil
 		}
+		fewest = min(fewest, short)
 	}
-	return nil, s.errf("no draw of %d gave every one of %d clients %d samples; take a larger alpha than %v or a smaller min_size",
-		dealRetries, s.Clients, s.MinSize, s.Alpha)
+	return nil, s.errf("no draw gave every one of %d clients %d samples, at best %d fell short; take a larger alpha than %v or a smaller min_size",
+		s.Clients, s.MinSize, fewest, s.Alpha)
 }
 
 // leaveOutFull sets p to 0 for clients that already hold an equal part, and scales the rest to sum 1; if nothing is left,

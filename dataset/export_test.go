@@ -211,6 +211,11 @@ sizes 4 to 4, median 4; label skew (EMD, 0 to 2) 1.333
 	if err != nil {
 		t.Fatal(err)
 	}
+	left, _ := NewPartition([][]int32{{0, 1}, {2}}, 3, nil)
+	right, _ := NewPartition([][]int32{{0}, {1, 2}}, 3, nil)
+	if left.Digest() == right.Digest() {
+		t.Error("the digest does not see where a list ends")
+	}
 	if d.Train.Digest() == other.Train.Digest() || len(d.Train.Digest()) != 64 {
 		t.Errorf("digests %s and %s", d.Train.Digest(), other.Train.Digest())
 	}
@@ -273,8 +278,10 @@ func TestDivide(t *testing.T) {
 			if want := []float64{0.8, 0.1, 0.1}[i] * float64(d.Train.Size(k)); float64(p.Size(k)) < want-2 || float64(p.Size(k)) > want+2 {
 				t.Errorf("part %d of client %d has %d samples, expected %.0f", i, k, p.Size(k), want)
 			}
-			if !slices.Equal(p.LabelSet(e, k), d.Train.LabelSet(e, k)) {
-				t.Errorf("part %d of client %d holds classes %v, all %v", i, k, p.LabelSet(e, k), d.Train.LabelSet(e, k))
+			for c, n := range p.Histogram(e, k) { // 150 of each class become 120, 15 and 15
+				if want := []int{120, 15, 15}[i]; n != 0 && n != want || (n == 0) != (d.Train.Histogram(e, k)[c] == 0) {
+					t.Errorf("part %d of client %d holds %d samples of class %d, expected %d", i, k, n, c, want)
+				}
 			}
 			for _, r := range p.Rows(k) {
 				if at, twice := owner[r]; twice {

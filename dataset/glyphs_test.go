@@ -41,6 +41,18 @@ func TestGlyphsDeterministic(t *testing.T) {
 	if slices.Equal(glyphs(t, g).Train.U8[:256], fewer.Train.U8[:256]) {
 		t.Error("another seed gave the same image")
 	}
+	for i := range 30 {
+		a, b := all.Train.U8[i*256:(i+1)*256], all.Train.U8[(i+62)*256:(i+63)*256]
+		same := 0
+		for j := range a {
+			if a[j] == b[j] {
+				same++
+			}
+		}
+		if same > 220 { // half of the pixels are 0 in both
+			t.Errorf("images %d and %d of class %d agree in %d of 256 pixels", i, i+62, i, same)
+		}
+	}
 	if slices.Equal(all.Train.U8[:256], all.Test.U8[:256]) {
 		t.Error("training and test part begin with the same image")
 	}
