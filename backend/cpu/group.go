@@ -316,7 +316,7 @@ func (gr *group) addReduction(n *node) bool {
 	axes := squeezedAxes(x.dims, n.attr.(folding).axes)
 	split := len(gr.dims) - len(axes)
 	row := product(gr.dims[split:])
-	if axes[0] == split && row <= maxRow && (row <= longRow || product(gr.dims[:split]) >= companyOfRow) {
+	if axes[0] == split && row > 0 && row <= maxRow && (row <= longRow || product(gr.dims[:split]) >= companyOfRow) {
 		if gr.fold != nil || gr.split >= 0 && gr.split != split {
 			return false
 		}

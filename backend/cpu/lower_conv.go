@@ -104,7 +104,7 @@ func (g *graph) fastConv(x, w *node, c loops.Conv, dims, perm []int) *node {
 	if r := g.inputGrad(x, w, c, axes, dims, perm); r != nil {
 		return r
 	}
-	if slices.Min(w.strides) < 0 {
+	if !distinct(w) {
 		w = g.copy(w)
 		for k := range c.Axes {
 			axes[first+k].w = w.strides[k]
@@ -120,6 +120,17 @@ func (g *graph) fastConv(x, w *node, c loops.Conv, dims, perm []int) *node {
 	}
 	r := g.emit(opFastConv, x.dt, dims, fastConv{convForward, s}, g.contiguous(x), w)
 	return g.transpose(r, perm)
+}
+
+// distinct tells whether the strides are those that the kernel package wants of
+// weights: none backwards, and no weight repeated.
+func distinct(w *node) bool {
+	for k, d := range w.dims {
+		if d > 1 && w.strides[k] <= 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // high is the padding at the end that makes the number of outputs come out
@@ -139,7 +150,7 @@ func (g *graph) inputGrad(v, w *node, c loops.Conv, axes [2]geometry, dims, perm
 	offset := w.offset
 	reversed := false
 	for _, a := range axes {
-		if a.taps > 1 && a.w > 0 || a.stride != 1 {
+		if a.taps > 1 && a.w >= 0 || a.stride != 1 {
 			return nil
 		}
 		if a.w < 0 {
@@ -157,6 +168,9 @@ func (g *graph) inputGrad(v, w *node, c loops.Conv, axes [2]geometry, dims, perm
 		forward[k] = max(forward[k], -forward[k])
 	}
 	plain := g.view(compute.OpTypeReverse, w, w.dims, forward, offset, "undone")
+	if !distinct(plain) {
+		return nil
+	}
 	h, u := axes[0].mirrored(), axes[1].mirrored()
 	s := kernel.ConvShape{
 		N: c.Batch, H: h.in, W: u.in, Cin: c.OutChannels, KH: h.taps, KW: u.taps, Cout: c.InChannels,

@@ -482,6 +482,8 @@ func mergeAxes(dims, strides []int) (d, s []int) {
 func kindOf(dims, strides []int) (loadKind, int) {
 	last := len(dims) - 1
 	switch {
+	case product(dims) == 0:
+		return strided, 0
 	case last == 0 && strides[0] == 1:
 		return direct, 0
 	case last == 0 && strides[0] == 0:

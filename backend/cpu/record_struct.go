@@ -252,8 +252,13 @@ func (f *Function) scatter(op compute.OpType, operand, indices, updates compute.
 	return f.add(op, shape.Clone(), a, ins...), nil
 }
 
-// DynamicSlice records a box of the given size whose position is computed.
+// DynamicSlice records a box of the given size whose position is computed: one
+// scalar index an axis, or all of them in a vector.
 func (f *Function) DynamicSlice(operand compute.Value, startIndices []compute.Value, sizes []int) (compute.Value, error) {
+	startIndices, err := f.scalarStarts(operand, startIndices)
+	if err != nil {
+		return nil, err
+	}
 	ins, err := f.values("DynamicSlice", append([]compute.Value{operand}, startIndices...)...)
 	if err != nil {
 		return nil, err
@@ -270,6 +275,10 @@ func (f *Function) DynamicSlice(operand compute.Value, startIndices []compute.Va
 
 // DynamicUpdateSlice records the operand with a box replaced by update.
 func (f *Function) DynamicUpdateSlice(operand, update compute.Value, startIndices []compute.Value) (compute.Value, error) {
+	startIndices, err := f.scalarStarts(operand, startIndices)
+	if err != nil {
+		return nil, err
+	}
 	ins, err := f.values("DynamicUpdateSlice", append([]compute.Value{operand, update}, startIndices...)...)
 	if err != nil {
 		return nil, err
@@ -282,6 +291,30 @@ func (f *Function) DynamicUpdateSlice(operand, update compute.Value, startIndice
 		return nil, err
 	}
 	return f.add(compute.OpTypeDynamicUpdateSlice, shape, nil, ins...), nil
+}
+
+// scalarStarts splits start indices that are given as one vector.
+func (f *Function) scalarStarts(operand compute.Value, starts []compute.Value) ([]compute.Value, error) {
+	x, ok := operand.(*record)
+	if !ok || len(starts) != 1 {
+		return starts, nil
+	}
+	v, ok := starts[0].(*record)
+	if !ok || v.shape.Rank() != 1 || v.shape.Dimensions[0] != x.shape.Rank() {
+		return starts, nil
+	}
+	var out []compute.Value
+	for k := range x.shape.Rank() {
+		s, err := f.Slice(v, []int{k}, []int{k + 1}, []int{1})
+		if err == nil {
+			s, err = f.Reshape(s)
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, s)
+	}
+	return out, nil
 }
 
 func startsFor(what string, operand *record, starts []*record) error {
