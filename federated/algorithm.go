@@ -13,9 +13,6 @@ package federated
 import (
 	"context"
 	"encoding/json"
-	"fmt"
-	"math"
-	"time"
 
 	"github.com/cohort-learning/cohort/dataset"
 	"github.com/cohort-learning/cohort/rng"
@@ -23,36 +20,15 @@ import (
 	"github.com/cohort-learning/cohort/weights"
 )
 
-// State is everything a run must remember on the server between phases; it is checkpointed whole. Finish returns a new
-// State and never changes the tensors of an old one: tasks in flight still refer to them.
-type State struct {
-	Round   int // the round under way, from 0
-	Step    int // the phase under way within the round, from 0
-	Version int // how many times the model has changed; tasks carry it as their base
-	Sets    map[string]weights.Set
-	Meta    json.RawMessage // whatever else the algorithm keeps
-}
-
-// With returns a copy of s in which the named set is replaced.
-func (s State) With(name string, set weights.Set) State {
-	sets := make(map[string]weights.Set, len(s.Sets)+1)
-	for k, v := range s.Sets {
-		sets[k] = v
-	}
-	sets[name] = set
-	s.Sets = sets
-	return s
-}
-
 // Phase is one exchange of a round.
 type Phase struct {
 	Name  string // "train", "stats", "eval", …: what the client is asked to do
 	Who   Selection
 	Folds []Fold // what the results are added to
-	// Collect asks for the scalars of every member in [Roll.Each], besides their sums.
-	Collect bool
+	// Collect names scalars that are wanted of every single member, in [Roll.Each], besides their sums.
+	Collect []string
 	// Barrier makes the phase wait for every member asked, whatever the quorum and the staleness of the run: for phases
-	// that measure instead of learn.
+	// that measure instead of learn. Their results are never discounted.
 	Barrier bool
 }
 
@@ -62,12 +38,15 @@ type Fold struct {
 	Like    weights.Set // names and shapes of the whole
 	Indexed bool        // whether addends have the shape of the task's Index and Cover applies
 	Counts  bool        // whether the weights that cover each coordinate are counted
+	// Undiscounted addends count in full however stale they are: for bookkeeping that must stay consistent with what members
+	// keep, such as control variates.
+	Undiscounted bool
 }
 
 // Selection says who takes part in a phase.
 type Selection struct {
 	Everyone bool              // all eligible members
-	Fraction float64           // else this part of the eligible members, in (0, 1]; 0 selects nobody
+	Fraction float64           // else this part of the eligible members that have examples, in (0, 1]; 0 selects nobody
 	RoundUp  bool              // ⌈·⌉ instead of ⌊·⌋ members; at least one either way
 	Eligible func(Member) bool // nil: everyone is
 	// ByExamples draws members with probabilities proportional to their examples, one after the other without putting back,
@@ -177,8 +156,9 @@ type Algorithm interface {
 	Next(s State) (Phase, bool)
 	// Task returns what one selected member is asked to do.
 	Task(s State, p Phase, m Member) (Task, error)
-	// Finish turns the sums of a phase, by group, into the next state. It is not called if nobody's result was folded,
-	// unless the phase selects nobody. It may train or evaluate on the server's data.
+	// Finish turns the sums of a phase, by group, into the next state. If the phase asks members (its Selection is for
+	// everyone or has a Fraction) it is only called when somebody's result was folded. It may train or evaluate on the
+	// server's data.
 	Finish(ctx context.Context, srv Server, s State, p Phase, sums map[string]*Sum, roll Roll) (State, Diagnostics, error)
 	// Client returns the members' side.
 	Client() Client
@@ -187,9 +167,12 @@ type Algorithm interface {
 // Sum is the exact sum of the results of one group.
 type Sum struct {
 	Total   map[string]*weights.Acc // by fold name
-	Scalars map[string]float64      // sums of the results' scalars
-	Weight  uint64                  // sum of the results' weights
+	Scalars map[string]float64      // sums of the results' scalars; never discounted
+	Weight  uint64                  // sum of the results' weights, in units of 1/Unit
 	N       int                     // number of results
+	// Unit is what a weight of 1 counts in Weight and in the sums and counts of folds that are not Undiscounted: 1, or 1024
+	// where stale results are discounted. It cancels in means.
+	Unit uint64
 }
 
 // Roll is who took part in a phase. The slices hold members by index, ascending; Failed is by name.
@@ -198,32 +181,33 @@ type Roll struct {
 	Folded    []Folded
 	Abstained []int
 	Failed    []Failure
-	Each      []Each // if the phase collects
+	Each      Each // if the phase collects
 }
 
 // Folded is one result that counted.
 type Folded struct {
-	Member int `json:"m"`
-	Base   int `json:"base"`
+	Member int
+	Base   int // version of the state that the task was made from
 }
 
 // Failure says what happened to whom, in words for a person.
 type Failure struct {
 	Member string `json:"member"`
+	Index  int    `json:"-"`     // the member's position in the roster
 	Round  int    `json:"round"` // the round in which the task was issued
 	Phase  string `json:"phase"`
 	Reason string `json:"reason"`
 }
 
-// Each holds one member's scalars.
+// Each holds the scalars of single members that a phase collects.
 type Each struct {
-	Member  int
-	Scalars map[string]float64
+	Members []int32              // by index, ascending
+	Values  map[string][]float64 // by scalar, then as in Members; NaN for a member that did not send it
 }
 
 // Metric is one number for people to look at.
 type Metric struct {
-	Name  string  `json:"name"`          // e.g. "global.accuracy"
+	Name  string  `json:"name"`          // e.g. "accuracy"
 	Key   string  `json:"key,omitempty"` // e.g. a level; empty for the whole
 	Value float64 `json:"value"`
 }
@@ -254,36 +238,7 @@ func (d *Diagnostics) Training(sum *Sum) float64 {
 		return 0
 	}
 	loss := sum.Scalars["train.loss"] / n
-	d.Add("train.loss", "", loss)
+	d.Add("loss.train", "", loss)
 	d.Add("train.steps", "", sum.Scalars["train.steps"])
 	return loss
-}
-
-// Pace says when a round closes. The zero value is synchronous: every selected member is waited for.
-type Pace struct {
-	// Quorum is the part of the members in flight, in (0, 1], whose answers close a round; 0 means 1.
-	Quorum float64
-	// Deadline closes a round that long after it opened, with whatever has come; 0 means never.
-	Deadline time.Duration
-	// Staleness is how many versions behind the model an answer may be and still count; older ones are refused as late.
-	// With 0 every round starts afresh; with more, members still at work when a round closes stay in flight and only the
-	// free places are filled: buffered asynchronous aggregation (FedBuff, arXiv 2106.06639).
-	Staleness int
-	// Discount multiplies the weight of an answer that is s versions behind by (1+s)^(−Discount), rounded to 1/1024.
-	Discount float64
-}
-
-// Validate returns an error that says which field is out of range.
-func (p Pace) Validate() error {
-	switch {
-	case p.Quorum < 0 || p.Quorum > 1 || math.IsNaN(p.Quorum):
-		return fmt.Errorf("quorum %g is outside (0, 1]", p.Quorum)
-	case p.Deadline < 0:
-		return fmt.Errorf("deadline %v is negative", p.Deadline)
-	case p.Staleness < 0:
-		return fmt.Errorf("staleness %d is negative", p.Staleness)
-	case p.Discount < 0 || math.IsNaN(p.Discount):
-		return fmt.Errorf("discount %g is negative", p.Discount)
-	}
-	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -16,7 +17,7 @@ import (
 type Config struct {
 	Rounds int
 	Pace   Pace
-	// Window bounds how many members of a Barrier phase are at work at a time; 0 means 256.
+	// Window bounds how many members are at work at a time in phases that wait for everybody anyway; 0 means 256.
 	Window int
 	// Stop, when closed, ends the run after the round under way.
 	Stop <-chan struct{}
@@ -41,28 +42,22 @@ func Run(ctx context.Context, alg Algorithm, srv Server, members Members, log Lo
 	if err := alg.Check(srv); err != nil {
 		return State{}, err
 	}
-	d := &driver{alg: alg, srv: srv, members: members, log: log, cfg: cfg, bases: map[int]base{}}
+	d := &driver{alg: alg, srv: srv, members: members, log: log, cfg: cfg, flying: map[int]*Order{}}
 	if err := d.begin(ctx, from); err != nil {
 		return State{}, err
 	}
 	for d.state.Round < cfg.Rounds {
-		if stopped(cfg.Stop) {
+		if d.stopped() {
 			return d.state, ErrStopped
 		}
 		if err := d.round(ctx); err != nil {
 			return d.state, err
 		}
+		if d.done {
+			return d.state, ErrStopped
+		}
 	}
 	return d.state, nil
-}
-
-func stopped(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
 }
 
 type driver struct {
@@ -74,15 +69,24 @@ type driver struct {
 
 	state  State
 	nextID int
-	flying []*Order     // in flight, by ID
-	early  []*Answer    // learning answers that came during a barrier phase
-	bases  map[int]base // states that orders in flight were made from
+	done   bool           // stopped
+	flying map[int]*Order // in flight, by ID
+	early  []*Answer      // answers that came during another phase, in their order
 }
 
-// base is a state that tasks in flight refer to, with the phase they belong to.
+// base is what an order was made from: a phase and the state at its beginning.
 type base struct {
 	state State
 	phase Phase
+}
+
+func (d *driver) stopped() bool {
+	select {
+	case <-d.cfg.Stop:
+		return true
+	default:
+		return false
+	}
 }
 
 func (d *driver) begin(ctx context.Context, from *Snapshot) error {
@@ -92,50 +96,43 @@ func (d *driver) begin(ctx context.Context, from *Snapshot) error {
 			return fmt.Errorf("initial state: %w", err)
 		}
 		d.state = s
-		return nil
+		return d.state.canonical()
 	}
 	d.state, d.nextID = from.State, from.NextID
-	for _, f := range from.Flights {
-		s, ok := from.Bases[f.Base]
-		if !ok {
-			return fmt.Errorf("snapshot: the state of version %d, which order %d refers to, is missing", f.Base, f.ID)
-		}
-		s.Round, s.Step = f.Round, f.Step
+	bases := make([]*base, len(from.Bases))
+	for i, s := range from.Bases {
 		p, ok := d.alg.Next(s)
 		if !ok {
-			return fmt.Errorf("snapshot: order %d refers to phase %d of round %d, which does not exist", f.ID, f.Step, f.Round)
+			return fmt.Errorf("snapshot: there is no phase %d in round %d, to which orders in flight belong", s.Step, s.Round)
 		}
-		o := d.order(s, p, f.Member)
-		o.ID, o.Issued = f.ID, f.Issued
-		if err := d.send(ctx, o, base{s, p}); err != nil {
+		bases[i] = &base{s, p}
+	}
+	for _, f := range from.Flights {
+		if f.Base < 0 || f.Base >= len(bases) || f.Member < 0 || f.Member >= d.srv.Population.Len() {
+			return fmt.Errorf("snapshot: order %d refers to member %d and base %d, which do not exist", f.ID, f.Member, f.Base)
+		}
+		if err := d.send(ctx, bases[f.Base], f.ID, f.Member, f.Issued); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// order prepares a task of the phase p for one member.
-func (d *driver) order(s State, p Phase, member int) *Order {
+// send issues an order for one member.
+func (d *driver) send(ctx context.Context, from *base, id, member int, issued time.Duration) error {
 	m := d.srv.Population.Member(member)
-	o := &Order{Member: m, Round: s.Round, Phase: p.Name, Base: s.Version}
+	s, p := from.state, from.phase
+	o := &Order{ID: id, Member: m, Round: s.Round, Phase: p.Name, Base: s.Version, Issued: issued, Barrier: p.Barrier, from: from}
 	o.Make = func() (Task, error) {
 		t, err := d.alg.Task(s, p, m)
 		t.Round, t.Phase, t.Base = s.Round, p.Name, s.Version
 		return t, err
 	}
-	return o
-}
-
-func (d *driver) send(ctx context.Context, o *Order, b base) error {
-	d.flying = append(d.flying, o)
-	d.bases[o.Base] = b
-	return d.members.Issue(ctx, o)
-}
-
-func (d *driver) land(o *Order) {
-	if i := slices.Index(d.flying, o); i >= 0 {
-		d.flying = slices.Delete(d.flying, i, i+1)
+	d.flying[id] = o
+	if err := d.members.Issue(ctx, o); err != nil {
+		return fmt.Errorf("sending a task to %s: %w", m.Name, err)
 	}
+	return nil
 }
 
 func (d *driver) round(ctx context.Context) error {
@@ -151,275 +148,231 @@ func (d *driver) round(ctx context.Context) error {
 		d.state.Step++
 	}
 	d.state.Round, d.state.Step = round+1, 0
+	d.done = d.state.Round < d.cfg.Rounds && d.stopped()
 	snap := d.snapshot()
 	return d.log.RoundClosed(RoundClosed{
 		Round: round, Version: d.state.Version, Digest: d.state.Digest(), Closed: snap.Clock,
+		Last: d.done || d.state.Round >= d.cfg.Rounds,
 	}, snap)
 }
 
 func (d *driver) snapshot() Snapshot {
-	s := Snapshot{State: d.state, Clock: d.members.Now(), NextID: d.nextID, Bases: map[int]State{}}
-	add := func(o *Order) {
-		b := d.bases[o.Base]
-		s.Flights = append(s.Flights, Flight{o.ID, o.Member.Index, o.Round, b.state.Step, o.Base, o.Issued})
-		s.Bases[o.Base] = b.state
-	}
+	s := Snapshot{State: d.state, Clock: d.members.Now(), NextID: d.nextID}
+	orders := slices.Collect(maps.Values(d.flying))
 	for _, a := range d.early {
-		add(a.Order)
+		orders = append(orders, a.Order)
 	}
-	for _, o := range d.flying {
-		add(o)
-	}
-	slices.SortFunc(s.Flights, func(a, b Flight) int { return cmp.Compare(a.ID, b.ID) })
-	for v := range d.bases {
-		if _, used := s.Bases[v]; !used {
-			delete(d.bases, v)
+	slices.SortFunc(orders, func(a, b *Order) int { return cmp.Compare(a.ID, b.ID) })
+	place := map[*base]int{}
+	for _, o := range orders {
+		if _, ok := place[o.from]; !ok {
+			place[o.from] = len(s.Bases)
+			s.Bases = append(s.Bases, o.from.state)
 		}
+		s.Flights = append(s.Flights, Flight{o.ID, o.Member.Index, place[o.from], o.Issued})
 	}
 	return s
 }
 
 // phase runs one phase and moves d.state to what Finish returns.
 func (d *driver) phase(ctx context.Context, p Phase) error {
-	f := newFolding(p)
-	selected := d.selected(p)
+	if err := p.Who.Validate(); err != nil {
+		return err
+	}
+	who := p.Who.draw(d.srv.Population, d.busy(p), func() *rng.Stream { return d.srv.Rand(d.state.Round, p.Name+"/selection") })
 	opened := d.members.Now()
 	if err := d.log.PhaseOpened(PhaseOpened{
-		Round: d.state.Round, Phase: p.Name, Base: d.state.Version, Everyone: p.Who.Everyone && p.Who.Eligible == nil,
-		Selected: unlessEveryone(p, selected), InFlight: len(d.flying), Opened: opened,
+		Round: d.state.Round, Phase: p.Name, Base: d.state.Version, Everyone: who.all, Selected: who.list,
+		InFlight: d.waiting(p.Name), Opened: opened,
 	}); err != nil {
 		return err
 	}
-	var err error
-	if p.Barrier {
-		err = d.measure(ctx, p, f, selected)
-	} else {
-		err = d.learn(ctx, p, f, selected, opened)
-	}
+	f, err := d.exchange(ctx, p, who, opened)
 	if err != nil {
 		return err
 	}
 	roll := f.roll()
 	var diag Diagnostics
-	if len(roll.Folded) > 0 || len(selected) == 0 {
+	if len(roll.Folded) > 0 || p.Who.nobody() {
 		next, di, err := d.alg.Finish(ctx, d.srv, d.state, p, f.sums(), roll)
 		if err != nil {
 			return err
 		}
 		next.Round, next.Step = d.state.Round, d.state.Step
+		if err := next.canonical(); err != nil {
+			return err
+		}
 		d.state, diag = next, di
 	} else {
 		diag.Notes = append(diag.Notes, "nobody's result was folded: the model stays as it is")
 	}
-	closed := PhaseClosed{
-		Round: d.state.Round, Phase: p.Name, Asked: roll.Asked, Folded: roll.Folded, Abstained: roll.Abstained,
-		Failed: roll.Failed, Traffic: f.traffic(), Metrics: diag.Metrics, Notes: diag.Notes, Closed: d.members.Now(),
-	}
-	if p.Who.Everyone && len(roll.Folded) == roll.Asked {
-		closed.Everyone, closed.Folded = true, nil
-	}
+	closed := PhaseClosed{Round: d.state.Round, Phase: p.Name, Traffic: f.traffic(), Metrics: diag.Metrics, Notes: diag.Notes,
+		Closed: d.members.Now()}
+	roll.closed(&closed, d.srv.Population.Len())
 	return d.log.PhaseClosed(closed)
 }
 
-func unlessEveryone(p Phase, selected []int) []int {
-	if p.Who.Everyone && p.Who.Eligible == nil {
+// busy returns the members that are at work on an earlier task of a learning phase: they are not asked again.
+func (d *driver) busy(p Phase) map[int]bool {
+	if p.Barrier {
 		return nil
 	}
-	return selected
+	busy := make(map[int]bool, len(d.flying)+len(d.early))
+	for _, o := range d.flying {
+		busy[o.Member.Index] = true
+	}
+	for _, a := range d.early {
+		busy[a.Order.Member.Index] = true
+	}
+	return busy
 }
 
-// selected draws the members of a phase: the head of a random permutation of the eligible ones. Members that are still at
-// work are not asked again; they take up places of the cohort.
-func (d *driver) selected(p Phase) []int {
-	n := d.srv.Population.Len()
-	busy := map[int]bool{}
-	if !p.Barrier {
-		for _, o := range d.flying {
-			busy[o.Member.Index] = true
-		}
-		for _, a := range d.early {
-			busy[a.Order.Member.Index] = true
+// waiting returns how many orders of a phase have been issued and not yet folded.
+func (d *driver) waiting(phase string) int {
+	n := 0
+	for _, o := range d.flying {
+		if o.Phase == phase {
+			n++
 		}
 	}
-	var pool []int
-	for i := range n {
-		if p.Who.Eligible == nil || p.Who.Eligible(d.srv.Population.Member(i)) {
-			pool = append(pool, i)
+	for _, a := range d.early {
+		if a.Order.Phase == phase {
+			n++
 		}
 	}
-	if p.Who.Everyone || len(pool) == 0 || p.Who.Fraction == 0 {
-		if !p.Who.Everyone {
-			return nil
-		}
-		return slices.DeleteFunc(pool, func(i int) bool { return busy[i] })
-	}
-	size := p.Who.size(len(pool))
-	r := d.srv.Rand(d.state.Round, p.Name+"/selection")
-	var order []int
-	if draws := min(len(pool), size+len(busy)); p.Who.ByExamples {
-		order = d.byExamples(pool, draws, r)
-	} else {
-		order = r.Sample(len(pool), draws)
-	}
-	chosen := make([]int, 0, size)
-	for _, k := range order {
-		if len(chosen)+len(busy) >= size {
-			break
-		}
-		if i := pool[k]; !busy[i] {
-			chosen = append(chosen, i)
-		}
-	}
-	slices.Sort(chosen)
-	return chosen
+	return n
 }
 
-// byExamples draws positions of pool with probabilities proportional to examples, without putting back.
-func (d *driver) byExamples(pool []int, draws int, r *rng.Stream) []int {
-	w := make([]float64, len(pool))
-	for k, i := range pool {
-		w[k] = float64(d.srv.Population.Member(i).Samples)
+// exchange asks the members of a phase and folds their answers, until the phase may close.
+func (d *driver) exchange(ctx context.Context, p Phase, who cohort, opened time.Duration) (*folding, error) {
+	pace := d.cfg.Pace
+	if p.Barrier {
+		pace = Pace{}
 	}
-	var order []int
-	for len(order) < draws && slices.ContainsFunc(w, func(v float64) bool { return v > 0 }) {
-		k := r.Categorical(w)
-		order = append(order, k)
-		w[k] = 0
-	}
-	return order
-}
-
-// size is how many of n eligible members a phase asks: ⌊Fraction·n⌋ or ⌈Fraction·n⌉, at least one.
-func (s Selection) size(n int) int {
-	x := s.Fraction * float64(n)
-	if s.RoundUp {
-		return min(n, max(1, int(math.Ceil(x-1e-9))))
-	}
-	return min(n, max(1, int(math.Floor(x+1e-9))))
-}
-
-// learn runs a phase at the run's pace.
-func (d *driver) learn(ctx context.Context, p Phase, f *folding, selected []int, opened time.Duration) error {
-	now := base{d.state, p}
-	for _, o := range slices.Clone(d.flying) {
-		if behind := d.state.Version - o.Base; behind > d.cfg.Pace.Staleness {
-			d.members.Drop(o)
-			d.land(o)
-			f.fail(o, fmt.Sprintf("still at work %d versions later, at most %d count", behind, d.cfg.Pace.Staleness))
-		}
-	}
-	for _, m := range selected {
-		o := d.order(d.state, p, m)
-		o.ID, o.Issued = d.nextID, opened
-		d.nextID++
-		if err := d.send(ctx, o, now); err != nil {
-			return err
-		}
-	}
-	asked := len(d.flying) + len(d.early)
-	f.asked = asked
-	quorum := asked
-	if q := d.cfg.Pace.Quorum; q > 0 {
-		quorum = max(1, int(math.Ceil(q*float64(asked)-1e-9)))
+	f := newFolding(p, pace.discount())
+	tooLate := d.dropStale(p, f, pace)
+	before := d.waiting(p.Name)
+	f.expect(who.n + before + tooLate)
+	quorum := pace.quorum(who.n + before)
+	// When everybody is waited for anyway, tasks go out a window at a time: what is in flight costs memory.
+	window := who.n + before
+	if pace.patient() {
+		window = d.window()
 	}
 	var deadline time.Duration
-	if d.cfg.Pace.Deadline > 0 {
-		deadline = opened + d.cfg.Pace.Deadline
+	if pace.Deadline > 0 {
+		deadline = opened + pace.Deadline
 	}
-	for f.answered() < quorum && len(d.flying)+len(d.early) > 0 {
-		a, err := d.next(ctx, deadline)
+	from := &base{d.state, p}
+	out := before // orders of this phase that have not been folded
+	for sent := 0; ; {
+		for ; sent < who.n && out < window; sent, out = sent+1, out+1 {
+			if err := d.send(ctx, from, d.nextID, who.at(sent), opened); err != nil {
+				return nil, err
+			}
+			d.nextID++
+		}
+		if out == 0 || f.answered() >= quorum {
+			break
+		}
+		a, err := d.next(ctx, p.Name, deadline)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if a == nil {
 			break
 		}
-		d.fold(f, a)
-		d.log.Progress(p.Name, f.answered()+len(f.failed), asked)
+		out--
+		if err := d.fold(f, a, pace); err != nil {
+			return nil, err
+		}
+		d.log.Progress(p.Name, f.heard(), f.asked)
 	}
-	if d.cfg.Pace.Staleness > 0 {
-		return f.err
+	if pace.Staleness == 0 {
+		why := fmt.Sprintf("had not answered when %d of %d had", f.answered(), f.asked)
+		if f.answered() < quorum {
+			why = fmt.Sprintf("had not answered by the deadline of %v", pace.Deadline)
+		}
+		d.abandon(f, why, func(o *Order) bool { return o.Phase == p.Name })
 	}
-	why := fmt.Sprintf("had not answered when %d of %d had", f.answered(), asked)
-	if f.answered() < quorum {
-		why = fmt.Sprintf("had not answered by the deadline of %v", d.cfg.Pace.Deadline)
-	}
-	for _, o := range slices.Clone(d.flying) {
-		d.members.Drop(o)
-		d.land(o)
-		f.fail(o, why)
-	}
-	return f.err
+	return f, nil
 }
 
-// next returns an answer that came early, or waits for one.
-func (d *driver) next(ctx context.Context, deadline time.Duration) (*Answer, error) {
-	if len(d.early) > 0 {
-		a := d.early[0]
-		d.early = d.early[1:]
+// dropStale gives up orders whose answers could not count any more, and returns how many there were.
+func (d *driver) dropStale(p Phase, f *folding, pace Pace) int {
+	d.abandon(f, fmt.Sprintf("still at work after the model changed more than %d times", pace.Staleness), func(o *Order) bool {
+		return o.Phase == p.Name && d.state.Version-o.Base > pace.Staleness
+	})
+	return len(f.failed)
+}
+
+// abandon gives up the orders in flight that match.
+func (d *driver) abandon(f *folding, why string, match func(*Order) bool) {
+	for _, id := range slices.Sorted(maps.Keys(d.flying)) {
+		if o := d.flying[id]; match(o) {
+			delete(d.flying, id)
+			d.members.Drop(o)
+			f.abandon(o, why)
+		}
+	}
+}
+
+// next returns an answer of the phase: one that came early, or the next to come. It is nil at the deadline.
+func (d *driver) next(ctx context.Context, phase string, deadline time.Duration) (*Answer, error) {
+	if i := slices.IndexFunc(d.early, func(a *Answer) bool { return a.Order.Phase == phase }); i >= 0 {
+		a := d.early[i]
+		d.early = slices.Delete(d.early, i, i+1)
 		return a, nil
 	}
-	a, err := d.members.Next(ctx, deadline)
-	if a != nil {
-		d.land(a.Order)
-	}
-	return a, err
-}
-
-// fold adds one answer to the sums of the phase.
-func (d *driver) fold(f *folding, a *Answer) {
-	behind := d.state.Version - a.Order.Base
-	if behind > d.cfg.Pace.Staleness {
-		f.fail(a.Order, fmt.Sprintf("answered %d versions late, at most %d count", behind, d.cfg.Pace.Staleness))
-		return
-	}
-	f.add(a, behind, d.cfg.Pace.Discount)
-	if f.kept != nil {
-		if err := d.members.Keep(a.Order.Member.Index, f.kept); err != nil && f.err == nil {
-			f.err = fmt.Errorf("memory of %s: %w", a.Order.Member.Name, err)
+	for {
+		a, err := d.members.Next(ctx, deadline)
+		if err != nil || a == nil {
+			return nil, err
 		}
-		f.kept = nil
+		delete(d.flying, a.Order.ID)
+		if a.Order.Phase == phase {
+			return a, nil
+		}
+		d.early = append(d.early, a)
 	}
 }
 
-// measure runs a barrier phase: everybody asked is waited for, a window at a time.
-func (d *driver) measure(ctx context.Context, p Phase, f *folding, selected []int) error {
-	window := d.cfg.Window
-	if window <= 0 {
-		window = 256
+// fold adds one answer to the sums of the phase and commits what the member keeps.
+func (d *driver) fold(f *folding, a *Answer, pace Pace) error {
+	keep := f.add(a, d.state.Version-a.Order.Base, pace.Staleness)
+	if keep == nil {
+		return nil
 	}
-	f.asked = len(selected)
-	opened := d.members.Now()
-	working := map[*Order]bool{}
-	for sent := 0; sent < len(selected) || len(working) > 0; {
-		for len(working) < window && sent < len(selected) {
-			o := d.order(d.state, p, selected[sent])
-			o.ID, o.Issued = d.nextID, opened
-			d.nextID++
-			sent++
-			working[o] = true
-			if err := d.members.Issue(ctx, o); err != nil {
-				return err
-			}
-		}
-		a, err := d.members.Next(ctx, 0)
-		if err != nil {
-			return err
-		}
-		if !working[a.Order] {
-			d.land(a.Order)
-			d.early = append(d.early, a)
-			continue
-		}
-		delete(working, a.Order)
-		f.add(a, 0, 0)
-		if f.kept != nil {
-			if err := d.members.Keep(a.Order.Member.Index, f.kept); err != nil {
-				return fmt.Errorf("memory of %s: %w", a.Order.Member.Name, err)
-			}
-			f.kept = nil
-		}
-		d.log.Progress(p.Name, f.answered()+len(f.failed), f.asked)
+	if err := d.members.Keep(a.Order.Member.Index, keep); err != nil {
+		return fmt.Errorf("memory of %s: %w", a.Order.Member.Name, err)
 	}
-	return f.err
+	return nil
+}
+
+func (d *driver) window() int {
+	if d.cfg.Window > 0 {
+		return d.cfg.Window
+	}
+	return 256
+}
+
+// patient reports whether every round waits for everybody it asked.
+func (p Pace) patient() bool {
+	return (p.Quorum == 0 || p.Quorum == 1) && p.Deadline == 0 && p.Staleness == 0
+}
+
+// quorum is how many answers of n end the wait.
+func (p Pace) quorum(n int) int {
+	if p.Quorum == 0 {
+		return n
+	}
+	return max(1, int(math.Ceil(p.Quorum*float64(n)-1e-9)))
+}
+
+// discount is the exponent by which results of this pace are discounted: 0 where none can be stale.
+func (p Pace) discount() float64 {
+	if p.Staleness == 0 {
+		return 0
+	}
+	return p.Discount
 }

@@ -2,12 +2,10 @@ package federated
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/binary"
-	"encoding/hex"
 	"fmt"
 	"math"
 	"slices"
+	"sort"
 
 	"github.com/cohort-learning/cohort/weights"
 )
@@ -15,18 +13,21 @@ import (
 // discountUnit is the denominator of staleness discounts: weights are integers, so a discount is rounded to 1/1024.
 const discountUnit = 1024
 
+// maxWeight bounds the weight that a member may claim.
+const maxWeight = 1 << 48
+
 // folding adds the results of one phase.
 type folding struct {
 	phase     Phase
+	discount  float64 // exponent of the staleness discount
+	unit      uint64  // what a weight of 1 counts
 	groups    map[string]*groupSum
 	moved     map[string]*Traffic
 	asked     int
 	folded    []Folded
 	abstained []int
 	failed    []Failure
-	each      []Each
-	kept      *weights.Set // memory of the result added last, to be committed
-	err       error
+	each      eachRows
 }
 
 type groupSum struct {
@@ -36,48 +37,88 @@ type groupSum struct {
 	n       int
 }
 
-func newFolding(p Phase) *folding {
-	return &folding{phase: p, groups: map[string]*groupSum{}, moved: map[string]*Traffic{}}
+func newFolding(p Phase, discount float64) *folding {
+	f := &folding{phase: p, discount: discount, unit: 1, groups: map[string]*groupSum{}, moved: map[string]*Traffic{}}
+	if discount > 0 {
+		f.unit = discountUnit
+	}
+	f.each.width = len(p.Collect)
+	return f
+}
+
+// expect makes room for the results of n members.
+func (f *folding) expect(n int) {
+	f.asked = n
+	f.folded = make([]Folded, 0, n)
+	if f.each.width > 0 {
+		f.each.members, f.each.values = make([]int32, 0, n), make([]float64, 0, n*f.each.width)
+	}
 }
 
 // answered is how many of those asked count towards the quorum.
 func (f *folding) answered() int { return len(f.folded) + len(f.abstained) }
 
+// heard is of how many members it is known what became of them.
+func (f *folding) heard() int { return f.answered() + len(f.failed) }
+
 func (f *folding) fail(o *Order, reason string) {
-	f.failed = append(f.failed, Failure{o.Member.Name, o.Round, o.Phase, reason})
+	const most = 500
+	if r := []rune(reason); len(r) > most {
+		reason = string(r[:most]) + "…"
+	}
+	f.failed = append(f.failed, Failure{o.Member.Name, o.Member.Index, o.Round, o.Phase, reason})
 }
 
-// add folds an answer that is behind versions old.
-func (f *folding) add(a *Answer, behind int, discount float64) {
+// abandon records that an order's answer is no longer waited for. Its task was sent nevertheless.
+func (f *folding) abandon(o *Order, reason string) {
+	if t, err := o.Make(); err == nil {
+		f.sent(t)
+	}
+	f.fail(o, reason)
+}
+
+func (f *folding) sent(t Task) *Traffic {
+	m, ok := f.moved[t.Tag]
+	if !ok {
+		m = &Traffic{Tag: t.Tag}
+		f.moved[t.Tag] = m
+	}
+	m.Members++
+	m.Down += t.Bytes()
+	return m
+}
+
+// add folds an answer made from a state that is behind versions old, of which at most limit count. It returns the
+// member's new memory, to be committed, or nil.
+func (f *folding) add(a *Answer, behind, limit int) *weights.Set {
 	o, r := a.Order, a.Result
-	t := f.traffic1(a.Task.Tag)
-	t.Members++
-	t.Down += a.Task.Bytes()
+	moved := f.sent(a.Task)
 	if a.Err != nil {
 		f.fail(o, a.Err.Error())
-		return
+		return nil
 	}
 	for _, s := range r.Addends {
-		t.Up += s.Bytes()
+		moved.Up += s.Bytes()
 	}
-	if r.Status == Abstained {
+	switch {
+	case behind > limit:
+		f.fail(o, fmt.Sprintf("answered %d versions late, at most %d count", behind, limit))
+		return nil
+	case r.Status == Abstained:
 		f.abstained = append(f.abstained, o.Member.Index)
-		return
+		return nil
 	}
-	weight := max(1, r.Weight)
-	if discount > 0 {
-		weight *= max(1, uint64(math.Round(discountUnit*math.Pow(1+float64(behind), -discount))))
+	share := f.unit
+	if f.unit > 1 {
+		share = max(1, uint64(math.Round(float64(f.unit)*math.Pow(1+float64(behind), -f.discount))))
 	}
-	g := f.group(a.Task.Group)
-	if err := g.add(f.phase, a.Task, r, weight); err != nil {
+	if err := f.group(a.Task.Group).add(f.phase, a.Task, r, share); err != nil {
 		f.fail(o, "refused: "+err.Error())
-		return
+		return nil
 	}
 	f.folded = append(f.folded, Folded{o.Member.Index, o.Base})
-	if f.phase.Collect {
-		f.each = append(f.each, Each{o.Member.Index, r.Scalars})
-	}
-	f.kept = r.Keep
+	f.each.add(o.Member.Index, f.phase.Collect, r.Scalars)
+	return r.Keep
 }
 
 func (f *folding) group(name string) *groupSum {
@@ -92,12 +133,22 @@ func (f *folding) group(name string) *groupSum {
 	return g
 }
 
-// add adds a result to every fold of its group, or to none.
-func (g *groupSum) add(p Phase, t Task, r Result, weight uint64) error {
+// add adds a result to every fold of its group, or to none. A weight of 1 counts share.
+func (g *groupSum) add(p Phase, t Task, r Result, share uint64) error {
+	if r.Weight > maxWeight {
+		return fmt.Errorf("claims a weight of %d, at most %d count", r.Weight, uint64(maxWeight))
+	}
+	full := max(1, r.Weight)
 	for name := range r.Addends {
 		if _, ok := g.total[name]; !ok {
 			return fmt.Errorf("sent %q, which phase %s does not sum", name, p.Name)
 		}
+	}
+	weight := func(fold Fold) uint64 {
+		if fold.Undiscounted {
+			return full
+		}
+		return full * share
 	}
 	for _, fold := range p.Folds {
 		x, ok := r.Addends[fold.Name]
@@ -105,23 +156,31 @@ func (g *groupSum) add(p Phase, t Task, r Result, weight uint64) error {
 			return fmt.Errorf("sent no %q", fold.Name)
 		}
 		at, cover := scope(fold, t, r)
-		if err := g.total[fold.Name].Check(x, at, cover, weight); err != nil {
+		if err := g.total[fold.Name].Check(x, at, cover, weight(fold)); err != nil {
 			return fmt.Errorf("%s: %w", fold.Name, err)
 		}
 	}
 	for name, v := range r.Scalars {
-		if err := g.scalar(name).Check(number(v), nil, nil, 1); err != nil {
+		if math.IsNaN(v) || math.IsInf(v, 0) {
 			return fmt.Errorf("%s is %v", name, v)
+		}
+		if err := g.scalar(name).Check(number(v), nil, nil, 1); err != nil {
+			return fmt.Errorf("%s is %v, too large to be summed", name, v)
+		}
+	}
+	if r.Keep != nil {
+		if err := r.Keep.Finite(); err != nil {
+			return fmt.Errorf("its memory: %w", err)
 		}
 	}
 	for _, fold := range p.Folds {
 		at, cover := scope(fold, t, r)
-		g.total[fold.Name].MustAdd(r.Addends[fold.Name], at, cover, weight)
+		g.total[fold.Name].MustAdd(r.Addends[fold.Name], at, cover, weight(fold))
 	}
 	for name, v := range r.Scalars {
 		g.scalar(name).MustAdd(number(v), nil, nil, 1)
 	}
-	g.weight += weight
+	g.weight += full * share
 	g.n++
 	return nil
 }
@@ -154,9 +213,11 @@ func (f *folding) sums() map[string]*Sum {
 		if g.n == 0 {
 			continue
 		}
-		s := &Sum{Total: g.total, Scalars: map[string]float64{}, Weight: g.weight, N: g.n}
+		s := &Sum{Total: g.total, Scalars: map[string]float64{}, Weight: g.weight, N: g.n, Unit: f.unit}
 		for k, a := range g.scalars {
-			s.Scalars[k] = a.Total("x", 0)
+			if a.Weight() > 0 {
+				s.Scalars[k] = a.Total("x", 0)
+			}
 		}
 		out[name] = s
 	}
@@ -166,18 +227,10 @@ func (f *folding) sums() map[string]*Sum {
 func (f *folding) roll() Roll {
 	slices.SortFunc(f.folded, func(a, b Folded) int { return cmp.Or(cmp.Compare(a.Member, b.Member), cmp.Compare(a.Base, b.Base)) })
 	slices.Sort(f.abstained)
-	slices.SortFunc(f.failed, func(a, b Failure) int { return cmp.Or(cmp.Compare(a.Member, b.Member), cmp.Compare(a.Round, b.Round)) })
-	slices.SortFunc(f.each, func(a, b Each) int { return cmp.Compare(a.Member, b.Member) })
-	return Roll{f.asked, f.folded, f.abstained, f.failed, f.each}
-}
-
-func (f *folding) traffic1(tag string) *Traffic {
-	t, ok := f.moved[tag]
-	if !ok {
-		t = &Traffic{Tag: tag}
-		f.moved[tag] = t
-	}
-	return t
+	slices.SortFunc(f.failed, func(a, b Failure) int {
+		return cmp.Or(cmp.Compare(a.Member, b.Member), cmp.Compare(a.Round, b.Round), cmp.Compare(a.Reason, b.Reason))
+	})
+	return Roll{f.asked, f.folded, f.abstained, f.failed, f.each.sorted(f.phase.Collect)}
 }
 
 func (f *folding) traffic() []Traffic {
@@ -189,27 +242,76 @@ func (f *folding) traffic() []Traffic {
 	return out
 }
 
-// Digest returns the SHA-256 of everything in s, as hexadecimal: equal digests mean equal bits.
-func (s State) Digest() string {
-	h := sha256.New()
-	var b [8]byte
-	word := func(v int) {
-		binary.LittleEndian.PutUint64(b[:], uint64(v))
-		h.Write(b[:])
+// closed fills in the record of the phase who took part.
+func (r Roll) closed(c *PhaseClosed, population int) {
+	c.Asked, c.Abstained = r.Asked, r.Abstained
+	for _, f := range r.Failed {
+		c.Lost = append(c.Lost, f.Index)
 	}
-	word(s.Round)
-	word(s.Version)
-	names := make([]string, 0, len(s.Sets))
-	for n := range s.Sets {
-		names = append(names, n)
+	slices.Sort(c.Lost)
+	c.Lost = slices.Compact(c.Lost)
+	c.Failed = r.Failed[:min(len(r.Failed), MaxTold)]
+	if rest := len(r.Failed) - len(c.Failed); rest > 0 {
+		c.Notes = append(c.Notes, fmt.Sprintf("%d more members failed", rest))
 	}
-	slices.Sort(names)
+	shares := map[int]Indices{}
+	for _, f := range r.Folded {
+		shares[f.Base] = append(shares[f.Base], f.Member)
+	}
+	if len(shares) == 1 && len(r.Folded) == population {
+		c.Everyone = true
+		return
+	}
+	for base, members := range shares {
+		c.Folded = append(c.Folded, Share{base, members})
+	}
+	slices.SortFunc(c.Folded, func(a, b Share) int { return cmp.Compare(a.Base, b.Base) })
+}
+
+// eachRows is a table of the collected scalars, one row a member.
+type eachRows struct {
+	width   int
+	members []int32
+	values  []float64
+}
+
+func (e *eachRows) add(member int, names []string, scalars map[string]float64) {
+	if e.width == 0 {
+		return
+	}
+	e.members = append(e.members, int32(member))
 	for _, n := range names {
-		word(len(n))
-		h.Write([]byte(n))
-		d := weights.Digest(s.Sets[n])
-		h.Write(d[:])
+		v, ok := scalars[n]
+		if !ok {
+			v = math.NaN()
+		}
+		e.values = append(e.values, v)
 	}
-	h.Write(s.Meta)
-	return hex.EncodeToString(h.Sum(nil))
+}
+
+// sorted returns the columns, ordered by member.
+func (e *eachRows) sorted(names []string) Each {
+	if e.width == 0 {
+		return Each{}
+	}
+	sort.Sort(e)
+	out := Each{Members: e.members, Values: make(map[string][]float64, e.width)}
+	for k, name := range names {
+		column := make([]float64, len(e.members))
+		for i := range column {
+			column[i] = e.values[i*e.width+k]
+		}
+		out.Values[name] = column
+	}
+	return out
+}
+
+func (e *eachRows) Len() int           { return len(e.members) }
+func (e *eachRows) Less(i, j int) bool { return e.members[i] < e.members[j] }
+func (e *eachRows) Swap(i, j int) {
+	e.members[i], e.members[j] = e.members[j], e.members[i]
+	for k := range e.width {
+		a, b := i*e.width+k, j*e.width+k
+		e.values[a], e.values[b] = e.values[b], e.values[a]
+	}
 }

@@ -2,6 +2,7 @@ package federated
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/cohort-learning/cohort/weights"
@@ -15,7 +16,8 @@ type Members interface {
 	// Issue sends an order and returns without waiting for its answer.
 	Issue(ctx context.Context, o *Order) error
 	// Next waits for the next answer, or until the clock reaches the deadline, in which case the answer is nil. A zero
-	// deadline is no deadline. It must not be called with nothing in flight.
+	// deadline is no deadline. It must not be called with nothing in flight. Every order is answered at most once. When ctx
+	// is done, Next returns its error and no answer: work that was cut short is not a member's failure.
 	Next(ctx context.Context, deadline time.Duration) (*Answer, error)
 	// Drop says that an order's answer is no longer wanted; it will not be returned by Next.
 	Drop(o *Order)
@@ -29,12 +31,14 @@ type Order struct {
 	Member Member
 	Round  int
 	Phase  string
-	Base   int
-	Issued time.Duration
-	// Make builds the task; it is called once, by whoever carries the order, when the member is ready for it.
+	Base   int           // version of the state that the task is made from
+	Issued time.Duration // on the members' clock
+	// Barrier says that the phase waits for the answer whatever happens; it must come, be it an error.
+	Barrier bool
+	// Make builds the task, when the member is ready for it. It is pure and safe for concurrent use.
 	Make func() (Task, error)
 
-	task Task // what Make returned, for folding
+	from *base
 }
 
 // Answer is what became of an order: a result or an error that says in words why there is none.
@@ -43,6 +47,21 @@ type Answer struct {
 	Task   Task
 	Result Result
 	Err    error
+}
+
+// Perform carries out an order where the member is: it makes the task and runs the client. A panic of the client is an
+// error of the answer.
+func Perform(ctx context.Context, c Client, at Local, o *Order, keep *weights.Set) (a *Answer) {
+	a = &Answer{Order: o}
+	defer func() {
+		if r := recover(); r != nil {
+			a.Result, a.Err = Result{}, fmt.Errorf("the client broke: %v", r)
+		}
+	}()
+	if a.Task, a.Err = o.Make(); a.Err == nil {
+		a.Result, a.Err = c.Run(ctx, at, a.Task, keep)
+	}
+	return a
 }
 
 // Traffic is what was moved for one tag in one phase.
@@ -63,58 +82,4 @@ type Log interface {
 	RoundClosed(RoundClosed, Snapshot) error
 	// Progress is called for every answer; it must be quick.
 	Progress(phase string, answered, asked int)
-}
-
-// PhaseOpened is the record of a phase's beginning.
-type PhaseOpened struct {
-	Round    int           `json:"round"`
-	Phase    string        `json:"phase"`
-	Base     int           `json:"base"`
-	Everyone bool          `json:"everyone,omitempty"`
-	Selected []int         `json:"selected,omitempty"` // members asked now, unless everyone is
-	InFlight int           `json:"inflight,omitempty"` // members still at work from earlier rounds
-	Opened   time.Duration `json:"opened"`
-}
-
-// PhaseClosed is the record of a phase's end.
-type PhaseClosed struct {
-	Round     int           `json:"round"`
-	Phase     string        `json:"phase"`
-	Asked     int           `json:"asked"`
-	Everyone  bool          `json:"everyone,omitempty"` // all asked members were folded: Folded is left out
-	Folded    []Folded      `json:"folded,omitempty"`
-	Abstained []int         `json:"abstained,omitempty"`
-	Failed    []Failure     `json:"failed,omitempty"`
-	Traffic   []Traffic     `json:"traffic,omitempty"`
-	Metrics   []Metric      `json:"metrics,omitempty"`
-	Notes     []string      `json:"notes,omitempty"`
-	Closed    time.Duration `json:"closed"`
-}
-
-// RoundClosed is the record of a round's end.
-type RoundClosed struct {
-	Round   int           `json:"round"`
-	Version int           `json:"version"`
-	Digest  string        `json:"digest"` // of the state after the round
-	Closed  time.Duration `json:"closed"`
-}
-
-// Snapshot is everything the driver needs to go on after a round, besides the members' memories.
-type Snapshot struct {
-	State  State
-	Clock  time.Duration
-	NextID int
-	// Flights are the orders that were in flight, and Bases the states that they were made from, by version.
-	Flights []Flight
-	Bases   map[int]State
-}
-
-// Flight is an order that was in flight when a snapshot was taken.
-type Flight struct {
-	ID     int           `json:"id"`
-	Member int           `json:"member"`
-	Round  int           `json:"round"`
-	Step   int           `json:"step"`
-	Base   int           `json:"base"`
-	Issued time.Duration `json:"issued"`
 }

@@ -5,65 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"sync"
 	"time"
 
 	"github.com/cohort-learning/cohort/federated"
-	"github.com/cohort-learning/cohort/rng"
 	"github.com/cohort-learning/cohort/weights"
 )
 
-// Conditions is how unreliable and how slow the simulated members are. The zero value is perfect: everybody answers, in no
-// time.
-type Conditions struct {
-	// Latency is the median time, on the virtual clock, from a task to its answer.
-	Latency time.Duration
-	// Spread is the standard deviation of the logarithm of a member's own speed, and Jitter that of every single answer.
-	Spread, Jitter float64
-	// Dropout is the probability that a member that is asked fails to answer; Stall that it never answers nor fails, so
-	// that only a deadline ends the wait.
-	Dropout, Stall float64
-}
-
-// Validate returns an error that says which field is out of range.
-func (c Conditions) Validate() error {
-	switch {
-	case c.Latency < 0:
-		return fmt.Errorf("latency %v is negative", c.Latency)
-	case !(c.Spread >= 0) || !(c.Jitter >= 0):
-		return fmt.Errorf("spread %g or jitter %g is negative", c.Spread, c.Jitter)
-	case !(c.Dropout >= 0 && c.Dropout < 1):
-		return fmt.Errorf("dropout %g is outside [0, 1)", c.Dropout)
-	case !(c.Stall >= 0 && c.Stall < 1):
-		return fmt.Errorf("stall %g is outside [0, 1)", c.Stall)
-	}
-	return nil
-}
-
-// never is the arrival time of an answer that does not come.
-const never = time.Duration(math.MaxInt64)
-
-// arrival returns when the answer to o comes on the virtual clock, and the failure that it is, if any. It depends on the
-// seed, the member's name and the round alone.
-func (c Conditions) arrival(seed uint64, o *federated.Order) (time.Duration, error) {
-	r := rng.New(seed, o.Round, o.Member.Name, o.Phase+"/conditions")
-	drop, stall, jitter := r.Float64(), r.Float64(), r.NormFloat64()
-	at := o.Issued
-	if c.Latency > 0 {
-		speed := rng.New(seed, 0, o.Member.Name, "speed").NormFloat64()
-		at += time.Duration(float64(c.Latency) * math.Exp(float64(c.Spread*speed)+float64(c.Jitter*jitter)))
-	}
-	switch {
-	case stall < c.Stall:
-		return never, nil
-	case drop < c.Dropout:
-		return at, errors.New("the connection was lost")
-	}
-	return at, nil
-}
-
-// Memory keeps what members keep between their visits.
+// Memory keeps what members keep between their visits. Its methods are safe for concurrent use.
 type Memory interface {
 	Load(member int) (*weights.Set, error)
 	Store(member int, s *weights.Set) error
@@ -78,30 +27,36 @@ type Pool struct {
 	conditions Conditions
 	seed       uint64
 	memory     Memory
+	ctx        context.Context
+	stop       func() bool // forgets about ctx
 
 	mu      sync.Mutex
 	work    *sync.Cond // signals workers
 	done    *sync.Cond // signals Next
 	clock   time.Duration
-	flights flights // all that is not yet returned, by arrival
+	coming  flights // all that is not yet returned
+	todo    flights // those that no worker has taken up
 	byOrder map[*federated.Order]*flight
-	ready   int     // computed and not yet returned
-	ahead   int     // bound of ready, unless the driver waits for the very flight
-	wanted  *flight // what Next waits for
+	until   time.Duration // workers take up what arrives by then; 0: everything
+	ready   int           // computed and not yet returned
+	ahead   int           // bound of ready, unless the driver waits for the very flight
+	wanted  *flight       // what Next waits for
 	closed  bool
 	wg      sync.WaitGroup
 }
 
+// flight is an order on its way.
 type flight struct {
 	order   *federated.Order
-	at      time.Duration
-	fault   error
+	at      time.Duration // when the answer arrives
+	fault   error         // what the answer is instead of a result
 	started bool
+	gone    bool // returned or dropped
 	answer  *federated.Answer
-	dropped bool
+	cancel  context.CancelFunc // of the work, once started
 }
 
-// flights is a heap by arrival, then by order.
+// flights is a heap by arrival, then by order. Flights that are gone, or started in todo, are taken out when they come up.
 type flights []*flight
 
 func (f flights) Len() int { return len(f) }
@@ -121,31 +76,48 @@ func (f *flights) Pop() any {
 	return x
 }
 
-// NewPool starts workers goroutines that run the client for the members that local describes. Close ends them. The clock
-// starts at the given time: that of the snapshot for a run that is resumed.
+// first returns the earliest flight that is still wanted, nil if there is none.
+func (f *flights) first(skip func(*flight) bool) *flight {
+	for len(*f) > 0 {
+		if !skip((*f)[0]) {
+			return (*f)[0]
+		}
+		heap.Pop(f)
+	}
+	return nil
+}
+
+// NewPool starts workers goroutines that run the client for the members that local describes, until ctx is done or the
+// pool is closed. The clock starts at the given time: that of the snapshot for a run that is resumed.
 func NewPool(ctx context.Context, client federated.Client, local func(federated.Member) federated.Local, memory Memory,
 	c Conditions, seed uint64, workers int, clock time.Duration) *Pool {
-	p := &Pool{client: client, local: local, conditions: c, seed: seed, memory: memory,
+	p := &Pool{client: client, local: local, conditions: c, seed: seed, memory: memory, ctx: ctx,
 		clock: clock, byOrder: map[*federated.Order]*flight{}, ahead: 2 * workers}
 	p.work, p.done = sync.NewCond(&p.mu), sync.NewCond(&p.mu)
-	for range workers {
-		p.wg.Go(func() { p.run(ctx) })
-	}
-	context.AfterFunc(ctx, func() {
+	p.stop = context.AfterFunc(ctx, func() {
 		p.mu.Lock()
 		p.work.Broadcast()
 		p.mu.Unlock()
 	})
+	for range workers {
+		p.wg.Go(p.run)
+	}
 	return p
 }
 
-// Close ends the workers after the tasks that they are at.
+// Close ends the work and waits for the workers. What is in flight is forgotten.
 func (p *Pool) Close() {
 	p.mu.Lock()
 	p.closed = true
+	for _, f := range p.byOrder {
+		if f.cancel != nil {
+			f.cancel()
+		}
+	}
 	p.work.Broadcast()
 	p.mu.Unlock()
 	p.wg.Wait()
+	p.stop()
 }
 
 // Now returns the virtual time.
@@ -162,12 +134,16 @@ func (p *Pool) Issue(_ context.Context, o *federated.Order) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.byOrder[o] = f
-	heap.Push(&p.flights, f)
-	p.work.Signal()
+	heap.Push(&p.coming, f)
+	if f.at != never {
+		heap.Push(&p.todo, f)
+		p.work.Signal()
+	}
 	return nil
 }
 
-// Next returns the answer that arrives next, or nil at the deadline.
+// Next returns the answer that arrives next, or nil at the deadline. If there is no deadline and only members are left that
+// stall, their answers are errors that say so.
 func (p *Pool) Next(ctx context.Context, deadline time.Duration) (*federated.Answer, error) {
 	stop := context.AfterFunc(ctx, func() {
 		p.mu.Lock()
@@ -177,32 +153,30 @@ func (p *Pool) Next(ctx context.Context, deadline time.Duration) (*federated.Ans
 	defer stop()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	f := p.flights[0]
+	f := p.coming.first(func(f *flight) bool { return f.gone })
+	if f == nil {
+		panic("simulation: Next with nothing in flight")
+	}
+	p.until = deadline
 	if deadline > 0 && f.at > deadline {
 		p.clock = max(p.clock, deadline)
-		return nil, nil
+		return nil, context.Cause(ctx)
 	}
 	if f.at == never {
-		f.answer = &federated.Answer{Order: f.order, Err: errors.New("stalled, and the run has no deadline")}
-		f.started = true
-		p.ready++
+		p.forget(f)
+		return &federated.Answer{Order: f.order, Err: errors.New("stalled, and there is no deadline to wait for")}, context.Cause(ctx)
 	}
 	p.wanted = f
 	p.work.Broadcast()
-	for f.answer == nil {
-		if err := context.Cause(ctx); err != nil {
-			return nil, err
-		}
+	for f.answer == nil && ctx.Err() == nil {
 		p.done.Wait()
 	}
 	p.wanted = nil
-	heap.Pop(&p.flights)
-	delete(p.byOrder, f.order)
-	p.ready--
-	p.work.Broadcast()
-	if f.at != never {
-		p.clock = max(p.clock, f.at)
+	if ctx.Err() != nil { // also if there is an answer: it may tell of work that was cut short
+		return nil, context.Cause(ctx)
 	}
+	p.forget(f)
+	p.clock = max(p.clock, f.at)
 	return f.answer, nil
 }
 
@@ -210,17 +184,17 @@ func (p *Pool) Next(ctx context.Context, deadline time.Duration) (*federated.Ans
 func (p *Pool) Drop(o *federated.Order) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	f, ok := p.byOrder[o]
-	if !ok {
-		return
+	if f, ok := p.byOrder[o]; ok {
+		p.forget(f)
 	}
-	delete(p.byOrder, o)
-	f.dropped = true
-	for i, g := range p.flights {
-		if g == f {
-			heap.Remove(&p.flights, i)
-			break
-		}
+}
+
+// forget takes a flight out of the books and ends the work on it. The caller holds the lock.
+func (p *Pool) forget(f *flight) {
+	f.gone = true
+	delete(p.byOrder, f.order)
+	if f.cancel != nil {
+		f.cancel()
 	}
 	if f.answer != nil {
 		p.ready--
@@ -232,16 +206,17 @@ func (p *Pool) Drop(o *federated.Order) {
 func (p *Pool) Keep(member int, s *weights.Set) error { return p.memory.Store(member, s) }
 
 // run is one worker.
-func (p *Pool) run(ctx context.Context) {
+func (p *Pool) run() {
 	for {
-		f := p.take(ctx)
+		f, ctx := p.take()
 		if f == nil {
 			return
 		}
 		a := p.answer(ctx, f)
 		p.mu.Lock()
-		f.answer = a
-		if !f.dropped {
+		f.cancel()
+		if !f.gone {
+			f.answer = a
 			p.ready++
 		}
 		p.done.Broadcast()
@@ -250,59 +225,43 @@ func (p *Pool) run(ctx context.Context) {
 }
 
 // take waits for the earliest flight that nobody has started; nil means that the pool is closed.
-func (p *Pool) take(ctx context.Context) *flight {
+func (p *Pool) take() (*flight, context.Context) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for {
-		if p.closed || ctx.Err() != nil {
-			return nil
-		}
-		if w := p.wanted; w != nil && !w.started {
-			w.started = true
-			return w
-		}
-		if p.ready < p.ahead {
-			if f := p.earliest(); f != nil {
-				f.started = true
-				return f
+	for !p.closed && p.ctx.Err() == nil {
+		f := p.wanted
+		if f == nil || f.started {
+			f = nil
+			if p.ready < p.ahead {
+				f = p.todo.first(func(f *flight) bool { return f.started || f.gone })
 			}
+			if f != nil && p.until > 0 && f.at > p.until {
+				f = nil
+			}
+		}
+		if f != nil {
+			f.started = true
+			ctx, cancel := context.WithCancel(p.ctx)
+			f.cancel = cancel
+			return f, ctx
 		}
 		p.work.Wait()
 	}
+	return nil, nil
 }
 
-func (p *Pool) earliest() *flight {
-	var best *flight
-	for _, f := range p.flights {
-		if f.started || f.at == never {
-			continue
+// answer does a member's work.
+func (p *Pool) answer(ctx context.Context, f *flight) *federated.Answer {
+	if f.fault != nil { // the task was sent nevertheless
+		a := &federated.Answer{Order: f.order, Err: f.fault}
+		if t, err := f.order.Make(); err == nil {
+			a.Task = t
 		}
-		if best == nil || f.at < best.at || f.at == best.at && f.order.ID < best.order.ID {
-			best = f
-		}
-	}
-	return best
-}
-
-func (p *Pool) answer(ctx context.Context, f *flight) (a *federated.Answer) {
-	a = &federated.Answer{Order: f.order}
-	defer func() {
-		if r := recover(); r != nil {
-			a.Err = fmt.Errorf("the client broke: %v", r)
-		}
-	}()
-	if a.Task, a.Err = f.order.Make(); a.Err != nil {
-		return a
-	}
-	if f.fault != nil {
-		a.Err = f.fault
 		return a
 	}
 	keep, err := p.memory.Load(f.order.Member.Index)
 	if err != nil {
-		a.Err = fmt.Errorf("memory: %w", err)
-		return a
+		return &federated.Answer{Order: f.order, Err: fmt.Errorf("memory: %w", err)}
 	}
-	a.Result, a.Err = p.client.Run(ctx, p.local(f.order.Member), a.Task, keep)
-	return a
+	return federated.Perform(ctx, p.client, p.local(f.order.Member), f.order, keep)
 }

@@ -17,15 +17,15 @@ import (
 // snapshotKey is the metadata entry of a checkpoint that holds everything but tensors.
 const snapshotKey = "cohort.snapshot"
 
-// snapshotMeta is that entry. Tensors are named "set/tensor", those of older states that tasks in flight refer to
-// "@version/set/tensor".
+// snapshotMeta is that entry. Tensors are named "set/tensor", those of older states that tasks in flight are made from
+// "@position/set/tensor".
 type snapshotMeta struct {
 	Schema  int                `json:"schema"`
 	State   stateMeta          `json:"state"`
 	Clock   time.Duration      `json:"clock"`
 	NextID  int                `json:"next_id"`
 	Flights []federated.Flight `json:"flights,omitempty"`
-	Bases   map[int]stateMeta  `json:"bases,omitempty"`
+	Bases   []stateMeta        `json:"bases,omitempty"`
 	Keeps   map[int]int        `json:"keeps,omitempty"` // client → round whose file holds its memory
 }
 
@@ -44,16 +44,8 @@ func writeSnapshot(w io.Writer, s federated.Snapshot, keeps map[int]int) error {
 	all := weights.NewSet(0)
 	meta := snapshotMeta{Schema: snapshotSchema, Clock: s.Clock, NextID: s.NextID, Flights: s.Flights, Keeps: keeps,
 		State: putState(&all, "", s.State)}
-	versions := make([]int, 0, len(s.Bases))
-	for v := range s.Bases {
-		versions = append(versions, v)
-	}
-	slices.Sort(versions)
-	for _, v := range versions {
-		if meta.Bases == nil {
-			meta.Bases = map[int]stateMeta{}
-		}
-		meta.Bases[v] = putState(&all, fmt.Sprintf("@%d/", v), s.Bases[v])
+	for i, b := range s.Bases {
+		meta.Bases = append(meta.Bases, putState(&all, fmt.Sprintf("@%d/", i), b))
 	}
 	b, err := json.Marshal(meta)
 	if err != nil {
@@ -89,10 +81,9 @@ func readSnapshot(r io.Reader) (federated.Snapshot, map[int]int, error) {
 	if m.Schema != snapshotSchema {
 		return federated.Snapshot{}, nil, fmt.Errorf("checkpoint of schema %d; this program reads schema %d", m.Schema, snapshotSchema)
 	}
-	s := federated.Snapshot{State: getState(all, "", m.State), Clock: m.Clock, NextID: m.NextID, Flights: m.Flights,
-		Bases: map[int]federated.State{}}
-	for v, b := range m.Bases {
-		s.Bases[v] = getState(all, fmt.Sprintf("@%d/", v), b)
+	s := federated.Snapshot{State: getState(all, "", m.State), Clock: m.Clock, NextID: m.NextID, Flights: m.Flights}
+	for i, b := range m.Bases {
+		s.Bases = append(s.Bases, getState(all, fmt.Sprintf("@%d/", i), b))
 	}
 	return s, m.Keeps, nil
 }

@@ -11,18 +11,20 @@ import (
 )
 
 // Centralised trains one model on all data at one place: what a federation would reach if nothing had to stay where it is.
-// A round is Training.Epochs passes over the pooled data; nobody is asked for anything but evaluation.
+// A round is Training.Epochs passes over the pooled data; nobody is asked for anything but evaluation. The pooled data are
+// seen as they are stored, without the feature skew of a partition.
 type Centralised struct{ federated.Cycle }
 
 // NewCentralised returns centralised learning of a problem.
 func NewCentralised(p *federated.Problem) *Centralised {
-	a := &Centralised{federated.Cycle{Problem: p, Rate: 1}}
-	a.Measuring.Pooled = true
-	return a
+	return &Centralised{federated.Cycle{Problem: p, Rate: 1, Pooled: true}}
 }
 
 // Check implements [federated.Algorithm].
 func (a *Centralised) Check(srv federated.Server) error {
+	if err := a.Cycle.Check(srv); err != nil {
+		return err
+	}
 	if srv.Train.Len() == 0 {
 		return errors.New("centralised: the server has no training data")
 	}
@@ -31,7 +33,7 @@ func (a *Centralised) Check(srv federated.Server) error {
 
 // Init implements [federated.Algorithm].
 func (a *Centralised) Init(_ context.Context, srv federated.Server) (federated.State, error) {
-	w, err := a.Initial(srv, a.Rate)
+	w, err := a.Initial(srv.Seed, a.Rate)
 	return federated.State{Sets: map[string]weights.Set{"w": w}}, err
 }
 
@@ -77,7 +79,7 @@ func (a *Centralised) Finish(ctx context.Context, srv federated.Server, s federa
 	if err != nil {
 		return s, d, err
 	}
-	d.Add("train.loss", "", report.Loss)
+	d.Add("loss.train", "", report.Loss)
 	s = s.With("w", w)
 	s.Version++
 	return s, d, nil

@@ -5,6 +5,7 @@ package baselines
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/nn"
@@ -19,11 +20,19 @@ import (
 //   - LG-FedAvg (Liang et al., arXiv 2001.01523) shares the last layers and keeps the representation: [LastLayer].
 //   - Local-only shares nothing: [Nothing].
 //
-// Members train the whole model. A lost memory restarts from the initial weights. There is no global model to test.
+// Members train the whole model, starting from the initial weights, which they draw themselves from the run's seed; one
+// whose memory is lost starts there again. There is no global model to test: members test their own mixtures, with
+// statistics of their own data where layers need them. The authors of FedBN and of LG-FedAvg average alike; by default
+// members weigh by their examples here, as in FedAvg (Uniform).
 type Partial struct {
 	federated.Cycle
 	Shared  func(nn.Param) bool
 	Uniform bool // weigh members alike instead of by their examples
+
+	mu    sync.Mutex
+	drawn bool // first is that of seed
+	seed  uint64
+	first weights.Set
 }
 
 // AllButBatchNorm shares all parameters except those of layers with batch statistics: γ, β and running values.
@@ -42,17 +51,14 @@ func NewPartial(p *federated.Problem, shared func(nn.Param) bool) *Partial {
 	return a
 }
 
-// Check implements [federated.Algorithm].
-func (a *Partial) Check(federated.Server) error { return nil }
-
 // Init implements [federated.Algorithm].
 func (a *Partial) Init(_ context.Context, srv federated.Server) (federated.State, error) {
-	w, err := a.Initial(srv, a.Rate)
+	w, err := a.Initial(srv.Seed, a.Rate)
 	if err != nil {
 		return federated.State{}, err
 	}
-	shared, rest, err := a.split(w)
-	return federated.State{Sets: map[string]weights.Set{"w": shared, "rest": rest}}, err
+	shared, _, err := a.split(w)
+	return federated.State{Sets: map[string]weights.Set{"w": shared}}, err
 }
 
 // split parts the weights of a whole model into what is shared and what is not.
@@ -68,15 +74,33 @@ func (a *Partial) split(w weights.Set) (shared, rest weights.Set, err error) {
 	return w.Filter(is), w.Filter(func(n string) bool { return !is(n) }), nil
 }
 
+// rest returns the initial values of what is not shared, the same at every member.
+func (a *Partial) rest(seed uint64) (weights.Set, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.drawn && a.seed == seed {
+		return a.first, nil
+	}
+	w, err := a.Initial(seed, a.Rate)
+	if err != nil {
+		return weights.Set{}, err
+	}
+	_, a.first, err = a.split(w)
+	a.drawn, a.seed = err == nil, seed
+	return a.first, err
+}
+
 // mixture joins the shared part with a member's own, or with the initial rest at its first visit.
-func (a *Partial) mixture(sets map[string]weights.Set, keep *weights.Set) (weights.Set, error) {
+func (a *Partial) mixture(at federated.Local, sets map[string]weights.Set, keep *weights.Set) (weights.Set, error) {
 	m, err := a.Build(a.Rate)
 	if err != nil {
 		return weights.Set{}, err
 	}
-	own := sets["rest"]
+	var own weights.Set
 	if keep != nil {
 		own = *keep
+	} else if own, err = a.rest(at.Seed); err != nil {
+		return weights.Set{}, err
 	}
 	w := weights.NewSet(len(m.Params))
 	for _, p := range m.Params {
@@ -101,16 +125,12 @@ func (a *Partial) Next(s federated.State) (federated.Phase, bool) {
 	return federated.Phase{Name: "train", Who: a.Select, Folds: []federated.Fold{{Name: "w", Like: s.Sets["w"]}}}, true
 }
 
-// Task implements [federated.Algorithm]. The initial rest is sent for members that have no memory yet; it is the same for
-// all.
+// Task implements [federated.Algorithm]: only the shared part is sent.
 func (a *Partial) Task(s federated.State, p federated.Phase, m federated.Member) (federated.Task, error) {
-	sets := map[string]weights.Set{"w": s.Sets["w"], "rest": s.Sets["rest"]}
-	if p.Name == "train" {
-		return federated.Task{Sets: sets}, nil
+	if p.Name != "train" {
+		return a.Cycle.Task(s, p, m)
 	}
-	t, err := a.Cycle.Task(s, p, m)
-	t.Sets = sets
-	return t, err
+	return federated.Task{Sets: map[string]weights.Set{"w": s.Sets["w"]}}, nil
 }
 
 // Client implements [federated.Algorithm].
@@ -126,7 +146,7 @@ func (c partialClient) Run(ctx context.Context, at federated.Local, t federated.
 	if at.Train.Len() == 0 {
 		return federated.Result{Status: federated.Abstained}, nil
 	}
-	w, err := c.mixture(t.Sets, keep)
+	w, err := c.mixture(at, t.Sets, keep)
 	if err != nil {
 		return federated.Result{}, err
 	}
@@ -142,6 +162,9 @@ func (c partialClient) Run(ctx context.Context, at federated.Local, t federated.
 	report, err := s.Fit(ctx, c.Fit(at, t.Round))
 	if err != nil {
 		return federated.Result{}, err
+	}
+	if report.Steps == 0 { // every batch was too small
+		return federated.Result{Status: federated.Abstained}, nil
 	}
 	trained, err := s.Params()
 	if err != nil {

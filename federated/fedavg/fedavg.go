@@ -14,12 +14,17 @@
 //
 // The results of clients that did not answer are left out of S. Deltas are added exactly, so the order of arrival does not
 // matter; the division and w + Δ are computed in float64 and rounded once.
+//
+// Where this differs from the papers: clients are drawn uniformly and averaged by their examples also for FedProx, whose
+// paper draws them in proportion to their examples and averages them alike ([Algorithm.ByExamples]); running statistics of
+// batch norm layers are averaged whatever the rule, and no rule corrects its moments for their start at 0.
 package fedavg
 
 import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/nn"
@@ -44,6 +49,8 @@ type Algorithm struct {
 
 // Proximal is the proximal term μ/2·‖w − w_received‖² of FedProx; Mu 0 has none. With Adaptive, μ grows by 0.1 when the
 // training loss rose and falls by 0.1 after five falls in a row, never below 0.
+//
+// The rule of Adaptive is the heuristic of the paper's experiments; it starts from Mu (the paper: 1 for IID clients, else 0).
 type Proximal struct {
 	Mu       float64
 	Adaptive bool
@@ -67,9 +74,12 @@ type task struct {
 }
 
 // Check implements [federated.Algorithm].
-func (a *Algorithm) Check(federated.Server) error {
-	if a.Proximal.Mu < 0 {
-		return fmt.Errorf("fedprox: mu %g is negative", a.Proximal.Mu)
+func (a *Algorithm) Check(srv federated.Server) error {
+	if err := a.Cycle.Check(srv); err != nil {
+		return err
+	}
+	if !(a.Proximal.Mu >= 0) || math.IsInf(a.Proximal.Mu, 0) {
+		return fmt.Errorf("fedprox: mu %g: need 0 or more", a.Proximal.Mu)
 	}
 	return a.rule().Validate()
 }
@@ -83,7 +93,7 @@ func (a *Algorithm) rule() Rule {
 
 // Init implements [federated.Algorithm].
 func (a *Algorithm) Init(_ context.Context, srv federated.Server) (federated.State, error) {
-	w, err := a.Initial(srv, a.Rate)
+	w, err := a.Initial(srv.Seed, a.Rate)
 	if err != nil {
 		return federated.State{}, err
 	}
@@ -104,7 +114,7 @@ func (a *Algorithm) Next(s federated.State) (federated.Phase, bool) {
 		return a.After(s, s.Step-1)
 	}
 	who := a.Select
-	who.ByExamples = a.ByExamples
+	who.ByExamples = who.ByExamples || a.ByExamples
 	return federated.Phase{Name: "train", Who: who, Folds: []federated.Fold{{Name: "w", Like: s.Sets["w"]}}}, true
 }
 
@@ -152,6 +162,9 @@ func (c client) Run(ctx context.Context, at federated.Local, t federated.Task, k
 	if err != nil {
 		return federated.Result{}, err
 	}
+	if report.Steps == 0 { // every batch was too small
+		return federated.Result{Status: federated.Abstained}, nil
+	}
 	trained, err := s.Params()
 	if err != nil {
 		return federated.Result{}, err
@@ -193,12 +206,13 @@ func (a *Algorithm) Finish(ctx context.Context, srv federated.Server, s federate
 	}
 	averaged := sum.Total["w"].AddMean(s.Sets["w"])
 	next := a.rule().Move(s.Sets, averaged, sum.Total["w"].Mean(weights.Float64))
+	w := next["w"]
 	for _, q := range m.Params { // running statistics are averaged, whatever the rule
 		if q.Role == nn.Buffer {
-			w := next["w"]
 			w.Put(q.Name, averaged.Must(q.Name))
 		}
 	}
+	next["w"] = w
 	for name, set := range next {
 		s = s.With(name, set)
 	}
@@ -227,6 +241,8 @@ func adapt(raw json.RawMessage, loss float64) (json.RawMessage, error) {
 		if m.Falls++; m.Falls == 5 {
 			m.Mu, m.Falls = max(0, m.Mu-0.1), 0
 		}
+	default:
+		m.Falls = 0
 	}
 	m.Loss = loss
 	return json.Marshal(m)

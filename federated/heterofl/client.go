@@ -51,6 +51,9 @@ func (c client) Run(ctx context.Context, at federated.Local, t federated.Task, k
 	if err != nil {
 		return federated.Result{}, err
 	}
+	if report.Steps == 0 { // every batch was too small
+		return federated.Result{Status: federated.Abstained}, nil
+	}
 	trained, err := s.Params()
 	if err != nil {
 		return federated.Result{}, err

@@ -16,6 +16,12 @@
 //
 // Which channels a member holds is a [Scheme]: HeteroFL's leading ones, FedRolex's rolling window, random ones, or FjORD's
 // leading ones with a width that changes at every step. Averages are over members, not over examples.
+//
+// Where this differs from the papers: sums are exact, where the authors' code adds in float32; the mask token's embedding
+// is trained ([Config.Reference]); FedRolex and the random sub-models use HeteroFL's Scaler, mask and static batch norm,
+// and all members of a round share FedRolex's window; FjORD draws its widths from the levels of the mode and has no
+// self-distillation, and momentum and weight decay act on the whole slice that a member holds, also in steps of a smaller
+// width. The exclusion baseline draws its cohort from the members that can carry the global model.
 package heterofl
 
 import (
@@ -93,6 +99,9 @@ type task struct {
 
 // Check implements [federated.Algorithm].
 func (a *Algorithm) Check(srv federated.Server) error {
+	if err := a.Cycle.Check(srv); err != nil {
+		return err
+	}
 	if n := srv.Population.Len(); n < a.Mode.shares() && !a.Dynamic {
 		return fmt.Errorf("heterofl: mode %s deals %d shares to %d members; use at least %d members or dynamic levels",
 			a.Mode, a.Mode.shares(), n, a.Mode.shares())
@@ -102,30 +111,33 @@ func (a *Algorithm) Check(srv federated.Server) error {
 
 // Init implements [federated.Algorithm]. The global model is drawn at its own width.
 func (a *Algorithm) Init(_ context.Context, srv federated.Server) (federated.State, error) {
-	w, err := a.Initial(srv, a.Rate)
+	w, err := a.Initial(srv.Seed, a.Rate)
 	if err != nil {
 		return federated.State{}, err
 	}
-	meta, err := json.Marshal(struct {
-		Seed    uint64 `json:"seed"`
-		Members int    `json:"members"`
-	}{srv.Seed, srv.Population.Len()})
-	return federated.State{Sets: map[string]weights.Set{"w": w}, Meta: meta}, err
+	m, err := json.Marshal(meta{srv.Seed, srv.Population.Len()})
+	return federated.State{Sets: map[string]weights.Set{"w": w}, Meta: m}, err
+}
+
+// meta is what levels and slices are drawn from.
+type meta struct {
+	Seed    uint64 `json:"seed"`
+	Members int    `json:"members"`
+}
+
+func (a *Algorithm) meta(s federated.State) (m meta, err error) {
+	if err := json.Unmarshal(s.Meta, &m); err != nil {
+		return m, fmt.Errorf("state: %w", err)
+	}
+	return m, nil
 }
 
 // level returns a member's level in a round.
-func (a *Algorithm) level(s federated.State, m federated.Member) (Level, uint64, error) {
-	var meta struct {
-		Seed    uint64 `json:"seed"`
-		Members int    `json:"members"`
-	}
-	if err := json.Unmarshal(s.Meta, &meta); err != nil {
-		return Level{}, 0, fmt.Errorf("state: %w", err)
-	}
+func (a *Algorithm) level(at meta, round int, m federated.Member) Level {
 	if a.Dynamic {
-		return a.Mode[a.Mode.Dynamic(meta.Seed, s.Round, m)], meta.Seed, nil
+		return a.Mode[a.Mode.Dynamic(at.Seed, round, m)]
 	}
-	return a.Mode[a.Mode.Fixed(m.Index, meta.Members)], meta.Seed, nil
+	return a.Mode[a.Mode.Fixed(m.Index, at.Members)]
 }
 
 // Next implements [federated.Algorithm].
@@ -135,9 +147,10 @@ func (a *Algorithm) Next(s federated.State) (federated.Phase, bool) {
 	}
 	who := a.Select
 	if a.FullOnly {
+		at, err := a.meta(s)
+		eligible := who.Eligible
 		who.Eligible = func(m federated.Member) bool {
-			l, _, err := a.level(s, m)
-			return err == nil && l.Rate == a.Rate
+			return err == nil && a.level(at, s.Round, m).Rate == a.Rate && (eligible == nil || eligible(m))
 		}
 	}
 	return federated.Phase{Name: "train", Who: who,
@@ -149,15 +162,16 @@ func (a *Algorithm) Task(s federated.State, p federated.Phase, m federated.Membe
 	if p.Name != "train" {
 		return a.Cycle.Task(s, p, m)
 	}
-	l, seed, err := a.level(s, m)
+	at, err := a.meta(s)
 	if err != nil {
 		return federated.Task{}, err
 	}
+	l := a.level(at, s.Round, m)
 	params, err := json.Marshal(task{l.Name, l.Rate})
 	if err != nil {
 		return federated.Task{}, err
 	}
-	ix := nn.Index(a.global, l.Rate, a.Scheme.pick(seed, s.Round, m.Name))
+	ix := nn.Index(a.global, l.Rate, a.Scheme.pick(at.Seed, s.Round, m.Name))
 	w := s.Sets["w"]
 	if l.Rate != a.Rate {
 		w = ix.Slice(w)
@@ -176,37 +190,10 @@ func (a *Algorithm) Finish(ctx context.Context, srv federated.Server, s federate
 	sum := sums[""]
 	var d federated.Diagnostics
 	d.Training(sum)
-	a.coverage(&d, sum.Total["w"])
+	a.coverage(&d, sum)
 	s = s.With("w", sum.Total["w"].AddMean(s.Sets["w"]))
 	s.Version++
 	return s, d, nil
-}
-
-// coverage adds, for the shell of each level (the coordinates that it holds and no thinner level does), how many members
-// trained a coordinate on average, and the part of the shell that nobody trained: coordinates that only wide members hold
-// stay stale when few of those are drawn.
-func (a *Algorithm) coverage(d *federated.Diagnostics, w *weights.Acc) {
-	levels := a.byRate()
-	total := make([]float64, len(levels))
-	stale := make([]float64, len(levels))
-	size := make([]float64, len(levels))
-	for _, p := range a.global.Params {
-		shells := a.shells(p, levels)
-		for i, shell := range shells {
-			c := w.Count(p.Name, i)
-			size[shell]++
-			total[shell] += float64(c)
-			if c == 0 {
-				stale[shell]++
-			}
-		}
-	}
-	for k, l := range levels {
-		if size[k] > 0 {
-			d.Add("updates.mean", l.Name, total[k]/size[k])
-			d.Add("updates.stale", l.Name, stale[k]/size[k])
-		}
-	}
 }
 
 // Size is what one level costs.

@@ -48,7 +48,7 @@ func (s Scheme) pick(seed uint64, round int, member string) nn.Pick {
 	switch s {
 	case Rolling:
 		return func(d nn.Dim, whole, keep int) weights.Axis {
-			return perHead(d, whole, keep, func(_, w, k int) []int {
+			return perHead(d, whole, keep, func(w, k int) []int {
 				p := make([]int, k)
 				for i := range p {
 					p[i] = (round + i) % w
@@ -60,7 +60,7 @@ func (s Scheme) pick(seed uint64, round int, member string) nn.Pick {
 	case Random:
 		return func(d nn.Dim, whole, keep int) weights.Axis {
 			r := rng.New(seed, round, member, "channels/"+d.Name)
-			return perHead(d, whole, keep, func(_, w, k int) []int {
+			return perHead(d, whole, keep, func(w, k int) []int {
 				p := r.Sample(w, k)
 				slices.Sort(p)
 				return p
@@ -70,17 +70,14 @@ func (s Scheme) pick(seed uint64, round int, member string) nn.Pick {
 	return nn.Leading
 }
 
-// perHead applies a choice of features to each head of an axis, or to the whole of an axis without heads. Features that
-// span several positions, as the channels of a flattened image do, are kept or dropped whole.
-func perHead(d nn.Dim, whole, keep int, choose func(head, whole, keep int) []int) weights.Axis {
-	heads, block := max(1, d.Heads), max(1, d.Block)
-	w, k := whole/heads/block, keep/heads/block
+// perHead applies a choice of features to each head of an axis, or to the whole of an axis without heads.
+func perHead(d nn.Dim, whole, keep int, choose func(whole, keep int) []int) weights.Axis {
+	heads := max(1, d.Heads)
+	w, k := whole/heads, keep/heads
 	list := make([]int32, 0, keep)
 	for h := range heads {
-		for _, i := range choose(h, w, k) {
-			for b := range block {
-				list = append(list, int32((h*w+i)*block+b))
-			}
+		for _, i := range choose(w, k) {
+			list = append(list, int32(h*w+i))
 		}
 	}
 	return weights.List(list)

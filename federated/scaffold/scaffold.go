@@ -13,7 +13,8 @@
 //	w ← w + η_g/|S| Σ Δy        c ← c + 1/K Σ Δc      with K all clients, not only the selected ones.
 //
 // By default clients weigh alike, which is the objective of the paper, (1/K)ΣF_k. Weighted, both sums use p_k = n_k/Σn.
-// Clients keep c_k between rounds; one that is lost starts at 0 again.
+// Clients keep c_k between rounds; one that is lost starts at 0 again. Where rounds overlap, a stale Δy may be discounted,
+// but Δc counts in full, so that c stays the mean of the c_k. Running statistics of batch norm have no control.
 package scaffold
 
 import (
@@ -41,9 +42,15 @@ func New(p *federated.Problem) *Algorithm {
 }
 
 // Check implements [federated.Algorithm].
-func (a *Algorithm) Check(federated.Server) error {
+func (a *Algorithm) Check(srv federated.Server) error {
+	if err := a.Cycle.Check(srv); err != nil {
+		return err
+	}
 	if !(a.Rate >= 0) {
 		return fmt.Errorf("scaffold: server rate %g is negative", a.Rate)
+	}
+	if a.Training.Optimizer == nil {
+		return nil
 	}
 	o, ok := a.Training.Optimizer.(train.SGD)
 	if !ok || o.Momentum != 0 {
@@ -54,7 +61,7 @@ func (a *Algorithm) Check(federated.Server) error {
 
 // Init implements [federated.Algorithm].
 func (a *Algorithm) Init(_ context.Context, srv federated.Server) (federated.State, error) {
-	w, err := a.Initial(srv, 1)
+	w, err := a.Initial(srv.Seed, 1)
 	if err != nil {
 		return federated.State{}, err
 	}
@@ -80,7 +87,7 @@ func (a *Algorithm) Next(s federated.State) (federated.Phase, bool) {
 		return a.After(s, s.Step-1)
 	}
 	return federated.Phase{Name: "train", Who: a.Select, Folds: []federated.Fold{
-		{Name: "w", Like: s.Sets["w"]}, {Name: "c", Like: s.Sets["c"]},
+		{Name: "w", Like: s.Sets["w"]}, {Name: "c", Like: s.Sets["c"], Undiscounted: true},
 	}}, true
 }
 
@@ -129,7 +136,8 @@ func (c client) Run(ctx context.Context, at federated.Local, t federated.Task, k
 	fit := c.Fit(at, t.Round)
 	var renewed weights.Set
 	if c.FullGrad {
-		if _, renewed, err = s.Gradient(ctx, at.Train, train.Pass{Batch: fit.Batch}); err != nil {
+		pass := train.Pass{Batch: fit.Batch, Augment: fit.Augment, Random: at.Rand(t.Round, "control"), SkipSmall: fit.SkipSmall}
+		if _, renewed, err = s.Gradient(ctx, at.Train, pass); err != nil {
 			return federated.Result{}, err
 		}
 	}

@@ -1,0 +1,266 @@
+package federated
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/cohort-learning/cohort/dataset"
+	"github.com/cohort-learning/cohort/nn"
+	"github.com/cohort-learning/cohort/rng"
+	"github.com/cohort-learning/cohort/train"
+	"github.com/cohort-learning/cohort/weights"
+)
+
+// Cycle is the part of an algorithm that most methods share: after training, in rounds that are due, static batch norm
+// statistics are collected, the global model is tested on the server's data, and members test what they would use. Methods
+// embed it and add their training phase; its model is the set "w" at Rate.
+type Cycle struct {
+	*Problem
+	Rate float64 // of the global model
+	// Personal returns the weights that a member uses, from the global ones (by set name) and its memory. Nil: the global.
+	Personal func(at Local, sets map[string]weights.Set, keep *weights.Set) (weights.Set, error)
+	// Mask is how members treat classes that they do not have when they test: with the label mask of their own data.
+	Mask train.Mask
+	// Serverless says that there is no global model worth testing (every member has its own).
+	Serverless bool
+	// SendTest names the sets that members need to test, beside "stats"; nil: "w".
+	SendTest []string
+	// Pooled says that the server computes evaluation statistics itself, whatever [Measuring.Pooled] says.
+	Pooled bool
+}
+
+func (c *Cycle) pooled() bool { return c.Pooled || c.Measuring.Pooled }
+
+// Check reports what is wrong with the problem. Methods that check more call it first.
+func (c *Cycle) Check(Server) error { return c.Validate() }
+
+// After returns the phase at step k after training in a round, or false.
+func (c *Cycle) After(s State, k int) (Phase, bool) {
+	if !c.Due(s.Round) {
+		return Phase{}, false
+	}
+	var phases []Phase
+	m, err := c.Build(c.Rate)
+	if err != nil {
+		panic(fmt.Sprintf("federated: the architecture cannot be built at its own rate %g: %v", c.Rate, err))
+	}
+	if len(m.Norms) > 0 && !c.pooled() && c.Personal == nil {
+		phases = append(phases, Phase{Name: "stats", Who: Selection{Everyone: true}, Barrier: true,
+			Folds: []Fold{{Name: "stats", Like: statsLike(m)}}})
+	}
+	if !c.Serverless {
+		phases = append(phases, Phase{Name: "test"})
+	}
+	if c.Measuring.Members {
+		phases = append(phases, Phase{Name: "eval", Who: Selection{Everyone: true}, Barrier: true, Collect: []string{"correct", "examples"}})
+	}
+	if k >= len(phases) {
+		return Phase{}, false
+	}
+	return phases[k], true
+}
+
+// statsLike has the names and shapes of a model's evaluation statistics. They are summed in float64.
+func statsLike(m *nn.Model) weights.Set {
+	s := weights.NewSet(2 * len(m.Norms))
+	for _, n := range m.Norms {
+		s.Put(n.Name+".running_mean", weights.NewTensor(weights.Float64, n.Dim.At(m.Rate)))
+		s.Put(n.Name+".running_var", weights.NewTensor(weights.Float64, n.Dim.At(m.Rate)))
+	}
+	return s
+}
+
+type measureTask struct {
+	Rate float64 `json:"rate"`
+}
+
+// Task returns what a member is asked in the phases of After.
+func (c *Cycle) Task(s State, p Phase, m Member) (Task, error) {
+	params, err := json.Marshal(measureTask{c.Rate})
+	if err != nil {
+		return Task{}, err
+	}
+	t := Task{Sets: map[string]weights.Set{}, Params: params}
+	names := c.SendTest
+	if names == nil || p.Name == "stats" {
+		names = []string{"w"}
+	}
+	for _, n := range names {
+		if set, ok := s.Sets[n]; ok {
+			t.Sets[n] = set
+		}
+	}
+	if stats, ok := s.Sets["stats"]; ok && p.Name == "eval" {
+		t.Sets["stats"] = stats
+	}
+	return t, nil
+}
+
+// Run does a member's part of the phases of After.
+func (c *Cycle) Run(ctx context.Context, at Local, t Task, keep *weights.Set) (Result, error) {
+	var params measureTask
+	if err := json.Unmarshal(t.Params, &params); err != nil {
+		return Result{}, fmt.Errorf("task parameters: %w", err)
+	}
+	spec, err := c.Spec("measure", params.Rate, func(s *train.Spec) { s.Mask = c.Mask })
+	if err != nil {
+		return Result{}, err
+	}
+	switch t.Phase {
+	case "stats":
+		sum, batches, err := c.statistics(ctx, at.Engine, spec, t.Sets["w"], at.Train, at.augment(c.Training.Augment), at.Rand(t.Round, "stats"))
+		if err != nil {
+			return Result{}, err
+		}
+		if batches == 0 {
+			return Result{Status: Abstained}, nil
+		}
+		return Result{Addends: map[string]weights.Set{"stats": sum}, Scalars: map[string]float64{"batches": float64(batches)}}, nil
+	case "eval":
+		return c.evalMember(ctx, at, spec, t, keep)
+	}
+	return Result{}, fmt.Errorf("phase %q is unknown to this client", t.Phase)
+}
+
+// statistics returns the sums over batches of batch means and unbiased batch variances, and the number of batches.
+func (c *Cycle) statistics(ctx context.Context, e *train.Engine, spec *train.Spec, w weights.Set, data dataset.View,
+	aug dataset.Augment, r *rng.Stream) (weights.Set, int, error) {
+	s, err := e.Begin(spec, w, train.Options{})
+	if err != nil {
+		return weights.Set{}, 0, err
+	}
+	defer s.Close()
+	batch := c.Training.Batch
+	if batch == 0 {
+		batch = c.Measuring.Batch
+	}
+	st, err := s.Statistics(ctx, data, train.Pass{Batch: batch, Augment: aug, Random: r, SkipSmall: true})
+	if err != nil {
+		return weights.Set{}, 0, err
+	}
+	return st.Sum, st.Batches, nil
+}
+
+func (c *Cycle) evalMember(ctx context.Context, at Local, spec *train.Spec, t Task, keep *weights.Set) (Result, error) {
+	if at.Test.Len() == 0 {
+		return Result{Status: Abstained}, nil
+	}
+	w, stats := t.Sets["w"], t.Sets["stats"]
+	if c.Personal != nil {
+		own, err := c.Personal(at, t.Sets, keep)
+		if err != nil {
+			return Result{}, err
+		}
+		w = own
+		if len(spec.Model.Norms) > 0 {
+			sum, n, err := c.statistics(ctx, at.Engine, spec, w, at.Train, at.augment(c.Training.Augment), at.Rand(t.Round, "stats"))
+			if err != nil {
+				return Result{}, err
+			}
+			stats = mean(sum, n)
+		}
+	}
+	var mask []float32
+	if spec.Mask != train.NoMask {
+		mask, _ = at.Labels(spec.Model.Classes)
+	}
+	m, err := c.evaluate(ctx, at.Engine, spec, w, stats, mask, at.Test, at.Skew, at.Rand(t.Round, "hidden"))
+	if err != nil {
+		return Result{}, err
+	}
+	return Result{Scalars: map[string]float64{
+		"examples": float64(m.N), "correct": float64(m.Correct), "loss": m.Loss * float64(m.N),
+	}}, nil
+}
+
+// mean returns sum/n, an empty set if n is 0.
+func mean(sum weights.Set, n int) weights.Set {
+	if n == 0 {
+		return weights.Set{}
+	}
+	return train.Statistics{Sum: sum, Batches: n}.Mean()
+}
+
+func (c *Cycle) evaluate(ctx context.Context, e *train.Engine, spec *train.Spec, w, stats weights.Set, mask []float32,
+	data dataset.View, skew dataset.Skew, r *rng.Stream) (train.Metrics, error) {
+	s, err := e.Begin(spec, w, train.Options{Stats: stats})
+	if err != nil {
+		return train.Metrics{}, err
+	}
+	defer s.Close()
+	return s.Evaluate(ctx, data, train.EvalOptions{Batch: c.Measuring.Batch, LabelMask: mask, Skew: skew, Random: r})
+}
+
+// Finish ends the phases of After.
+func (c *Cycle) Finish(ctx context.Context, srv Server, s State, p Phase, sums map[string]*Sum, roll Roll) (State, Diagnostics, error) {
+	var d Diagnostics
+	switch p.Name {
+	case "stats":
+		sum := sums[""]
+		return s.With("stats", sum.Total["stats"].Over(sum.Scalars["batches"], weights.Float64)), d, nil
+	case "test":
+		return c.test(ctx, srv, s)
+	case "eval":
+		measureMembers(&d, sums[""], roll)
+		return s, d, nil
+	}
+	return s, d, fmt.Errorf("phase %q is unknown", p.Name)
+}
+
+// test evaluates the global model on the server's test data, after computing pooled statistics where they are asked for.
+func (c *Cycle) test(ctx context.Context, srv Server, s State) (State, Diagnostics, error) {
+	var d Diagnostics
+	spec, err := c.Spec("test", c.Rate, nil)
+	if err != nil {
+		return s, d, err
+	}
+	if len(spec.Model.Norms) > 0 && c.pooled() {
+		sum, n, err := c.statistics(ctx, srv.Engine, spec, s.Sets["w"], srv.Train, c.Training.Augment, srv.Rand(s.Round, "stats"))
+		if err != nil {
+			return s, d, fmt.Errorf("pooled statistics: %w", err)
+		}
+		s = s.With("stats", mean(sum, n))
+	}
+	if srv.Test.Len() == 0 {
+		return s, d, nil
+	}
+	m, err := c.evaluate(ctx, srv.Engine, spec, s.Sets["w"], s.Sets["stats"], nil, srv.Test, dataset.Skew{}, srv.Rand(s.Round, "hidden"))
+	if err != nil {
+		return s, d, fmt.Errorf("testing the global model: %w", err)
+	}
+	d.Add("accuracy", "", m.Accuracy)
+	d.Add("loss", "", m.Loss)
+	if spec.Target != train.FromData {
+		d.Add("perplexity", "", m.Perplexity)
+	}
+	return s, d, nil
+}
+
+// measureMembers adds the members' accuracy: of all their test examples together, the mean over members, and the mean over
+// the worst tenth of the members.
+func measureMembers(d *Diagnostics, sum *Sum, roll Roll) {
+	if sum == nil || sum.Scalars["examples"] == 0 {
+		return
+	}
+	n := sum.Scalars["examples"]
+	d.Add("accuracy.local", "", sum.Scalars["correct"]/n)
+	d.Add("loss.local", "", sum.Scalars["loss"]/n)
+	correct, examples := roll.Each.Values["correct"], roll.Each.Values["examples"]
+	acc := make([]float64, len(correct))
+	var mean float64
+	for i := range acc {
+		acc[i] = correct[i] / examples[i]
+		mean += acc[i]
+	}
+	d.Add("accuracy.local.mean", "", mean/float64(len(acc)))
+	slices.Sort(acc)
+	worst := acc[:max(1, int(math.Ceil(float64(len(acc))/10)))]
+	var w float64
+	for _, a := range worst {
+		w += a
+	}
+	d.Add("accuracy.local.worst", "", w/float64(len(worst)))
+}

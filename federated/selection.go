@@ -1,0 +1,107 @@
+package federated
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/cohort-learning/cohort/rng"
+)
+
+// Validate returns an error that says which field is out of range.
+func (s Selection) Validate() error {
+	if !(s.Fraction >= 0 && s.Fraction <= 1) {
+		return fmt.Errorf("fraction of members %g is outside (0, 1]", s.Fraction)
+	}
+	return nil
+}
+
+// nobody reports whether the selection asks for no members at all, as phases do in which only the server works.
+func (s Selection) nobody() bool { return !s.Everyone && s.Fraction == 0 }
+
+// size is how many of n members are asked: ⌊Fraction·n⌋ or ⌈Fraction·n⌉, at least one. The product is moved by 1e-9 in
+// favour of the nearest integer, so that 0.29·100 is 29.
+func (s Selection) size(n int) int {
+	x := s.Fraction * float64(n)
+	if s.RoundUp {
+		return min(n, max(1, int(math.Ceil(x-1e-9))))
+	}
+	return min(n, max(1, int(math.Floor(x+1e-9))))
+}
+
+// cohort is who is asked in a phase, ascending.
+type cohort struct {
+	all  bool // everybody of the population
+	n    int
+	list []int // who, unless all
+}
+
+func (c cohort) at(k int) int {
+	if c.all {
+		return k
+	}
+	return c.list[k]
+}
+
+// draw selects the members of a phase: everybody eligible, or the head of a random permutation of those who are eligible
+// and have examples. Members that are busy with an earlier task are not asked again and take up places of the cohort.
+func (s Selection) draw(pop Population, busy map[int]bool, r func() *rng.Stream) cohort {
+	if s.nobody() {
+		return cohort{}
+	}
+	if s.Everyone && s.Eligible == nil && len(busy) == 0 {
+		return cohort{all: true, n: pop.Len()}
+	}
+	pool := make([]int, 0, pop.Len())
+	for i := range pop.Len() {
+		if s.Everyone && s.Eligible == nil {
+			pool = append(pool, i)
+			continue
+		}
+		m := pop.Member(i)
+		if (s.Everyone || m.Samples > 0) && (s.Eligible == nil || s.Eligible(m)) {
+			pool = append(pool, i)
+		}
+	}
+	if s.Everyone {
+		pool = slices.DeleteFunc(pool, func(i int) bool { return busy[i] })
+		return cohort{n: len(pool), list: pool}
+	}
+	if len(pool) == 0 {
+		return cohort{}
+	}
+	size := s.size(len(pool))
+	draws := min(len(pool), size+len(busy))
+	var order []int
+	if s.ByExamples {
+		order = byExamples(pop, pool, draws, r())
+	} else {
+		order = r().Sample(len(pool), draws)
+	}
+	chosen := make([]int, 0, size)
+	for _, k := range order {
+		if len(chosen)+len(busy) >= size {
+			break
+		}
+		if i := pool[k]; !busy[i] {
+			chosen = append(chosen, i)
+		}
+	}
+	slices.Sort(chosen)
+	return cohort{n: len(chosen), list: chosen}
+}
+
+// byExamples draws positions of pool, whose members all have examples, with probabilities proportional to their number,
+// without putting back.
+func byExamples(pop Population, pool []int, draws int, r *rng.Stream) []int {
+	w := make([]float64, len(pool))
+	for k, i := range pool {
+		w[k] = float64(pop.Member(i).Samples)
+	}
+	order := make([]int, draws)
+	for j := range order {
+		order[j] = r.Categorical(w)
+		w[order[j]] = 0
+	}
+	return order
+}
