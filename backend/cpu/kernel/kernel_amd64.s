@@ -5068,96 +5068,112 @@ few:
 	XORL      AX, AX
 	CMPQ      R10, $0x00
 	CMOVLGT   BX, AX
+	CMOVQLE   SI, CX
 	KMOVW     AX, K2
 	VMOVUPS.Z (CX), K2, Z0
 	ADDQ      R9, CX
 	XORL      AX, AX
 	CMPQ      R10, $0x01
 	CMOVLGT   BX, AX
+	CMOVQLE   SI, CX
 	KMOVW     AX, K2
 	VMOVUPS.Z (CX), K2, Z1
 	ADDQ      R9, CX
 	XORL      AX, AX
 	CMPQ      R10, $0x02
 	CMOVLGT   BX, AX
+	CMOVQLE   SI, CX
 	KMOVW     AX, K2
 	VMOVUPS.Z (CX), K2, Z2
 	ADDQ      R9, CX
 	XORL      AX, AX
 	CMPQ      R10, $0x03
 	CMOVLGT   BX, AX
+	CMOVQLE   SI, CX
 	KMOVW     AX, K2
 	VMOVUPS.Z (CX), K2, Z3
 	ADDQ      R9, CX
 	XORL      AX, AX
 	CMPQ      R10, $0x04
 	CMOVLGT   BX, AX
+	CMOVQLE   SI, CX
 	KMOVW     AX, K2
 	VMOVUPS.Z (CX), K2, Z4
 	ADDQ      R9, CX
 	XORL      AX, AX
 	CMPQ      R10, $0x05
 	CMOVLGT   BX, AX
+	CMOVQLE   SI, CX
 	KMOVW     AX, K2
 	VMOVUPS.Z (CX), K2, Z5
 	ADDQ      R9, CX
 	XORL      AX, AX
 	CMPQ      R10, $0x06
 	CMOVLGT   BX, AX
+	CMOVQLE   SI, CX
 	KMOVW     AX, K2
 	VMOVUPS.Z (CX), K2, Z6
 	ADDQ      R9, CX
 	XORL      AX, AX
 	CMPQ      R10, $0x07
 	CMOVLGT   BX, AX
+	CMOVQLE   SI, CX
 	KMOVW     AX, K2
 	VMOVUPS.Z (CX), K2, Z7
 	ADDQ      R9, CX
 	XORL      AX, AX
 	CMPQ      R10, $0x08
 	CMOVLGT   BX, AX
+	CMOVQLE   SI, CX
 	KMOVW     AX, K2
 	VMOVUPS.Z (CX), K2, Z8
 	ADDQ      R9, CX
 	XORL      AX, AX
 	CMPQ      R10, $0x09
 	CMOVLGT   BX, AX
+	CMOVQLE   SI, CX
 	KMOVW     AX, K2
 	VMOVUPS.Z (CX), K2, Z9
 	ADDQ      R9, CX
 	XORL      AX, AX
 	CMPQ      R10, $0x0a
 	CMOVLGT   BX, AX
+	CMOVQLE   SI, CX
 	KMOVW     AX, K2
 	VMOVUPS.Z (CX), K2, Z10
 	ADDQ      R9, CX
 	XORL      AX, AX
 	CMPQ      R10, $0x0b
 	CMOVLGT   BX, AX
+	CMOVQLE   SI, CX
 	KMOVW     AX, K2
 	VMOVUPS.Z (CX), K2, Z11
 	ADDQ      R9, CX
 	XORL      AX, AX
 	CMPQ      R10, $0x0c
 	CMOVLGT   BX, AX
+	CMOVQLE   SI, CX
 	KMOVW     AX, K2
 	VMOVUPS.Z (CX), K2, Z12
 	ADDQ      R9, CX
 	XORL      AX, AX
 	CMPQ      R10, $0x0d
 	CMOVLGT   BX, AX
+	CMOVQLE   SI, CX
 	KMOVW     AX, K2
 	VMOVUPS.Z (CX), K2, Z13
 	ADDQ      R9, CX
 	XORL      AX, AX
 	CMPQ      R10, $0x0e
 	CMOVLGT   BX, AX
+	CMOVQLE   SI, CX
 	KMOVW     AX, K2
 	VMOVUPS.Z (CX), K2, Z14
 	ADDQ      R9, CX
 	XORL      AX, AX
 	CMPQ      R10, $0x0f
 	CMOVLGT   BX, AX
+	CMOVQLE   SI, CX
 	KMOVW     AX, K2
 	VMOVUPS.Z (CX), K2, Z15
 	ADDQ      R9, CX

@@ -1,8 +1,14 @@
 package kernel
 
+import (
+	"slices"
+	"sort"
+)
+
 // pack copies the k×n block of a matrix whose element (i, j) is src[ko[i] + j·stride]
 // to dst[i·pitch + j], and sets the columns n … width-1 of dst to zero. This is how
 // panels of B (width = pitch = nr) and tiles of A (width = pitch = mr) are built.
+// The offsets ascend.
 func (t *tile) pack(dst, src []float32, ko []int32, n, width, pitch, stride int) {
 	if len(ko) == 0 {
 		return
@@ -24,14 +30,17 @@ func (t *tile) pack(dst, src []float32, ko []int32, n, width, pitch, stride int)
 	}
 }
 
-// runLength is the number of offsets at the beginning of ko that follow one another.
+// runLength is the number of offsets at the beginning of ko, which ascend, that follow one another.
 func runLength(ko []int32) int {
-	for i := 1; i < len(ko); i++ {
-		if ko[i] != ko[0]+int32(i) {
-			return i
-		}
+	follows := func(i int) bool { return int(ko[i]-ko[0]) == i }
+	if follows(len(ko) - 1) {
+		return len(ko)
 	}
-	return len(ko)
+	n := 1 // offsets known to follow
+	for 2*n < len(ko) && follows(2*n) {
+		n *= 2
+	}
+	return n + sort.Search(min(n, len(ko)-n), func(i int) bool { return !follows(n + i) })
 }
 
 // packRows is pack in plain Go.
@@ -65,7 +74,7 @@ func (t *tile) packTiles(dst, src []float32, ro, ko, to []int32) {
 			t.gather(out, src, rows, ko)
 			continue
 		}
-		if uniform(rows) {
+		if uniform(rows) && slices.IsSorted(ko) {
 			t.pack(out, src[rows[0]:], ko, len(rows), t.mr, t.mr, stride)
 			continue
 		}
