@@ -107,6 +107,7 @@ var hostile = map[string][]byte{
 	"shape-bytes-overflow":    file(one(`"F64"`, `[2305843009213693952]`, `[0,0]`), 0),
 	"shape-zero-hides":        file(one(`"F32"`, `[0,4294967296,4294967296]`, `[0,0]`), 0),
 	"shape-zero-hides-half":   file(one(`"F16"`, `[0,4294967296,536870912]`, `[0,0]`), 0),
+	"shape-zero-hides-2-59":   file(one(`"U8"`, `[0,576460752303423488]`, `[0,0]`), 0),
 	"shape-rank-65":           file(one(`"F32"`, `[1`+strings.Repeat(",1", 64)+`]`, `[0,4]`), 4),
 	"shape-rank-100000":       file(one(`"F32"`, `[1`+strings.Repeat(",1", 99_999)+`]`, `[0,4]`), 4),
 	"shape-too-many-bytes":    file(one(`"F32"`, `[2]`, `[0,4]`), 4),
@@ -392,6 +393,14 @@ func TestFile(t *testing.T) {
 		if x, err := f.Tensor(n); err != nil || !x.Equal(s.Must(n)) {
 			t.Errorf("%s: got %v, error %v", n, x, err)
 		}
+	}
+	x, err := f.Tensor("b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.Shape[0], x.F32[0] = 9, 9
+	if y, err := f.Tensor("b"); err != nil || !y.Equal(s.Must("b")) {
+		t.Errorf("a tensor that was read twice shares: %v, error %v", y, err)
 	}
 	if _, err := f.Tensor("c"); err == nil || !strings.Contains(err.Error(), `no tensor "c" among 3`) {
 		t.Errorf("got error %v", err)
