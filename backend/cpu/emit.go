@@ -66,6 +66,7 @@ func (b *planning) emitGroup(u *unit) error {
 	for _, n := range u.made {
 		st.writes = append(st.writes, b.slot(n))
 	}
+	st.inPlace = p.inPlace()
 	tasks := 1
 	if p.task > 0 {
 		tasks = (p.n + p.task - 1) / p.task
@@ -174,7 +175,11 @@ func (b *planning) binder(n *node, made []*node) (func(base []unsafe.Pointer) ru
 		if k == nil {
 			return nil, fail(n, n.dt)
 		}
-		if pl, ok := w.Plane(); ok {
+		pl, ok := w.Plane()
+		if plan := b.pool(n, pl, ok); plan != nil {
+			return poolStep(plan, in[0], n.ins[0].size(), out[0], n.size(), ref{}, 0), nil
+		}
+		if ok {
 			op, identity, elem := b.k.binary(a.reduction.Op(n.dt), n.dt, 0), a.reduction.Identity(n.dt), size()
 			return func(base []unsafe.Pointer) runner {
 				return newRanged(pl.Outer, n.size()/pl.Outer*pl.A.Window*pl.B.Window, func(lo, hi int) {
@@ -192,7 +197,11 @@ func (b *planning) binder(n *node, made []*node) (func(base []unsafe.Pointer) ru
 	case opSelect:
 		a := n.attr.(windowed)
 		w := &loops.Windows{Axes: a.axes}
-		if pl, ok := w.Plane(); ok {
+		pl, ok := w.Plane()
+		if plan := b.pool(n, pl, ok); plan != nil {
+			return poolStep(plan, in[0], n.size(), in[1], n.ins[1].size(), out[0], n.size()), nil
+		}
+		if ok {
 			k := loops.SelectPlanes(n.dt, a.smallest)
 			return func(base []unsafe.Pointer) runner {
 				return newRanged(pl.Outer, n.size()/pl.Outer*4, func(lo, hi int) {
@@ -382,6 +391,78 @@ func (b *planning) fastConv(n *node, in []ref, out ref) func(base []unsafe.Point
 		c := r
 		c.base, c.call.Plan = base, plan
 		return &c
+	}
+}
+
+// pool returns the plan of a window node by the kernel package, or nil if that
+// has none.
+func (b *planning) pool(n *node, p loops.Plane, ok bool) *kernel.Pool {
+	if !ok || n.dt != dtypes.Float32 || n.size() == 0 || !reachesInside(p.A) || !reachesInside(p.B) {
+		return nil
+	}
+	s := kernel.PoolShape{
+		N: p.Outer, H: p.A.In, W: p.B.In, C: p.Inner, KH: p.A.Window, KW: p.B.Window,
+		StrideH: p.A.Stride, StrideW: p.B.Stride, PadT: p.A.Low, PadB: highOf(p.A), PadL: p.B.Low, PadR: highOf(p.B),
+		DilH: p.A.WindowDilation, DilW: p.B.WindowDilation,
+	}
+	a := n.attr.(windowed)
+	switch {
+	case n.op == opSelect && !a.smallest:
+		return kernel.NewMaxPoolGrad(b.path, s)
+	case n.op == opWindow && a.reduction == loops.Max:
+		return kernel.NewMaxPool(b.path, s)
+	case n.op == opWindow && a.reduction == loops.Sum:
+		return kernel.NewSumPool(b.path, s, kernel.DivideNot)
+	}
+	return nil
+}
+
+// highOf is the padding at the end that makes the number of windows come out.
+func highOf(ax loops.WindowAxis) int {
+	return (ax.Out-1)*ax.Stride + (ax.Window-1)*ax.WindowDilation + 1 - ax.In - ax.Low
+}
+
+// reachesInside tells whether every window sees the operand.
+func reachesInside(ax loops.WindowAxis) bool {
+	if ax.InDilation != 1 {
+		return false
+	}
+	for o := range ax.Out {
+		inside := false
+		for t := range ax.Window {
+			p := o*ax.Stride - ax.Low + t*ax.WindowDilation
+			inside = inside || p >= 0 && p < ax.In
+		}
+		if !inside {
+			return false
+		}
+	}
+	return true
+}
+
+// poolRun is a pooling or its gradient in a frame.
+type poolRun struct {
+	call kernel.PoolCall
+	base []unsafe.Pointer
+	refs [3]ref // X, Y, or X, DY, DX
+	lens [3]int
+}
+
+func (p *poolRun) run(s *workers.Session) {
+	p.call.X = floats(p.refs[0].at(p.base), p.lens[0])
+	y := floats(p.refs[1].at(p.base), p.lens[1])
+	if p.lens[2] > 0 {
+		p.call.DY = y
+		p.call.DX = floats(p.refs[2].at(p.base), p.lens[2])
+	} else {
+		p.call.Y = y
+	}
+	s.RunCall(&p.call)
+}
+
+func poolStep(plan *kernel.Pool, x ref, lx int, y ref, ly int, dx ref, ldx int) func(base []unsafe.Pointer) runner {
+	return func(base []unsafe.Pointer) runner {
+		return &poolRun{call: kernel.PoolCall{Plan: plan}, base: base, refs: [3]ref{x, y, dx}, lens: [3]int{lx, ly, ldx}}
 	}
 }
 

@@ -131,7 +131,7 @@ func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, _ compute.D
 	for i := range p.outputs {
 		o, buf := &p.outputs[i], &buffers[i]
 		buf.backend, buf.shape, buf.valid = e.backend, o.shape, true
-		if o.reuse >= 0 && len(donate) > 0 && donate[o.reuse] {
+		if o.reuse >= 0 && len(donate) > 0 && donate[o.reuse] && once(inputs, o.reuse) {
 			from := inputs[o.reuse].(*Buffer)
 			buf.block = from.block
 			from.block, from.valid = block{}, false
@@ -151,4 +151,14 @@ func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, _ compute.D
 		}
 	}
 	return results, nil
+}
+
+// once tells whether no other input is the same buffer as input i.
+func once(inputs []compute.Buffer, i int) bool {
+	for k, in := range inputs {
+		if k != i && in == inputs[i] {
+			return false
+		}
+	}
+	return true
 }

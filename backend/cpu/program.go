@@ -603,6 +603,47 @@ func (w *writer) assign() int {
 	return total
 }
 
+// inPlace lists pairs of a slot that is read and one that is written which may
+// be the same memory: each element of the first is read for the last time
+// when, or before, the element of the second at its place is written.
+func (p *program) inPlace() [][2]int {
+	var pairs [][2]int
+	for _, l := range p.loads {
+		if l.kind != direct || l.offset != 0 {
+			continue
+		}
+		alone, last := true, 0
+		for _, o := range p.loads {
+			alone = alone && (o.slot != l.slot || o.reg == l.reg)
+		}
+		for i, in := range p.code {
+			if slices.Contains(in.src[:], l.reg) {
+				last = i
+			}
+		}
+		for _, s := range p.stores {
+			r := &p.regs[s.reg]
+			if !alone || s.size != l.size || r.perRow != p.regs[l.reg].perRow {
+				continue
+			}
+			for i, in := range p.code {
+				if in.dst == s.reg && i >= last && (in.kind == elementwise || in.kind == eachRow) && !p.folds(l.reg) {
+					pairs = append(pairs, [2]int{l.slot, s.slot})
+				}
+			}
+		}
+	}
+	return pairs
+}
+
+// folds tells whether a register is folded at the end of each block.
+func (p *program) folds(reg int) bool {
+	if p.fold == nil {
+		return false
+	}
+	return slices.ContainsFunc(p.fold.outs, func(o foldOut) bool { return o.src == reg })
+}
+
 // place turns the areas into offsets for the chosen block.
 func (p *program) place() {
 	offset := map[int]int{}

@@ -12,7 +12,6 @@
 package workers
 
 import (
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -95,12 +94,17 @@ type Session struct {
 	job    Job
 	tasks  int32
 	next   atomic.Int32
-	state  atomic.Uint64 // epoch<<16 | open<<15 | helpers inside
+	state  atomic.Uint64 // epoch<<16 | open | asleep | helpers inside
 	epoch  uint64
+	wake   chan struct{} // the last helper out wakes the session
 	kernel kernelJob
 }
 
-const open = 1 << 15
+const (
+	open    = 1 << 15 // helpers may come in
+	asleep  = 1 << 14 // the session waits for the last helper
+	helpers = asleep - 1
+)
 
 // Enter waits for a free slot and takes it.
 func (p *Pool) Enter() *Session {
@@ -119,7 +123,7 @@ func (p *Pool) Enter() *Session {
 		s = p.idle[n-1]
 		p.idle = p.idle[:n-1]
 	} else {
-		s = &Session{pool: p}
+		s = &Session{pool: p, wake: make(chan struct{}, 1)}
 	}
 	p.mu.Unlock()
 	return s
@@ -195,18 +199,41 @@ func (s *Session) Run(job Job) {
 		}
 	}
 	s.drain(&s.own)
-	for { // no helper may come in any more
+	s.finish()
+	s.job = nil
+}
+
+// finish closes the region and waits until all helpers have left, first
+// spinning, as they are in their last task, then asleep.
+func (s *Session) finish() {
+	for {
 		v := s.state.Load()
 		if s.state.CompareAndSwap(v, v&^open) {
 			break
 		}
 	}
-	for spins := 0; s.state.Load()&(open-1) != 0; spins++ {
-		if spins > 1000 {
-			runtime.Gosched()
+	for range spinRounds {
+		if s.state.Load()&helpers == 0 {
+			return
 		}
 	}
-	s.job = nil
+	for {
+		v := s.state.Load()
+		if v&helpers == 0 {
+			return
+		}
+		if s.state.CompareAndSwap(v, v|asleep) {
+			<-s.wake
+			return
+		}
+	}
+}
+
+// leave is the way out of a helper.
+func (s *Session) leave() {
+	if v := s.state.Add(^uint64(0)); v&helpers == 0 && v&asleep != 0 {
+		s.wake <- struct{}{}
+	}
 }
 
 // drain runs tasks until none is left.
@@ -248,7 +275,7 @@ func help(calls <-chan call) {
 		}
 		if c.s.join(c.epoch) {
 			c.s.drain(&w)
-			c.s.state.Add(^uint64(0))
+			c.s.leave()
 		}
 		c.s.pool.release()
 	}
