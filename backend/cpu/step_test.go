@@ -57,7 +57,23 @@ var small = []model{
 	transformer(2, 5, 13, 16, 2, 2),
 }
 
+// compareOutputs fails if a value of got is further than tolerance from want,
+// relative to 1 + |want|.
+func compareOutputs(t testing.TB, got, want [][]float32, tolerance float64) {
+	t.Helper()
+	for i := range want {
+		for j, w := range want[i] {
+			if d := math.Abs(float64(got[i][j] - w)); !(d <= tolerance*(1+math.Abs(float64(w)))) {
+				t.Fatalf("output %d[%d] is %g, want %g", i, j, got[i][j], w)
+			}
+		}
+	}
+}
+
 func TestTrainingStepsEqualGoEngine(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the go engine fails under the race detector")
+	}
 	reference, err := gobackend.New("")
 	if err != nil {
 		t.Fatal(err)
@@ -65,38 +81,17 @@ func TestTrainingStepsEqualGoEngine(t *testing.T) {
 	b := newBackend(t, cpu.Options{})
 	for _, m := range small {
 		t.Run(m.name, func(t *testing.T) {
-			want, got := runSteps(t, reference, m, 3), runSteps(t, b, m, 3)
-			for i := range want {
-				for j := range want[i] {
-					if d := math.Abs(float64(got[i][j] - want[i][j])); !(d <= 1e-4*(1+math.Abs(float64(want[i][j])))) {
-						t.Fatalf("output %d[%d] is %g, the go engine has %g", i, j, got[i][j], want[i][j])
-					}
-				}
-			}
+			compareOutputs(t, runSteps(t, b, m, 3), runSteps(t, reference, m, 3), 1e-4)
 		})
 	}
 }
 
 func benchmarkStep(b *testing.B, backend compute.Backend, m model) {
-	exec := compileModel(b, backend, m)
-	bufs := m.inputs(b, backend, 7)
-	state := 2 * len(m.params)
-	donate := make([]bool, len(bufs))
-	for i := range state {
-		donate[i] = true
-	}
+	step := stepper(b, backend, m)
+	step()
 	b.ReportAllocs()
 	for b.Loop() {
-		out, err := exec.Execute(bufs, donate, 0)
-		if err != nil {
-			b.Fatal(err)
-		}
-		copy(bufs, out[:state])
-		for _, o := range out[state:] {
-			if err := o.Finalize(); err != nil {
-				b.Fatal(err)
-			}
-		}
+		step()
 	}
 }
 
