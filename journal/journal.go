@@ -168,7 +168,8 @@ func Create(dir string, o Options) (*Journal, error) {
 		if _, err := j.Append(KindOpened, j.header); err != nil {
 			return err
 		}
-		return fsys.SyncDir(dir)
+		// The entry of the file, and that of the folder in case it is new.
+		return errors.Join(fsys.SyncDir(dir), fsys.SyncDir(filepath.Dir(dir)))
 	}, os.O_RDWR|os.O_CREATE)
 }
 

@@ -29,7 +29,7 @@ import (
 // So a file appears whole, by one rename, and shows by itself whether it is
 // what was saved. The full digest belongs into the journal.
 type Checkpoints struct {
-	FS   journal.FS
+	FS   journal.FS // nil means [journal.OS]
 	Dir  string
 	Keep int // how many checkpoints without a name are kept; 0 means 2
 }
@@ -87,7 +87,7 @@ func (c Checkpoints) save(name string, round int, write func(io.Writer) error) (
 		panic(fmt.Sprintf("record: checkpoint of round %d", round))
 	}
 	what := fmt.Sprintf("save checkpoint of round %d", round)
-	if err := c.FS.MkdirAll(c.Dir, 0o755); err != nil {
+	if err := c.fs().MkdirAll(c.Dir, 0o755); err != nil {
 		return cp, fmt.Errorf("%s: %w", what, err)
 	}
 	// The file's name is known when its content is: write first, then rename.
@@ -102,12 +102,12 @@ func (c Checkpoints) save(name string, round int, write func(io.Writer) error) (
 		base = name + "." + base
 	}
 	cp.Path = filepath.Join(c.Dir, base)
-	err = c.FS.Rename(tmp, cp.Path)
+	err = c.fs().Rename(tmp, cp.Path)
 	if err == nil {
-		err = c.FS.SyncDir(c.Dir)
+		err = c.fs().SyncDir(c.Dir)
 	}
 	if err == nil {
-		err = c.FS.SyncDir(filepath.Dir(c.Dir)) // the folder itself, at the first time
+		err = c.fs().SyncDir(filepath.Dir(c.Dir)) // the folder itself, at the first time
 	}
 	if err != nil {
 		return Checkpoint{}, fmt.Errorf("%s: %w", what, errors.Join(err, c.remove(tmp)))
@@ -118,8 +118,10 @@ func (c Checkpoints) save(name string, round int, write func(io.Writer) error) (
 	return cp, nil
 }
 
+func (c Checkpoints) fs() journal.FS { return Options{FS: c.FS}.fs() }
+
 func (c Checkpoints) writeTemp(tmp string, write func(io.Writer) error) (n int64, digest journal.Hash, err error) {
-	f, err := c.FS.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+	f, err := c.fs().OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
 	if err != nil {
 		return 0, digest, err
 	}
@@ -143,7 +145,7 @@ func (c *counter) Write(p []byte) (int, error) { *c += counter(len(p)); return l
 
 // remove removes a file that may not be there.
 func (c Checkpoints) remove(path string) error {
-	if err := c.FS.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := c.fs().Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
@@ -181,7 +183,7 @@ func (c Checkpoints) prune(cp Checkpoint) error {
 // List returns all checkpoints in the order of rounds, without reading them:
 // their Digest is zero.
 func (c Checkpoints) List() ([]Checkpoint, error) {
-	entries, err := c.FS.ReadDir(c.Dir)
+	entries, err := c.fs().ReadDir(c.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -251,7 +253,7 @@ func (c Checkpoints) find(want func(Checkpoint) bool) (cp Checkpoint, ok bool, b
 // it was zero; then read gets the content, unless it is nil. A *[DigestError]
 // says that the content is not what was saved.
 func (c Checkpoints) Load(cp *Checkpoint, read func(io.Reader) error) error {
-	f, err := c.FS.OpenFile(cp.Path, os.O_RDONLY, 0)
+	f, err := c.fs().OpenFile(cp.Path, os.O_RDONLY, 0)
 	if err != nil {
 		return fmt.Errorf("load checkpoint: %w", err)
 	}

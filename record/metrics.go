@@ -96,12 +96,12 @@ func OpenMetrics(path string, j *journal.Journal) (*Metrics, error) {
 // ReadMetrics reads the metrics of the run in dir without changing anything: a
 // process may be at work on the run. It takes them from the journal, into
 // memory, so they are right whatever has become of the database.
-func ReadMetrics(fsys journal.FS, dir string) (*Metrics, error) {
+func ReadMetrics(dir string) (*Metrics, error) {
 	m, err := openDB("")
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(m.init(""), m.update(journal.Read(fsys, dir))); err != nil {
+	if err := errors.Join(m.init(""), m.update(journal.Read(journal.OS(), dir))); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
 	return m, nil

@@ -112,7 +112,7 @@ func Example() {
 	if err != nil {
 		panic(err)
 	}
-	metrics, err := record.ReadMetrics(journal.OS(), runs[0].Dir)
+	metrics, err := record.ReadMetrics(runs[0].Dir)
 	if err != nil {
 		panic(err)
 	}
@@ -237,7 +237,7 @@ func TestMetricsAreMadeAgain(t *testing.T) {
 			path := filepath.Join(dir, record.MetricsName)
 			tt.damage(t, path)
 
-			m, err := record.ReadMetrics(journal.OS(), dir)
+			m, err := record.ReadMetrics(dir)
 			must(t, err)
 			if got := series(t, m, "accuracy", ""); got != want {
 				t.Errorf("read: %s", got)
@@ -381,11 +381,11 @@ func crashAndGoOn(t *testing.T, run func(string, journal.FS) error, rule faultfs
 	}
 	meta, err := record.ReadMeta(dir)
 	must(t, err)
-	m, err := record.ReadMetrics(journal.OS(), dir)
+	m, err := record.ReadMetrics(dir)
 	must(t, err)
-	recipe, err := record.ReadRecipe(journal.OS(), dir)
+	recipe, err := record.ReadRecipe(dir)
 	must(t, err)
-	cp, ok, bad, err := record.Checkpoints{FS: journal.OS(), Dir: filepath.Join(dir, "checkpoints")}.Latest()
+	cp, ok, bad, err := record.Checkpoints{Dir: filepath.Join(dir, "checkpoints")}.Latest()
 	if got := series(t, m, "accuracy", "a"); got != "[{1 0 0.2} {2 0 0.4}]" || meta.State != record.Finished ||
 		string(recipe) != "method: fedavg\n" || !ok || cp.Round != 2 || len(bad) != 0 || err != nil {
 		t.Errorf("%+v: %s, %+v, %q, %+v, %v, %v", rule, got, meta, recipe, cp, bad, err)

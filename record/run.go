@@ -207,7 +207,7 @@ func (r *Run) Dir() string { return r.dir }
 func (r *Run) Meta() Meta { return r.meta }
 
 // Recipe returns the bytes of the resolved recipe.
-func (r *Run) Recipe() ([]byte, error) { return ReadRecipe(r.o.fs(), r.dir) }
+func (r *Run) Recipe() ([]byte, error) { return readFile(r.o.fs(), r.path(RecipeName)) }
 
 // Journal returns the run's journal.
 func (r *Run) Journal() *journal.Journal { return r.journal }
@@ -251,8 +251,8 @@ func readMeta(fsys journal.FS, dir string) (m Meta, err error) {
 }
 
 // ReadRecipe returns the bytes of the resolved recipe of the run in dir.
-func ReadRecipe(fsys journal.FS, dir string) ([]byte, error) {
-	return readFile(fsys, filepath.Join(dir, RecipeName))
+func ReadRecipe(dir string) ([]byte, error) {
+	return readFile(journal.OS(), filepath.Join(dir, RecipeName))
 }
 
 func readFile(fsys journal.FS, path string) ([]byte, error) {
