@@ -123,7 +123,7 @@ func (g *Gemm) cut() {
 		g.perTask = min(max(work/max(s.M*s.N*s.K, 1), 1), max(g.batch, 1))
 	}
 	switch {
-	case s.B.Col == 1 && s.M <= 2*t.mr:
+	case s.B.Col == 1 && s.M <= 2*t.mr && (s.M <= t.mr*2/3 || s.K*s.N <= bigB):
 		g.source = bDirect
 	case g.mBlocks <= 1 || s.K == 0:
 		g.source = bTask

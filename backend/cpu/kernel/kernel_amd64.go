@@ -194,6 +194,11 @@ func rows512(dst *float32, src *float32, ko *int32, dstStride int, n int, width 
 //go:noescape
 func transpose512(dst *float32, src *float32, dstStride int, srcStride int, n int, width int, k int)
 
+// rows256 sets dst[i·dstStride+j] = src[ko[i]+j] for j < n and 0 for n ≤ j < width ≤ 16, for i < k, k ≥ 1.
+//
+//go:noescape
+func rows256(dst *float32, src *float32, ko *int32, dstStride int, n int, width int, k int)
+
 // transpose256 sets dst[i·dstStride+j] = src[j·srcStride+i] for j < 8 and i < 8·blocks, blocks ≥ 1.
 //
 //go:noescape

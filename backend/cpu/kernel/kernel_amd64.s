@@ -5313,6 +5313,59 @@ done:
 	VZEROUPPER
 	RET
 
+// func rows256(dst *float32, src *float32, ko *int32, dstStride int, n int, width int, k int)
+// Requires: AVX
+TEXT ·rows256(SB), NOSPLIT, $0-56
+	MOVQ    dst+0(FP), DI
+	MOVQ    src+8(FP), SI
+	MOVQ    ko+16(FP), DX
+	MOVQ    dstStride+24(FP), R8
+	SHLQ    $0x02, R8
+	MOVQ    k+48(FP), R9
+	MOVQ    n+32(FP), AX
+	SHLQ    $0x02, AX
+	LEAQ    laneMasks<>+0(SB), BX
+	ADDQ    $0x40, BX
+	SUBQ    AX, BX
+	VMOVDQU (BX), Y12
+	VMOVDQU 32(BX), Y13
+	MOVQ    width+40(FP), AX
+	SHLQ    $0x02, AX
+	LEAQ    laneMasks<>+0(SB), BX
+	ADDQ    $0x40, BX
+	SUBQ    AX, BX
+	VMOVDQU (BX), Y14
+	VMOVDQU 32(BX), Y15
+	VXORPS  Y1, Y1, Y1
+	MOVQ    n+32(FP), BX
+	CMPQ    BX, $0x08
+	JLE     narrow
+
+wide:
+	MOVLQSX    (DX), AX
+	VMASKMOVPS (SI)(AX*4), Y12, Y0
+	VMASKMOVPS 32(SI)(AX*4), Y13, Y1
+	VMASKMOVPS Y0, Y14, (DI)
+	VMASKMOVPS Y1, Y15, 32(DI)
+	ADDQ       $0x04, DX
+	ADDQ       R8, DI
+	DECQ       R9
+	JNZ        wide
+	VZEROUPPER
+	RET
+
+narrow:
+	MOVLQSX    (DX), AX
+	VMASKMOVPS (SI)(AX*4), Y12, Y0
+	VMASKMOVPS Y0, Y14, (DI)
+	VMASKMOVPS Y1, Y15, 32(DI)
+	ADDQ       $0x04, DX
+	ADDQ       R8, DI
+	DECQ       R9
+	JNZ        narrow
+	VZEROUPPER
+	RET
+
 // func transpose256(dst *float32, src *float32, dstStride int, srcStride int, blocks int)
 // Requires: AVX
 TEXT ·transpose256(SB), NOSPLIT, $0-40

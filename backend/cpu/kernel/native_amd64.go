@@ -27,7 +27,7 @@ var (
 		copyRows: copyRowsAVX512, transpose: transposeAVX512, sumVectors: sumAVX512,
 		pools: [4]func(*poolRow){maxPool512, maxPoolGrad512, sumPool512, sumPoolGrad512}}
 	tile256 = tile{mr: 6, nr: 16, run: panelAVX2,
-		transpose: transposeAVX2, sumVectors: sumAVX2,
+		copyRows: copyRowsAVX2, transpose: transposeAVX2, sumVectors: sumAVX2,
 		pools: [4]func(*poolRow){maxPool256, maxPoolGrad256, sumPool256, sumPoolGrad256}}
 )
 
@@ -86,6 +86,10 @@ func runTiles(p *panel, byHeight []panelFunc) {
 
 func copyRowsAVX512(dst, src []float32, ko []int32, n, width, pitch int) {
 	rows512(&dst[0], unsafe.SliceData(src), &ko[0], pitch, n, width, len(ko))
+}
+
+func copyRowsAVX2(dst, src []float32, ko []int32, n, width, pitch int) {
+	rows256(&dst[0], unsafe.SliceData(src), &ko[0], pitch, n, width, len(ko))
 }
 
 func transposeAVX512(dst, src []float32, k, n, width, pitch, stride int) {

@@ -11,6 +11,7 @@ func main() {
 	masks := maskTable()
 	panels(masks)
 	pack512()
+	rows256(masks)
 	transpose256()
 	sums(512)
 	sums(256)

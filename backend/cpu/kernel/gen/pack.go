@@ -140,6 +140,50 @@ func transpose512() {
 	RET()
 }
 
+// rows256 emits the copy of rows with AVX2.
+func rows256(table Mem) {
+	TEXT("rows256", NOSPLIT, "func(dst, src *float32, ko *int32, dstStride, n, width, k int)")
+	Doc("rows256 sets dst[i·dstStride+j] = src[ko[i]+j] for j < n and 0 for n ≤ j < width ≤ 16, for i < k, k ≥ 1.")
+	Pragma("noescape")
+	dst, src, ko, stride, count := RDI, RSI, RDX, R8, R9
+	Load(Param("dst"), dst)
+	Load(Param("src"), src)
+	Load(Param("ko"), ko)
+	Load(Param("dstStride"), stride)
+	SHLQ(Imm(2), stride)
+	Load(Param("k"), count)
+	for i, name := range []string{"n", "width"} {
+		Load(Param(name), RAX)
+		SHLQ(Imm(2), RAX)
+		LEAQ(table, RBX)
+		ADDQ(Imm(64), RBX)
+		SUBQ(RAX, RBX)
+		VMOVDQU(Mem{Base: RBX}, ymm(12+2*i))
+		VMOVDQU(Mem{Base: RBX, Disp: 32}, ymm(13+2*i))
+	}
+	VXORPS(Y1, Y1, Y1)
+	Load(Param("n"), RBX)
+	CMPQ(RBX, Imm(8))
+	JLE(LabelRef("narrow"))
+	for _, vecs := range []int{2, 1} {
+		label := map[int]string{2: "wide", 1: "narrow"}[vecs]
+		Label(label)
+		MOVLQSX(Mem{Base: ko}, RAX)
+		for v := range vecs {
+			VMASKMOVPS(Mem{Base: src, Index: RAX, Scale: 4, Disp: 32 * v}, ymm(12+v), ymm(v))
+		}
+		for v := range 2 {
+			VMASKMOVPS(ymm(v), ymm(14+v), Mem{Base: dst, Disp: 32 * v})
+		}
+		ADDQ(Imm(4), ko)
+		ADDQ(stride, dst)
+		DECQ(count)
+		JNZ(LabelRef(label))
+		VZEROUPPER()
+		RET()
+	}
+}
+
 // transpose256 emits the transposition of whole 8×8 blocks with AVX2.
 func transpose256() {
 	TEXT("transpose256", NOSPLIT, "func(dst, src *float32, dstStride, srcStride, blocks int)")
