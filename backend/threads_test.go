@@ -33,12 +33,12 @@ func TestThreads(t *testing.T) {
 				}
 				return total
 			})
-			x := tensors.FromScalarAndDimensions(float32(0.5), 4, 12, 12, 2)
-			kernel := tensors.FromScalarAndDimensions(float32(0.25), 3, 3, 2, 4)
 			results := make([]float32, 6)
 			var wg sync.WaitGroup
 			for i := range results {
 				wg.Go(func() {
+					x := tensors.FromScalarAndDimensions(float32(0.5), 4, 12, 12, 2)
+					kernel := tensors.FromScalarAndDimensions(float32(0.25), 3, 3, 2, 4)
 					for range 10 {
 						results[i] = e.MustExec1(x, kernel).Value().(float32)
 					}

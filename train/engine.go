@@ -107,6 +107,7 @@ func (e *Engine) lane(id identity, l *layout, at shape) (*lane, error) {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		if en.err == nil {
+			en.p.entry = en
 			e.compiled++
 		} else if e.programs[key] == en {
 			delete(e.programs, key)
@@ -120,14 +121,14 @@ func (e *Engine) lane(id identity, l *layout, at shape) (*lane, error) {
 		e.release(en)
 		return nil, err
 	}
-	ln.entry = en
 	return ln, nil
 }
 
 // giveBack returns a lane to its program.
 func (e *Engine) giveBack(l *lane) {
-	l.p.put(l)
-	e.release(l.entry)
+	p := l.p
+	p.put(l)
+	e.release(p.entry)
 }
 
 func (e *Engine) release(en *entry) {

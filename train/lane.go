@@ -15,7 +15,6 @@ import (
 // shared with the engine where it can share.
 type lane struct {
 	p      *program
-	entry  *entry
 	batch  int
 	inputs []compute.Buffer
 	fed    []compute.Buffer

@@ -79,6 +79,7 @@ const (
 // program is a compiled graph and how it is connected.
 type program struct {
 	exec    compute.Executable
+	entry   *entry // of the engine that made it
 	ins     []port
 	donate  []bool
 	outs    []port
