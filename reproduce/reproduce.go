@@ -1,0 +1,315 @@
+// Package reproduce runs published experiments again and says, claim by claim, what came out.
+//
+// An [Experiment] has up to three scales: small is a check of two minutes, medium an hour, paper the published settings. It
+// runs recipes, so that everything it does a user could do with "cohort run", and turns what they measured into [Row]s: a
+// claim, the reference and its source, the measured value and, where one is set, what is required of it. A reference that is
+// only reported does not decide anything.
+//
+// With a folder, every run leaves a run folder there, and an experiment that was interrupted goes on where it stopped.
+package reproduce
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/journal"
+	"github.com/cohort-learning/cohort/recipe"
+	"github.com/cohort-learning/cohort/record"
+	"github.com/cohort-learning/cohort/simulation"
+	"github.com/cohort-learning/cohort/train"
+)
+
+// Scale is how large an experiment is run.
+type Scale string
+
+// The scales.
+const (
+	Small  Scale = "small"
+	Medium Scale = "medium"
+	Paper  Scale = "paper"
+)
+
+// Scales lists them in order.
+func Scales() []Scale { return []Scale{Small, Medium, Paper} }
+
+// Row is one claim and what became of it.
+type Row struct {
+	Claim     string   `json:"claim"`
+	Reference *float64 `json:"reference"` // published or calibrated value; nil if there is none
+	Source    string   `json:"source"`
+	Measured  *float64 `json:"measured"` // nil if it could not be measured
+	Required  *string  `json:"required"` // such as ">= 92"; nil if the row is only reported
+	Pass      *bool    `json:"pass"`     // nil if nothing is required
+}
+
+// Result is the rows of an experiment.
+type Result struct {
+	Name  string `json:"name"`
+	Scale Scale  `json:"scale"`
+	Seed  uint64 `json:"seed"`
+	Rows  []Row  `json:"rows"`
+}
+
+// Passed reports whether every requirement holds.
+func (r Result) Passed() bool {
+	return !slices.ContainsFunc(r.Rows, func(r Row) bool { return r.Pass != nil && !*r.Pass })
+}
+
+// Experiment is what can be reproduced of a method.
+type Experiment struct {
+	Name    string
+	Summary string
+	Scales  map[Scale]Study
+}
+
+// Study is one experiment at one scale.
+type Study struct {
+	Summary string // what is run, in a line
+	Minutes string // how long, on what
+	Run     func(ctx context.Context, lab *Lab) error
+}
+
+// All lists the experiments.
+func All() []Experiment { return []Experiment{heteroflExperiment(), baselinesExperiment()} }
+
+// Find returns the experiment of that name.
+func Find(name string) (Experiment, error) {
+	var names []string
+	for _, e := range All() {
+		if e.Name == name {
+			return e, nil
+		}
+		names = append(names, e.Name)
+	}
+	return Experiment{}, fmt.Errorf("there is no experiment %q; there are %s", name, strings.Join(names, ", "))
+}
+
+// Lab is where an experiment runs.
+type Lab struct {
+	Engine *train.Engine
+	Meta   record.Meta // engine, kernels, threads and version, for run folders
+	Data   string      // folder of real data sets
+	Dir    string      // where run folders are made; "" keeps everything in memory
+	Seed   uint64
+	Stop   <-chan struct{}
+	// Say, if not nil, hears what is being done, a line at a time, and Watch every round.
+	Say   func(string)
+	Watch func(run string) simulation.Observer
+
+	rows []Row
+}
+
+// Run runs an experiment at a scale.
+func (e Experiment) Run(ctx context.Context, scale Scale, lab *Lab) (Result, error) {
+	study, ok := e.Scales[scale]
+	if !ok {
+		return Result{}, fmt.Errorf("experiment %s has no scale %q", e.Name, scale)
+	}
+	lab.rows = nil
+	err := study.Run(ctx, lab)
+	return Result{e.Name, scale, lab.Seed, lab.rows}, err
+}
+
+// outcome is what a run measured.
+type outcome struct {
+	series map[string][]record.Point // by metric name, of the whole
+	state  federated.State           // the last one, if the run was computed now
+}
+
+// last returns the last value of a metric, in percent for accuracies; NaN if it was not measured.
+func (o outcome) last(name string) float64 {
+	p := o.series[name]
+	if len(p) == 0 {
+		return math.NaN()
+	}
+	return percent(name, p[len(p)-1].Value)
+}
+
+// first returns the first round, counted from 1, in which a metric reached a value; NaN if it never did.
+func (o outcome) first(name string, atLeast float64) float64 {
+	for _, p := range o.series[name] {
+		if percent(name, p.Value) >= atLeast {
+			return float64(p.Round + 1)
+		}
+	}
+	return math.NaN()
+}
+
+func percent(name string, v float64) float64 {
+	if strings.HasPrefix(name, "accuracy") {
+		return 100 * v
+	}
+	return v
+}
+
+// watcher collects the metrics of a run in memory, and passes everything on.
+type watcher struct {
+	series map[string][]record.Point
+	next   simulation.Observer
+}
+
+func (w *watcher) Progress(round int, phase string, answered, asked int) {
+	if w.next != nil {
+		w.next.Progress(round, phase, answered, asked)
+	}
+}
+
+func (w *watcher) Round(r simulation.Round) {
+	for _, p := range r.Phases {
+		for _, m := range p.Metrics {
+			if m.Key == "" {
+				w.series[m.Name] = append(w.series[m.Name], record.Point{Round: p.Round, Value: m.Value})
+			}
+		}
+	}
+	if w.next != nil {
+		w.next.Round(r)
+	}
+}
+
+// run runs a recipe under a name that is unique in the experiment. With a folder, a finished run is read instead of run
+// again, and an interrupted one is resumed.
+func (l *Lab) run(ctx context.Context, name string, r *recipe.Recipe) (outcome, error) {
+	r.Name = name
+	if l.Say != nil {
+		l.Say(name)
+	}
+	dir := ""
+	if l.Dir != "" {
+		dir = filepath.Join(l.Dir, slug(name))
+		if m, err := record.ReadMeta(dir); err == nil && m.State == record.Finished {
+			return l.read(dir, r)
+		}
+	}
+	plan, err := r.Plan(ctx, l.Data)
+	if err != nil {
+		return outcome{}, err
+	}
+	job, err := plan.Job(l.Engine)
+	if err != nil {
+		return outcome{}, err
+	}
+	job.Config.Stop = l.Stop
+	w := &watcher{series: map[string][]record.Point{}}
+	if l.Watch != nil {
+		w.next = l.Watch(name)
+	}
+	job.Observer = w
+	if dir == "" {
+		s, err := job.Run(ctx)
+		return outcome{w.series, s}, err
+	}
+	run, err := l.open(dir, r)
+	if err != nil {
+		return outcome{}, err
+	}
+	s, err := job.RunIn(ctx, run, journal.OS(), r.Run.Checkpoint)
+	state := record.Finished
+	switch {
+	case errors.Is(err, federated.ErrStopped), errors.Is(err, context.Canceled):
+		state = record.Interrupted
+	case err != nil:
+		state = record.Failed
+	}
+	if e := run.Close(state, err); err == nil {
+		err = e
+	}
+	if err != nil {
+		return outcome{}, err
+	}
+	o, err := l.read(dir, r)
+	o.state = s
+	return o, err
+}
+
+func (l *Lab) open(dir string, r *recipe.Recipe) (*record.Run, error) {
+	if _, err := os.Stat(filepath.Join(dir, record.MetaName)); err == nil {
+		old, err := record.ReadRecipe(dir)
+		if err != nil {
+			return nil, err
+		}
+		if string(old) != string(r.YAML()) {
+			return nil, fmt.Errorf("%s holds a run of another recipe; remove it or choose another folder", dir)
+		}
+		return record.Resume(dir, record.Options{})
+	}
+	meta := l.Meta
+	meta.ID, meta.Method, meta.Seed = slug(r.Name), r.Method, r.Seed
+	return record.Create(dir, meta, r.YAML(), record.Options{})
+}
+
+// read returns what a finished run measured.
+func (l *Lab) read(dir string, r *recipe.Recipe) (outcome, error) {
+	old, err := record.ReadRecipe(dir)
+	if err != nil {
+		return outcome{}, err
+	}
+	if string(old) != string(r.YAML()) {
+		return outcome{}, fmt.Errorf("%s holds a run of another recipe; remove it or choose another folder", dir)
+	}
+	m, err := record.ReadMetrics(dir)
+	if err != nil {
+		return outcome{}, err
+	}
+	defer m.Close()
+	names, err := m.Names()
+	if err != nil {
+		return outcome{}, err
+	}
+	o := outcome{series: map[string][]record.Point{}}
+	for _, n := range names {
+		if o.series[n], err = m.Series(n, ""); err != nil {
+			return o, err
+		}
+	}
+	return o, nil
+}
+
+func slug(name string) string {
+	var b strings.Builder
+	for _, r := range strings.ToLower(name) {
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9':
+			b.WriteRune(r)
+		default:
+			if s := b.String(); s != "" && !strings.HasSuffix(s, "-") {
+				b.WriteByte('-')
+			}
+		}
+	}
+	return strings.Trim(b.String(), "-")
+}
+
+// report adds a row that is only reported; a NaN reference is none.
+func (l *Lab) report(claim string, reference float64, source string, measured float64) {
+	l.rows = append(l.rows, Row{Claim: claim, Reference: number(reference), Source: source, Measured: number(measured)})
+}
+
+// require adds a row that must hold: measured op bound, where op is ">=" or "<=".
+func (l *Lab) require(claim string, reference float64, source string, measured float64, op string, bound float64) {
+	ok := measured >= bound
+	if op == "<=" {
+		ok = measured <= bound
+	}
+	required := fmt.Sprintf("%s %s", op, format(bound))
+	l.rows = append(l.rows, Row{claim, number(reference), source, number(measured), &required, &ok})
+}
+
+func number(v float64) *float64 {
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		return nil
+	}
+	v = math.Round(v*1e6) / 1e6
+	return &v
+}
+
+func format(v float64) string {
+	return strings.TrimSuffix(strings.TrimRight(fmt.Sprintf("%.4f", v), "0"), ".")
+}
