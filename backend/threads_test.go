@@ -40,7 +40,7 @@ func TestThreads(t *testing.T) {
 					x := tensors.FromScalarAndDimensions(float32(0.5), 4, 12, 12, 2)
 					kernel := tensors.FromScalarAndDimensions(float32(0.25), 3, 3, 2, 4)
 					for range 10 {
-						results[i] = e.MustExec1(x, kernel).Value().(float32)
+						results[i] = e.MustCall1(x, kernel).Value().(float32)
 					}
 				})
 			}
