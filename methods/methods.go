@@ -1,0 +1,84 @@
+// Package methods is the registry: the one place that names every way of learning together. A new method adds a folder
+// under federated and one entry here.
+package methods
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/federated/baselines"
+	"github.com/cohort-learning/cohort/federated/fedavg"
+	"github.com/cohort-learning/cohort/federated/heterofl"
+	"github.com/cohort-learning/cohort/federated/scaffold"
+)
+
+// Options are a method's own part of a recipe: a struct whose fields have yaml names and doc texts.
+type Options interface {
+	// New returns the method on a problem, or an error that names the option that cannot be.
+	New(*federated.Problem) (federated.Algorithm, error)
+}
+
+// Method is one entry of the registry.
+type Method struct {
+	Name    string // as a recipe calls it
+	Title   string
+	Summary string         // one line: when to use it
+	Paper   string         // where it is published
+	Options func() Options // its options at their defaults
+}
+
+// All lists the methods: the main ones first, then baselines.
+func All() []Method {
+	return []Method{
+		{"heterofl", "HeteroFL", "clients of unequal strength train nested slices of one model", "Diao et al., arXiv 2010.01264",
+			func() Options { return heterofl.Defaults(heterofl.Leading) }},
+		{"fedrolex", "FedRolex", "like heterofl, with a window of channels that rolls on every round", "Alam et al., arXiv 2212.01548",
+			func() Options { return heterofl.Defaults(heterofl.Rolling) }},
+		{"feddropout", "Federated dropout", "like heterofl, with random channels for each client and round", "Caldas et al., arXiv 1812.07210",
+			func() Options { return heterofl.Defaults(heterofl.Random) }},
+		{"fjord", "FjORD", "like heterofl, with a width redrawn at every local step", "Horváth et al., arXiv 2102.13451",
+			func() Options { return heterofl.Defaults(heterofl.Ordered) }},
+		{"fedavg", "FedAvg", "clients train the same model, the server averages", "McMahan et al., arXiv 1602.05629",
+			func() Options { return fedavg.Defaults() }},
+		{"fedprox", "FedProx", "fedavg with a pull towards the received model, for drifting or straggling clients", "Li et al., arXiv 1812.06127",
+			func() Options { return fedavg.ProxDefaults() }},
+		{"fedavgm", "FedAvgM", "fedavg with momentum at the server", "Hsu et al., arXiv 1909.06335",
+			func() Options { return fedavg.MomentumDefaults() }},
+		{"fedadam", "FedAdam", "fedavg with Adam at the server", "Reddi et al., arXiv 2003.00295",
+			func() Options { return fedavg.AdaptiveDefaults(fedavg.Adam) }},
+		{"fedyogi", "FedYogi", "fedavg with Yogi at the server", "Reddi et al., arXiv 2003.00295",
+			func() Options { return fedavg.AdaptiveDefaults(fedavg.Yogi) }},
+		{"fedadagrad", "FedAdagrad", "fedavg with Adagrad at the server", "Reddi et al., arXiv 2003.00295",
+			func() Options { return fedavg.AdaptiveDefaults(fedavg.Adagrad) }},
+		{"scaffold", "SCAFFOLD", "control variates against client drift; clients keep state", "Karimireddy et al., arXiv 1910.06378",
+			func() Options { return scaffold.Defaults() }},
+		{"fedbn", "FedBN", "clients keep their own batch norm layers, for unlike features", "Li et al., arXiv 2102.07623",
+			func() Options { return baselines.PartialDefaults("uniform", baselines.AllButBatchNorm) }},
+		{"lg-fedavg", "LG-FedAvg", "clients keep their representation and share the last layer", "Liang et al., arXiv 2001.01523",
+			func() Options { return baselines.PartialDefaults("examples", baselines.LastLayer) }},
+		{"local", "Local only", "every client for itself: the lower bound", "",
+			func() Options { return baselines.PartialDefaults("examples", baselines.Nothing) }},
+		{"centralised", "Centralised", "one learner with all the data: the upper bound", "",
+			func() Options { return &baselines.CentralisedOptions{} }},
+	}
+}
+
+// Names returns the names of all methods, in the order of All.
+func Names() []string {
+	var names []string
+	for _, m := range All() {
+		names = append(names, m.Name)
+	}
+	return names
+}
+
+// Find returns the method of that name; the error lists those that exist.
+func Find(name string) (Method, error) {
+	for _, m := range All() {
+		if m.Name == name {
+			return m, nil
+		}
+	}
+	return Method{}, fmt.Errorf("there is no method %q; the methods are %s", name, strings.Join(Names(), ", "))
+}
