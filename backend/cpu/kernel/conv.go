@@ -259,7 +259,7 @@ func (c *correlation) newPart(h, w axisClass, work int) *correlationPart {
 	if k == 0 {
 		return p
 	}
-	pixels := min(max(work/(k*s.out), 4*t.mr), maxBandPixels)
+	pixels := min(max(work/(k*s.out), 8*t.mr), maxBandPixels)
 	limit := maxBand
 	if k*s.out > bigWeights {
 		pixels, limit = maxBandPixels, maxBandBig

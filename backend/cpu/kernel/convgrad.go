@@ -76,7 +76,7 @@ func newWeightGrad(t *tile, s ConvShape) *weightGrad {
 			}
 			g.parts = append(g.parts, &weightGradPart{
 				h: h, w: w,
-				b: newBands(h, w, s.N, s.H, s.W, s.Cin, s.OutH(), s.OutW(), s.Cout, g.ch, maxKBlock, maxBand),
+				b: newBands(h, w, s.N, s.H, s.W, s.Cin, s.OutH(), s.OutW(), s.Cout, g.ch, maxKBlock, 2*maxBand),
 			})
 		}
 	}

@@ -52,6 +52,7 @@ type Gemm struct {
 	batch   int
 	source  bSource
 	packA   bool
+	dot     bool // one column, and contiguous vectors to multiply it from
 
 	mBlock, nBlock, kBlock    int // rows and columns of a task, length of a partial sum
 	mBlocks, nBlocks, panels  int
@@ -77,8 +78,9 @@ func NewGemm(p Path, s GemmShape) *Gemm {
 			panic(fmt.Sprintf("kernel: NewGemm: operand %+v: want %d batch strides and no negative ones", o, len(s.Batch)))
 		}
 	}
-	if s.N > 1 && s.C.Col != 1 || s.N == 1 && s.M > 1 && s.C.Row == 1 && s.A.Row == 1 {
-		if s.C.Row != 1 {
+	g.dot = g.t.dot != nil && min(s.M, s.N) == 1 && s.A.Col == 1 && s.B.Row == 1
+	if g.dot && s.N > 1 || !g.dot && (s.N > 1 && s.C.Col != 1 || s.N == 1 && s.M > 1 && s.C.Row == 1 && s.A.Row == 1) {
+		if !g.dot && s.C.Row != 1 {
 			panic(fmt.Sprintf("kernel: NewGemm: neither rows nor columns of C are contiguous: strides %d, %d", s.C.Row, s.C.Col))
 		}
 		g.swapped = true
@@ -107,14 +109,18 @@ func (g *Gemm) cut() {
 	work := max(g.batch*s.M*s.N*s.K/manyTasks, minWork)
 
 	g.packA = t.packA || s.M*s.K > bigA && s.N > packedN/2
-	perPanel := max(g.mBlock*s.K*t.nr, 1)
+	width := t.nr // columns that cost time
+	if g.dot {
+		width = 1
+	}
+	perPanel := max(g.mBlock*s.K*width, 1)
 	g.nBlock = min(max(work/perPanel, 1), max(g.panels, 1)) * t.nr
 	switch {
 	case g.packA && g.nBlock < packedN:
 		g.nBlock = max(blockOf(s.N, packedN, t.nr), t.nr)
 	case g.nBlock == t.nr && g.panels*g.batch < manyTasks/2:
 		// A panel of all rows is too much for a task: fewer rows.
-		perTileRow := max(t.mr*s.K*t.nr, 1)
+		perTileRow := max(t.mr*s.K*width, 1)
 		g.mBlock = min(g.mBlock, max(work/perTileRow, 1)*t.mr)
 	}
 	g.mBlocks, g.nBlocks = ceilDiv(s.M, max(g.mBlock, 1)), ceilDiv(s.N, g.nBlock)
@@ -123,6 +129,8 @@ func (g *Gemm) cut() {
 		g.perTask = min(max(work/max(s.M*s.N*s.K, 1), 1), max(g.batch, 1))
 	}
 	switch {
+	case g.dot:
+		g.source = bDirect
 	case s.B.Col == 1 && s.M <= 2*t.mr && (s.M <= t.mr*2/3 || s.K*s.N <= bigB):
 		g.source = bDirect
 	case g.mBlocks <= 1 || s.K == 0:
@@ -284,6 +292,11 @@ func (m *gemmMul) block(batch, i0, j0 int, s *Scratch) {
 	}
 	if g.source == bPhase {
 		p.packed = m.c.Work[(batch*g.panels+j0/g.t.nr)*g.s.K*g.t.nr:]
+	}
+	if g.dot && g.s.K > 0 {
+		s.panel = panel{a: p.a, b: p.b, c: p.c, ro: p.ro, co: p.co, ko: p.ko, rows: p.rows, n: 1, add: p.add}
+		g.t.dot(&s.panel)
+		return
 	}
 	s.multiply(s.take(g.ScratchLen()))
 }

@@ -184,6 +184,16 @@ func panel256r2v1(p *panel, first int, tiles int)
 //go:noescape
 func panel256r1v1(p *panel, first int, tiles int)
 
+// dot512 computes c[co[i]] (+)= Σ a[ro[i]+k]·b[k] over k < len(ko), for i < rows.
+//
+//go:noescape
+func dot512(p *panel)
+
+// dot256 computes c[co[i]] (+)= Σ a[ro[i]+k]·b[k] over k < len(ko), for i < rows.
+//
+//go:noescape
+func dot256(p *panel)
+
 // rows512 sets dst[i·dstStride+j] = src[ko[i]+j] for j < n and 0 for n ≤ j < width ≤ 32, for i < k, k ≥ 1.
 //
 //go:noescape

@@ -4952,6 +4952,164 @@ summand:
 	VZEROUPPER
 	RET
 
+// func dot512(p *panel)
+// Requires: AVX, AVX512F, BMI2, CMOV
+TEXT ·dot512(SB), NOSPLIT, $0-8
+	MOVQ p+0(FP), BX
+	MOVQ 144(BX), R11
+	MOVQ 72(BX), R12
+	MOVQ 120(BX), R13
+
+row:
+	MOVLQSX (R12), AX
+	MOVQ    (BX), R8
+	LEAQ    (R8)(AX*4), R8
+	MOVQ    24(BX), R9
+	MOVQ    104(BX), R10
+	VXORPS  X0, X0, X0
+	VXORPS  X1, X1, X1
+	VXORPS  X2, X2, X2
+	VXORPS  X3, X3, X3
+	SUBQ    $0x40, R10
+	JL      few
+
+four:
+	VMOVUPS     (R8), Z4
+	VFMADD231PS (R9), Z4, Z0
+	VMOVUPS     64(R8), Z5
+	VFMADD231PS 64(R9), Z5, Z1
+	VMOVUPS     128(R8), Z6
+	VFMADD231PS 128(R9), Z6, Z2
+	VMOVUPS     192(R8), Z7
+	VFMADD231PS 192(R9), Z7, Z3
+	ADDQ        $0x00000100, R8
+	ADDQ        $0x00000100, R9
+	SUBQ        $0x40, R10
+	JGE         four
+
+few:
+	ADDQ $0x40, R10
+	JZ   total
+
+one:
+	MOVQ        $0x00000010, AX
+	CMPQ        R10, AX
+	CMOVQLT     R10, AX
+	MOVQ        $-1, R15
+	BZHIQ       AX, R15, R15
+	KMOVW       R15, K1
+	VMOVUPS.Z   (R8), K1, Z4
+	VMOVUPS.Z   (R9), K1, Z5
+	VFMADD231PS Z5, Z4, Z0
+	ADDQ        $0x40, R8
+	ADDQ        $0x40, R9
+	SUBQ        $0x10, R10
+	JG          one
+
+total:
+	VADDPS        Z1, Z0, Z0
+	VADDPS        Z3, Z2, Z2
+	VADDPS        Z2, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VADDPS        Y1, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VADDPS        X1, X0, X0
+	VHADDPS       X0, X0, X0
+	VHADDPS       X0, X0, X0
+	MOVLQSX       (R13), AX
+	MOVQ          48(BX), R8
+	CMPB          168(BX), $0x00
+	JEQ           set
+	VADDSS        (R8)(AX*4), X0, X0
+
+set:
+	VMOVSS X0, (R8)(AX*4)
+	ADDQ   $0x04, R12
+	ADDQ   $0x04, R13
+	DECQ   R11
+	JNZ    row
+	VZEROUPPER
+	RET
+
+// func dot256(p *panel)
+// Requires: AVX, CMOV, FMA3
+TEXT ·dot256(SB), NOSPLIT, $0-8
+	MOVQ p+0(FP), BX
+	MOVQ 144(BX), R11
+	MOVQ 72(BX), R12
+	MOVQ 120(BX), R13
+
+row:
+	MOVLQSX (R12), AX
+	MOVQ    (BX), R8
+	LEAQ    (R8)(AX*4), R8
+	MOVQ    24(BX), R9
+	MOVQ    104(BX), R10
+	VXORPS  X0, X0, X0
+	VXORPS  X1, X1, X1
+	VXORPS  X2, X2, X2
+	VXORPS  X3, X3, X3
+	SUBQ    $0x20, R10
+	JL      few
+
+four:
+	VMOVUPS     (R8), Y4
+	VFMADD231PS (R9), Y4, Y0
+	VMOVUPS     32(R8), Y5
+	VFMADD231PS 32(R9), Y5, Y1
+	VMOVUPS     64(R8), Y6
+	VFMADD231PS 64(R9), Y6, Y2
+	VMOVUPS     96(R8), Y7
+	VFMADD231PS 96(R9), Y7, Y3
+	ADDQ        $0x00000080, R8
+	ADDQ        $0x00000080, R9
+	SUBQ        $0x20, R10
+	JGE         four
+
+few:
+	ADDQ $0x20, R10
+	JZ   total
+
+one:
+	MOVQ        $0x00000008, AX
+	CMPQ        R10, AX
+	CMOVQLT     R10, AX
+	LEAQ        laneMasks<>+0(SB), R15
+	ADDQ        $0x40, R15
+	SHLQ        $0x02, AX
+	SUBQ        AX, R15
+	VMOVDQU     (R15), Y15
+	VMASKMOVPS  (R8), Y15, Y4
+	VMASKMOVPS  (R9), Y15, Y5
+	VFMADD231PS Y5, Y4, Y0
+	ADDQ        $0x20, R8
+	ADDQ        $0x20, R9
+	SUBQ        $0x08, R10
+	JG          one
+
+total:
+	VADDPS       Y1, Y0, Y0
+	VADDPS       Y3, Y2, Y2
+	VADDPS       Y2, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	MOVLQSX      (R13), AX
+	MOVQ         48(BX), R8
+	CMPB         168(BX), $0x00
+	JEQ          set
+	VADDSS       (R8)(AX*4), X0, X0
+
+set:
+	VMOVSS X0, (R8)(AX*4)
+	ADDQ   $0x04, R12
+	ADDQ   $0x04, R13
+	DECQ   R11
+	JNZ    row
+	VZEROUPPER
+	RET
+
 // func rows512(dst *float32, src *float32, ko *int32, dstStride int, n int, width int, k int)
 // Requires: AVX, AVX512F, BMI2
 TEXT ·rows512(SB), NOSPLIT, $0-56

@@ -23,10 +23,10 @@ func nativePaths() []Path {
 }
 
 var (
-	tile512 = tile{mr: 12, nr: 32, partialB: true, run: panelAVX512,
+	tile512 = tile{mr: 12, nr: 32, partialB: true, run: panelAVX512, dot: dot512,
 		copyRows: copyRowsAVX512, transpose: transposeAVX512, sumVectors: sumAVX512,
 		pools: [4]func(*poolRow){maxPool512, maxPoolGrad512, sumPool512, sumPoolGrad512}}
-	tile256 = tile{mr: 6, nr: 16, run: panelAVX2,
+	tile256 = tile{mr: 6, nr: 16, run: panelAVX2, dot: dot256,
 		copyRows: copyRowsAVX2, transpose: transposeAVX2, sumVectors: sumAVX2,
 		pools: [4]func(*poolRow){maxPool256, maxPoolGrad256, sumPool256, sumPoolGrad256}}
 )

@@ -27,6 +27,7 @@ type tile struct {
 	packA    bool // the kernel wants A as packed by packTiles
 	partialB bool // the kernel reads no more columns of B than there are
 	run      func(*panel)
+	dot      func(*panel) // run for one column, contiguous rows of A and a contiguous B; may be nil
 
 	pools [4]func(*poolRow) // by poolKind, nil for the portable ones
 

@@ -10,6 +10,7 @@ func main() {
 	build.ConstraintExpr("amd64")
 	masks := maskTable()
 	panels(masks)
+	dots(masks)
 	pack512()
 	rows256(masks)
 	transpose256()
