@@ -1,0 +1,148 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gomlx/compute"
+
+	"github.com/cohort-learning/cohort/backend/cpu"
+)
+
+// runner is a case that is set up on our side.
+type runner struct {
+	step   func() error
+	params int
+	close  func()
+}
+
+// server is our side of the protocol.
+type server struct {
+	backend compute.Backend
+	current *runner
+}
+
+// serve answers requests until the input ends.
+func serve(in io.Reader, out io.Writer) error {
+	s := &server{}
+	enc := json.NewEncoder(out)
+	lines := bufio.NewScanner(in)
+	for lines.Scan() {
+		var q request
+		if err := json.Unmarshal(lines.Bytes(), &q); err != nil {
+			return err
+		}
+		r, err := s.answer(q)
+		if err != nil {
+			r = reply{Error: err.Error()}
+		}
+		if err := enc.Encode(r); err != nil {
+			return err
+		}
+	}
+	return lines.Err()
+}
+
+// answer does what one request asks for. GoMLX reports mistakes in graphs by panics.
+func (s *server) answer(q request) (r reply, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	switch q.Op {
+	case "hello":
+		runtime.GOMAXPROCS(q.Threads)
+		s.backend, err = cpu.New(cpu.Options{Threads: q.Threads})
+		if err != nil {
+			return r, err
+		}
+		return reply{Name: "Cohort", Details: map[string]string{
+			"go": runtime.Version(), "kernels": cpu.PathName(), "threads": strconv.Itoa(q.Threads),
+		}}, nil
+	case "setup":
+		return s.setup(*q.Case, q.Seconds)
+	case "run":
+		return s.run(q.Seconds)
+	case "memory":
+		peak, err := peakMiB()
+		return reply{PeakMiB: peak}, err
+	case "drop":
+		s.drop()
+		return r, nil
+	}
+	return r, fmt.Errorf("unknown request %q", q.Op)
+}
+
+func (s *server) setup(c Case, seconds float64) (reply, error) {
+	s.drop()
+	start := time.Now()
+	x, err := newRunner(s.backend, c)
+	if err != nil {
+		return reply{}, err
+	}
+	s.current = x
+	if err := x.step(); err != nil {
+		return reply{}, err
+	}
+	first := time.Since(start)
+	if _, err := s.run(seconds); err != nil {
+		return reply{}, err
+	}
+	return reply{Params: x.params, FirstMS: first.Seconds() * 1e3}, nil
+}
+
+func (s *server) run(seconds float64) (reply, error) {
+	if s.current == nil {
+		return reply{}, fmt.Errorf("no case is set up")
+	}
+	var r reply
+	start := time.Now()
+	for {
+		if err := s.current.step(); err != nil {
+			return r, err
+		}
+		r.Steps++
+		spent := time.Since(start).Seconds()
+		if step := spent - r.Spent; r.Steps == 1 || step < r.Best {
+			r.Best = step
+		}
+		r.Spent = spent
+		if r.Spent >= seconds {
+			return r, nil
+		}
+	}
+}
+
+func (s *server) drop() {
+	if s.current != nil {
+		s.current.close()
+		s.current = nil
+	}
+	debug.FreeOSMemory()
+	// The peak of resident memory begins anew. Where that is not possible, the figure is too high.
+	_ = os.WriteFile("/proc/self/clear_refs", []byte("5"), 0)
+}
+
+// peakMiB returns the peak resident memory of this process in MiB.
+func peakMiB() (float64, error) {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0, fmt.Errorf("peak memory: %w", err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			kib, err := strconv.Atoi(strings.Fields(rest)[0])
+			return float64(kib) / 1024, err
+		}
+	}
+	return 0, fmt.Errorf("peak memory: /proc/self/status has no VmHWM")
+}
