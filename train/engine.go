@@ -10,7 +10,8 @@ import (
 // maxPrograms bounds the compiled programs that an engine keeps; programs in use are never dropped.
 const maxPrograms = 512
 
-// Engine compiles specs and keeps the programs, one for each spec, purpose and batch size. Any number of goroutines may
+// Engine compiles specs and keeps the programs, one for each spec, purpose and batch size: up to 512, then those that were
+// not used for longest make room. Any number of goroutines may
 // use it at once; whoever needs a program that is being compiled waits for it.
 type Engine struct {
 	backend compute.Backend
@@ -153,7 +154,18 @@ func (e *Engine) evict() {
 		}
 		found.p.finalize()
 		delete(e.programs, oldest)
+		e.forget(oldest.id)
 	}
+}
+
+// forget drops the layout of a spec that has no programs left; sessions that still have it keep it. e.mu must be held.
+func (e *Engine) forget(id identity) {
+	for k := range e.programs {
+		if k.id == id {
+			return
+		}
+	}
+	delete(e.layouts, id)
 }
 
 // zeros returns a slice of n zeros of type float32 or float64 that nobody may write.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/bits"
 
 	"github.com/cohort-learning/cohort/dataset"
 	"github.com/cohort-learning/cohort/rng"
@@ -12,7 +13,7 @@ import (
 
 // EvalOptions says how a model is evaluated. The zero value is good for most.
 type EvalOptions struct {
-	Batch int // examples at a time; 0: 100, or what there is
+	Batch int // examples at a time; 0: the least power of two that holds all, at most 128
 	// LabelMask masks absent classes as the spec says; nil masks none, whatever the spec says.
 	LabelMask []float32
 	Confusion bool         // whether to count the confusion matrix
@@ -145,12 +146,18 @@ func (s *Session) sweep(ctx context.Context, k kind, v dataset.View, o EvalOptio
 	}
 	batch := o.Batch
 	if batch == 0 {
-		batch = min(100, v.Len())
+		// Powers of two, so that clients with a few rows each share a few programs.
+		batch = min(128, 1<<bits.Len(uint(v.Len()-1)))
 	}
 	at := shape{kind: k, batch: batch, tokens: s.rowTokens(v.Data), masked: o.LabelMask != nil, stats: len(m.Norms) > 0}
 	l, err := s.lane(at)
 	if err != nil {
 		return err
+	}
+	if k == evaluateKind {
+		if err := l.checkTargets(spec, v.Data); err != nil {
+			return err
+		}
 	}
 	if o.LabelMask != nil {
 		present, err := classes(o.LabelMask, m.Classes)

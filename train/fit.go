@@ -140,6 +140,9 @@ func (s *Session) fitStep(t *turn, rows []int32, aug dataset.Augment, draws *rng
 	if err != nil {
 		return 0, err
 	}
+	if err := l.checkTargets(spec, t.data); err != nil {
+		return 0, err
+	}
 	l.fill(spec, t.data, rows, aug, draws)
 	return s.step(l, t.group, rate)
 }

@@ -277,6 +277,20 @@ func TestFitRefused(t *testing.T) {
 		}
 	}
 	must[train.Report](t)(s.Fit(t.Context(), good))
+
+	// Four outputs an example, and one target.
+	values := must[*train.Session](t)(e.Begin(&train.Spec{Model: m, Loss: train.MeanSquares}, m.Zeros(weights.Float32), train.Options{}))
+	defer values.Close()
+	const want = "gives 4 targets for a batch of 4, the output [4 4] of linear needs 16"
+	if _, err := values.Fit(t.Context(), good); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want an error with %q", err, want)
+	}
+	if _, _, err := values.Gradient(t.Context(), good.Data, train.Pass{Batch: 4}); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want an error with %q", err, want)
+	}
+	if _, err := values.Evaluate(t.Context(), good.Data, train.EvalOptions{Batch: 4}); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want an error with %q", err, want)
+	}
 }
 
 func TestBeginRefused(t *testing.T) {

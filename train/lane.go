@@ -215,6 +215,22 @@ func (l *lane) drop(m *nn.Model, r *rng.Stream) {
 	}
 }
 
+// checkTargets returns an error unless the targets that the data can give fill the targets that the output wants.
+func (l *lane) checkTargets(s *Spec, d *dataset.Examples) error {
+	have := l.batch // one a row
+	switch {
+	case s.Target == FromInput && !s.Model.Tokens:
+		have = len(l.x)
+	case s.Target != FromData:
+		have = len(l.tokens)
+	}
+	if want := len(l.labels) + len(l.values); want != have {
+		return fmt.Errorf("data set %s gives %d targets for a batch of %d, the output %v of %s needs %d",
+			d.Name, have, l.batch, l.p.output.Dimensions, s.Model.Name, want)
+	}
+	return nil
+}
+
 // checkLabels returns an error if a label is not a class of the output.
 func (l *lane) checkLabels() error {
 	dims := l.p.output.Dimensions

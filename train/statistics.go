@@ -81,6 +81,11 @@ func (s *Session) walk(ctx context.Context, k kind, v dataset.View, p Pass, do f
 		if err != nil {
 			return err
 		}
+		if k == gradientKind {
+			if err := l.checkTargets(s.l.spec, v.Data); err != nil {
+				return err
+			}
+		}
 		s.writeScalars(l)
 		l.fill(s.l.spec, v.Data, rows, p.Augment, draws)
 		if err := do(l, len(rows)); err != nil {
