@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync"
 
 	"github.com/cohort-learning/cohort/dataset"
 	"github.com/cohort-learning/cohort/nn"
@@ -30,12 +31,43 @@ type Cycle struct {
 	SendTest []string
 	// Pooled says that the server computes evaluation statistics itself, whatever [Measuring.Pooled] says.
 	Pooled bool
+
+	mu    sync.Mutex
+	specs map[string]*train.Spec // by variant and rate
 }
 
 func (c *Cycle) pooled() bool { return c.Pooled || c.Measuring.Pooled }
 
 // Check reports what is wrong with the problem. Methods that check more call it first.
 func (c *Cycle) Check(Server) error { return c.Validate() }
+
+// Spec returns the method's training step of the architecture at a rate, the same one at every call with the same variant;
+// change, which may be nil, adapts a new one. Sharing specs lets all members share compiled programs.
+func (c *Cycle) Spec(variant string, rate float64, change func(*train.Spec)) (*train.Spec, error) {
+	key := fmt.Sprintf("%s@%g", variant, rate)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s, ok := c.specs[key]; ok {
+		return s, nil
+	}
+	m, err := c.Build(rate)
+	if err != nil {
+		return nil, err
+	}
+	s := &train.Spec{Model: m, DType: c.DType, Loss: c.Loss, Custom: c.Custom, Target: c.Target, Hide: c.Hide,
+		Clip: c.Training.Clip, Optimizer: c.Training.Optimizer}
+	if change != nil {
+		change(s)
+	}
+	if err := s.Validate(); err != nil {
+		return nil, err
+	}
+	if c.specs == nil {
+		c.specs = map[string]*train.Spec{}
+	}
+	c.specs[key] = s
+	return s, nil
+}
 
 // After returns the phase at step k after training in a round, or false.
 func (c *Cycle) After(s State, k int) (Phase, bool) {

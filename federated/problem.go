@@ -3,7 +3,6 @@ package federated
 import (
 	"errors"
 	"fmt"
-	"sync"
 
 	"github.com/cohort-learning/cohort/dataset"
 	"github.com/cohort-learning/cohort/nn"
@@ -26,9 +25,6 @@ type Problem struct {
 	Select    Selection // who trains in a round
 	Training  Training
 	Measuring Measuring
-
-	mu    sync.Mutex
-	specs map[string]*train.Spec
 }
 
 // Validate reports the first setting that cannot work, whatever the method.
@@ -103,34 +99,6 @@ func (p *Problem) Initial(seed uint64, rate float64) (weights.Set, error) {
 	if err := s.Match(m.Zeros(p.DType)); err != nil {
 		return weights.Set{}, fmt.Errorf("initial weights do not fit the model: %w", err)
 	}
-	return s, nil
-}
-
-// Spec returns the training step of the architecture at a rate, the same one at every call with the same variant; change,
-// which may be nil, adapts a new one. Sharing specs lets all members share compiled programs.
-func (p *Problem) Spec(variant string, rate float64, change func(*train.Spec)) (*train.Spec, error) {
-	key := fmt.Sprintf("%s@%g", variant, rate)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if s, ok := p.specs[key]; ok {
-		return s, nil
-	}
-	m, err := p.Build(rate)
-	if err != nil {
-		return nil, err
-	}
-	s := &train.Spec{Model: m, DType: p.DType, Loss: p.Loss, Custom: p.Custom, Target: p.Target, Hide: p.Hide,
-		Clip: p.Training.Clip, Optimizer: p.Training.Optimizer}
-	if change != nil {
-		change(s)
-	}
-	if err := s.Validate(); err != nil {
-		return nil, err
-	}
-	if p.specs == nil {
-		p.specs = map[string]*train.Spec{}
-	}
-	p.specs[key] = s
 	return s, nil
 }
 

@@ -117,7 +117,8 @@ func TestLastLayer(t *testing.T) {
 func TestCentralised(t *testing.T) {
 	w, p := world(t), fedtest.Problem(t, 6, 3)
 	p.Measuring.Members = false
-	l := run(t, w, baselines.NewCentralised(p))
+	a := baselines.NewCentralised(p)
+	l := run(t, w, a)
 	if p.Measuring.Pooled {
 		t.Error("centralised learning changes a problem that it shares with other methods")
 	}
@@ -130,7 +131,7 @@ func TestCentralised(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	spec, err := p.Spec("train", 1, nil)
+	spec, err := a.Spec("train", 1, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,9 @@ type Level struct {
 // the global model, so that no other may be wider.
 type Mode []Level
 
+// maxShare bounds a share, so that sums of shares are numbers.
+const maxShare = 1_000_000
+
 // ParseMode reads a mode string. Letters stand for rates 1, 1/2, 1/4, 1/8 and 1/16 (a to e; section 4 of the paper), or
 // for those in rates if it is not nil.
 func ParseMode(s string, rates map[string]float64) (Mode, error) {
@@ -46,12 +49,14 @@ func ParseMode(s string, rates map[string]float64) (Mode, error) {
 		if !(rate > 0 && rate <= 1) {
 			return nil, fmt.Errorf("level %q: rate %g is outside (0, 1]", name, rate)
 		}
-		share, err := strconv.Atoi(part[1:])
-		if err != nil {
+		share, err := strconv.ParseUint(part[1:], 10, 63)
+		switch {
+		case err != nil:
 			return nil, fmt.Errorf("mode %q: the share in %q is not a whole number", s, part)
-		}
-		if share < 1 {
+		case share < 1:
 			return nil, fmt.Errorf("mode %q: the share in %q must be at least 1", s, part)
+		case share > maxShare:
+			return nil, fmt.Errorf("mode %q: the share in %q must be at most %d", s, part, maxShare)
 		}
 		if len(m) > 0 && rate > m[0].Rate {
 			return nil, fmt.Errorf("mode %q: level %s (rate %g) is wider than the global model, level %s (rate %g), which is named first",
@@ -60,7 +65,7 @@ func ParseMode(s string, rates map[string]float64) (Mode, error) {
 		if slices.ContainsFunc(m, func(l Level) bool { return l.Name == name }) {
 			return nil, fmt.Errorf("mode %q: level %s is named twice", s, name)
 		}
-		m = append(m, Level{name, rate, share})
+		m = append(m, Level{name, rate, int(share)})
 	}
 	return m, nil
 }

@@ -19,7 +19,8 @@ const (
 	// Leading keeps the first channels of every axis: HeteroFL (arXiv 2010.01264).
 	Leading Scheme = "leading"
 	// Rolling keeps a window of neighbouring channels whose start moves on by one every round and wraps around, so that
-	// every coordinate is trained in turn: FedRolex (NeurIPS 2022).
+	// every channel is trained in turn: FedRolex (NeurIPS 2022). Windows of all layers move together, as published, so a
+	// weight between two channels that are further apart than the window stays to wider members.
 	Rolling Scheme = "rolling"
 	// Random keeps a random subset of the channels, drawn anew for each member and round: federated dropout
 	// (arXiv 1812.07210).
