@@ -1,6 +1,8 @@
 package cpu
 
 import (
+	"slices"
+
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/dtypes"
 	"github.com/gomlx/compute/notimplemented"
@@ -172,6 +174,9 @@ func (f *Function) Shape(v compute.Value) (shapes.Shape, error) { return f.build
 
 // add appends an operation with one result.
 func (f *Function) add(op compute.OpType, shape shapes.Shape, attr any, ins ...*record) *record {
+	if !slices.ContainsFunc(shape.AxisNames, func(name string) bool { return name != "" }) {
+		shape.AxisNames = nil // no names are the same as empty ones
+	}
 	r := &record{op: op, ins: ins, shape: shape, attr: attr, fn: f, index: len(f.records)}
 	f.records = append(f.records, r)
 	return r

@@ -247,6 +247,11 @@ func (l *lowering) one(r *record, ins []*node) (*node, error) {
 	if len(ins) == 1 {
 		return g.unary(r.op, ins[0]), nil
 	}
+	if r.op == compute.OpTypeAdd && l.uses[r.ins[0]] == 1 && l.uses[r.ins[1]] == 1 {
+		if n := g.joinSum(ins[0], ins[1]); n != nil {
+			return n, nil
+		}
+	}
 	dims := ins[0].dims
 	if len(dims) == 0 {
 		dims = ins[1].dims

@@ -213,8 +213,11 @@ func (g *graph) concatenate(axis int, ins []*node) *node {
 }
 
 func (g *graph) argMinMax(x *node, a argMinMax, out dtypes.DType) *node {
-	if x.dt.IsHalfPrecision() {
+	switch {
+	case x.dt.IsHalfPrecision():
 		x = g.convert(x, dtypes.Float32)
+	case x.dt == dtypes.Bool:
+		x = g.convert(x, dtypes.Uint8)
 	}
 	if out.IsHalfPrecision() {
 		return g.convert(g.argMinMax(x, a, dtypes.Int32), out)

@@ -246,16 +246,29 @@ func (f *Function) FusedAttentionQKVProjection(x, wQKV, biasQ, biasK, biasV comp
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	if r.shape.Rank() != 2 {
-		return nil, nil, nil, errors.Errorf("FusedAttentionQKVProjection: operand has shape %s, want rank 2", r.shape)
+	dims := r.shape.Dimensions
+	last := len(dims) - 1
+	if last < 1 {
+		return nil, nil, nil, errors.Errorf("FusedAttentionQKVProjection: operand has shape %s, want rank 2 or more", r.shape)
 	}
 	c := &chain{f: f}
-	all := c.do(f.DotGeneral(r, []int{1}, nil, wQKV, []int{0}, nil, compute.DotGeneralConfig{}))
+	rows := product(dims[:last])
+	x2 := compute.Value(r)
+	if last > 1 {
+		x2 = c.do(f.Reshape(r, rows, dims[last]))
+	}
+	if c.err != nil {
+		return nil, nil, nil, c.err
+	}
+	all := c.do(f.DotGeneral(x2, []int{1}, nil, wQKV, []int{0}, nil, compute.DotGeneralConfig{}))
 	part := func(from, to int, bias compute.Value) compute.Value {
 		if c.err != nil {
 			return nil
 		}
-		y := c.do(f.Slice(all, []int{0, from}, []int{r.shape.Dimensions[0], to}, []int{1, 1}))
+		y := c.do(f.Slice(all, []int{0, from}, []int{rows, to}, []int{1, 1}))
+		if c.err == nil && last > 1 {
+			y = c.do(f.Reshape(y, slices.Concat(dims[:last], []int{to - from})...))
+		}
 		if bias != nil {
 			y = c.binary(compute.OpTypeAdd, y, c.align(bias, y))
 		}

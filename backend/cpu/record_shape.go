@@ -317,7 +317,12 @@ func (f *Function) ArgMinMax(x compute.Value, axis int, out dtypes.DType, isMin 
 	if err != nil {
 		return nil, err
 	}
-	shape, err := shapeinference.ArgMinMax(ins[0].shape, axis, out)
+	numbers := ins[0].shape
+	if numbers.DType == dtypes.Bool {
+		numbers = numbers.Clone()
+		numbers.DType = dtypes.Uint8
+	}
+	shape, err := shapeinference.ArgMinMax(numbers, axis, out)
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/gobackend"
+	"github.com/gomlx/gomlx/core/graph"
 
 	"github.com/cohort-learning/cohort/backend/cpu"
 )
@@ -108,5 +109,30 @@ func BenchmarkStep(b *testing.B) {
 		{"lstm200/20x35", lstm(20, 35, 1000, 200, 2)},
 	} {
 		b.Run(c.name, func(b *testing.B) { benchmarkStep(b, backend, c.m) })
+	}
+}
+
+// BenchmarkCompile measures Builder.Compile alone.
+func BenchmarkCompile(b *testing.B) {
+	backend := newBackend(b, cpu.Options{})
+	for _, c := range []struct {
+		name string
+		m    model
+	}{
+		{"cnn", cnn(10, 28, 1, 10, 16, 32, 64, 128)},
+		{"lstm200/20x35", lstm(20, 35, 1000, 200, 2)},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			for b.Loop() {
+				b.StopTimer()
+				s := &spy{Backend: backend}
+				g := graph.NewGraph(s, c.m.name)
+				outs := c.m.step(g)
+				b.StartTimer()
+				if err := g.Compile(outs...); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
