@@ -2,6 +2,7 @@ package train
 
 import (
 	"fmt"
+	"math"
 	"sync"
 	"testing"
 
@@ -11,8 +12,8 @@ import (
 	"github.com/cohort-learning/cohort/weights"
 )
 
-// TestEviction keeps an engine at two programs while sessions of several goroutines use five: programs in use stay, and
-// what comes back is compiled again to the same bits.
+// TestEviction keeps an engine at two programs while sessions use five, one after the other and on several goroutines:
+// programs in use stay, and what comes back is compiled again to the same bits.
 func TestEviction(t *testing.T) {
 	be, err := backend.New("go", backend.Options{})
 	if err != nil {
@@ -48,6 +49,14 @@ func TestEviction(t *testing.T) {
 	e := NewEngine(be)
 	e.limit = 2
 	roomy := NewEngine(be)
+	for range 2 {
+		if _, err := run(e, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := e.Compiled(); got != 10 {
+		t.Errorf("%d programs compiled, want each of 5 anew in both runs", got)
+	}
 	var wg sync.WaitGroup
 	for client := range 6 {
 		wg.Go(func() {
@@ -70,9 +79,6 @@ func TestEviction(t *testing.T) {
 	if got := len(e.programs); got > 2 {
 		t.Errorf("%d programs kept, want at most 2", got)
 	}
-	if got := e.Compiled(); got <= 5 {
-		t.Errorf("%d programs compiled, want some more than once", got)
-	}
 	if got := roomy.Compiled(); got != 5 {
 		t.Errorf("%d programs compiled without eviction, want 5", got)
 	}
@@ -85,5 +91,33 @@ func TestEviction(t *testing.T) {
 	roomy.Close()
 	if len(e.programs) != 0 {
 		t.Error("a closed engine keeps programs")
+	}
+}
+
+// TestDropMasks: neighbouring elements of a dropout mask are independent, and 0 with the probability asked for.
+func TestDropMasks(t *testing.T) {
+	const n, p = 100_000, 0.3
+	l := &lane{noise: [][]float32{make([]float32, n)}}
+	l.drop(&nn.Model{Noise: []nn.Noise{{Drop: p}}}, rng.New(1, 0, "", "masks"))
+	mask := l.noise[0]
+	var zeros, pairs float64
+	for i, v := range mask {
+		switch v {
+		case 0:
+			zeros++
+			if i > 0 && mask[i-1] == 0 {
+				pairs++
+			}
+		case float32(1 / (1 - p)):
+		default:
+			t.Fatalf("element %d is %v", i, v)
+		}
+	}
+	// Five standard deviations of a share of n draws.
+	if d := zeros/n - p; math.Abs(d) > 5*math.Sqrt(p*(1-p)/n) {
+		t.Errorf("share of zeros %v, want %v", zeros/n, p)
+	}
+	if d := pairs/n - p*p; math.Abs(d) > 0.01 {
+		t.Errorf("share of zeros after zeros %v, want %v", pairs/n, p*p)
 	}
 }
