@@ -20,7 +20,6 @@ type bands struct {
 	count          int     // bands
 	pixel          []int32 // input offset of each output pixel of a band
 	out            []int32 // its output offset
-	tap            []int32 // input offset of each (tap, channel), in the order of the caller
 	pixelsPerImage int
 }
 

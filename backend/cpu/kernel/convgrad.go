@@ -46,6 +46,7 @@ type weightGradPart struct {
 const (
 	gradPixels  = 512     // pixels of a split at least, so that adding up stays cheap
 	gradPartial = 1 << 21 // values of all partial sums at most
+	gradBand    = 1 << 17 // values of a copied band at most: long sums are worth more than a cache half empty
 )
 
 func newWeightGrad(t *tile, s ConvShape) *weightGrad {
@@ -76,7 +77,7 @@ func newWeightGrad(t *tile, s ConvShape) *weightGrad {
 			}
 			g.parts = append(g.parts, &weightGradPart{
 				h: h, w: w,
-				b: newBands(h, w, s.N, s.H, s.W, s.Cin, s.OutH(), s.OutW(), s.Cout, g.ch, maxKBlock, 2*maxBand),
+				b: newBands(h, w, s.N, s.H, s.W, s.Cin, s.OutH(), s.OutW(), s.Cout, g.ch, maxKBlock, gradBand),
 			})
 		}
 	}

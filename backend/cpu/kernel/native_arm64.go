@@ -28,11 +28,12 @@ func gatherNEON(dst, src []float32, ro, ko []int32) {
 	neonGather(&dst[0], &src[0], &ro[0], &ko[0], len(ko))
 }
 
-// edgeRows are the rows of panel.edge.
+// edgeRows are the rows of a tile of its own.
 var edgeRows = [8]int32{0, 8, 16, 24, 32, 40, 48, 56}
 
 // panelNEON expects A from packTiles, and whole rows of eight in B.
 func panelNEON(p *panel) {
+	var edge [64]float32 // neon8x8 writes whole tiles only: this one for the edge of C
 	k := len(p.ko)
 	for i := 0; i < p.rows; i += 8 {
 		a := &p.a[p.ro[i]]
@@ -44,10 +45,10 @@ func panelNEON(p *panel) {
 			neon8x8(a, &p.b[0], k, p.ldb, &p.c[0], &p.co[i], add)
 			continue
 		}
-		neon8x8(a, &p.b[0], k, p.ldb, &p.edge[0], &edgeRows[0], 0)
+		neon8x8(a, &p.b[0], k, p.ldb, &edge[0], &edgeRows[0], 0)
 		for r, o := range p.co[i:min(i+8, p.rows)] {
 			c := p.c[o:][:p.n]
-			for j, v := range p.edge[8*r:][:p.n] {
+			for j, v := range edge[8*r:][:p.n] {
 				if p.add {
 					v += c[j]
 				}

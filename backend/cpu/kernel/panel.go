@@ -17,8 +17,6 @@ type panel struct {
 	add        bool
 	next       []float32 // what B will be in the next call, nil if that is not known
 	ahead      int       // cache lines of next to fetch with each tile
-
-	edge [64]float32 // a tile at the edge of C, for kernels that write whole tiles only
 }
 
 // tile describes the kernels of a path.
