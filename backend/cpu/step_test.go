@@ -85,6 +85,11 @@ func TestTrainingStepsEqualGoEngine(t *testing.T) {
 			compareOutputs(t, runSteps(t, b, m, 3), runSteps(t, reference, m, 3), 1e-4)
 		})
 	}
+	for _, m := range medium {
+		t.Run("medium "+m.name, func(t *testing.T) {
+			compareOutputs(t, runSteps(t, b, m, 1), runSteps(t, reference, m, 1), 1e-4)
+		})
+	}
 }
 
 func benchmarkStep(b *testing.B, backend compute.Backend, m model) {
