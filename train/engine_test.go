@@ -7,9 +7,12 @@ import (
 	"testing"
 
 	"github.com/cohort-learning/cohort/backend"
+	"github.com/cohort-learning/cohort/dataset"
 	"github.com/cohort-learning/cohort/nn"
 	"github.com/cohort-learning/cohort/rng"
 	"github.com/cohort-learning/cohort/weights"
+	"github.com/gomlx/compute"
+	"github.com/gomlx/compute/shapes"
 )
 
 // TestEviction keeps an engine at two programs while sessions use five, one after the other and on several goroutines:
@@ -119,5 +122,65 @@ func TestDropMasks(t *testing.T) {
 	}
 	if d := pairs/n - p*p; math.Abs(d) > 0.01 {
 		t.Errorf("share of zeros after zeros %v, want %v", pairs/n, p*p)
+	}
+}
+
+// remote is an engine that shares no memory with the host, as on a GPU: inputs travel with every run.
+type remote struct{ compute.Backend }
+
+func (remote) HasSharedBuffers() bool { return false }
+
+func (remote) NewSharedBuffer(compute.DeviceNum, shapes.Shape) (compute.Buffer, any, error) {
+	panic("asked for shared memory")
+}
+
+// TestRemote: an engine without shared memory gives the same bits.
+func TestRemote(t *testing.T) {
+	be, err := backend.New("", backend.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	build, err := nn.New("mlp", nn.Config{Input: []int{5}, Classes: 3, Hidden: []int{4}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := build(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := rng.New(1, 0, "", "data")
+	data := &dataset.Examples{Name: "noise", Shape: []int{5}, Classes: make([]string, 3)}
+	for i := range 23 {
+		for range 5 {
+			data.F32 = append(data.F32, float32(r.NormFloat64()))
+		}
+		data.Labels = append(data.Labels, int32(i%3))
+	}
+	spec := &Spec{Model: m, Optimizer: Adam{}, Clip: 1, Mask: ZeroMask}
+	var sets []weights.Set
+	var losses []float64
+	for _, b := range []compute.Backend{be, remote{be}} {
+		e := NewEngine(b)
+		s, err := e.Begin(spec, m.Initial(weights.Float32, rng.New(1, 0, "", "w")), Options{LabelMask: []float32{1, 1, 0}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Fit(t.Context(), Fit{Data: data.All(), Batch: 4, Epochs: 2, Rate: Constant(0.1), Random: rng.New(1, 0, "", "x")}); err != nil {
+			t.Fatal(err)
+		}
+		w, err := s.Params()
+		if err != nil {
+			t.Fatal(err)
+		}
+		met, err := s.Evaluate(t.Context(), data.All(), EvalOptions{LabelMask: []float32{1, 0, 1}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sets, losses = append(sets, w), append(losses, met.Loss)
+		s.Close()
+		e.Close()
+	}
+	if !sets[0].Equal(sets[1]) || losses[0] != losses[1] {
+		t.Errorf("without shared memory the weights or the loss %v differ from %v", losses[1], losses[0])
 	}
 }

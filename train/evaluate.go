@@ -21,6 +21,9 @@ type EvalOptions struct {
 	Random    *rng.Stream  // hides tokens; needed if the spec hides any
 }
 
+// maxConfusion bounds the classes of a confusion matrix (4096 take 128 MiB).
+const maxConfusion = 4096
+
 // Evaluate measures the model in evaluation mode (no dropout, no Scaler, given statistics) on all rows of v. The last
 // batch is filled up, so that one program serves every row, and what fills it is not counted. Losses are added in
 // float64 in the order of the rows: the result does not depend on threads.
@@ -29,6 +32,10 @@ func (s *Session) Evaluate(ctx context.Context, v dataset.View, o EvalOptions) (
 	spec := s.l.spec
 	if o.Confusion && spec.Loss == CrossEntropy {
 		n := spec.Model.Classes
+		if n > maxConfusion {
+			return Metrics{}, fmt.Errorf("evaluating %s: a confusion matrix of %d classes is larger than %d×%d",
+				s.l.held.Name, n, maxConfusion, maxConfusion)
+		}
 		cells := make([]int, n*n)
 		t.m.Confusion = make([][]int, n)
 		for i := range t.m.Confusion {
@@ -211,7 +218,7 @@ func (r *reader) at(i int) float64 {
 }
 
 // Evaluate measures the weights w on v: [Session.Evaluate] in a session of its own. Stats are the statistics of static
-// batch norm layers, empty for models without.
+// batch norm layers, empty for models without. A spec with Derive that uses extras or scalars needs [Engine.Begin].
 func (e *Engine) Evaluate(ctx context.Context, spec *Spec, w, stats weights.Set, v dataset.View, o EvalOptions) (Metrics, error) {
 	s, err := e.asking(spec, w, stats)
 	if err != nil {

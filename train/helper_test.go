@@ -11,6 +11,7 @@ import (
 	"github.com/cohort-learning/cohort/train"
 	"github.com/cohort-learning/cohort/weights"
 	"github.com/gomlx/gomlx/core/graph"
+	"pgregory.net/rapid"
 )
 
 // engines runs a test on every engine of this binary that can be opened.
@@ -75,7 +76,7 @@ func blobs(n, features, classes int, seed uint64) dataset.View {
 	return e.All()
 }
 
-func must[T any](t testing.TB) func(T, error) T {
+func must[T any](t rapid.TB) func(T, error) T {
 	return func(v T, err error) T {
 		t.Helper()
 		if err != nil {
@@ -85,7 +86,7 @@ func must[T any](t testing.TB) func(T, error) T {
 	}
 }
 
-func near(t *testing.T, what string, got, want []float64, tolerance float64) {
+func near(t rapid.TB, what string, got, want []float64, tolerance float64) {
 	t.Helper()
 	if len(got) != len(want) {
 		t.Errorf("%s = %v, want %v", what, got, want)

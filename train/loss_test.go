@@ -2,6 +2,7 @@ package train_test
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/cohort-learning/cohort/train"
 	"github.com/cohort-learning/cohort/weights"
 	"github.com/gomlx/gomlx/core/graph"
+	"pgregory.net/rapid"
 )
 
 // outputs is a model whose parameter is its output: what the loss does to it shows in its gradient.
@@ -103,4 +105,65 @@ func TestMaskRefused(t *testing.T) {
 	if _, err := s.Step(referenceBatches[0], 0.1); err == nil || !strings.Contains(err.Error(), "label mask") {
 		t.Errorf("training without a label mask: %v", err)
 	}
+}
+
+// TestMaskedCrossEntropyProperty compares loss and gradient with their formulas in plain Go, for any shape, mask and
+// labels: with p the softmax of the masked outputs, the gradient of a present class c is (p_c − [c = y])/n, and that of
+// an absent one 0.
+func TestMaskedCrossEntropyProperty(t *testing.T) {
+	e := goEngine(t)
+	rapid.Check(t, func(rt *rapid.T) {
+		n, classes := rapid.IntRange(1, 4).Draw(rt, "n"), rapid.IntRange(2, 5).Draw(rt, "classes")
+		mask := train.Mask(rapid.IntRange(1, 2).Draw(rt, "mask"))
+		present := make([]float32, classes)
+		for c := range present {
+			present[c] = float32(rapid.IntRange(0, 1).Draw(rt, "present"))
+		}
+		var labels []int32
+		first := rapid.IntRange(0, classes-1).Draw(rt, "first")
+		present[first] = 1
+		for range n {
+			y := rapid.IntRange(0, classes-1).Draw(rt, "label")
+			if present[y] == 0 {
+				y = first
+			}
+			labels = append(labels, int32(y))
+		}
+		z := rapid.SliceOfN(rapid.Float64Range(-30, 30), n*classes, n*classes).Draw(rt, "z")
+		w := weights.NewSet(1)
+		w.Put("z", weights.Of64(slices.Clone(z), n, classes))
+
+		var wantLoss float64
+		wantGrad := make([]float64, n*classes)
+		for i := range n {
+			row := slices.Clone(z[i*classes : (i+1)*classes])
+			for c := range row {
+				if present[c] == 0 {
+					row[c] = []float64{0, math.Inf(-1)}[mask-train.ZeroMask]
+				}
+			}
+			top, sum := slices.Max(row), 0.0
+			for _, v := range row {
+				sum += math.Exp(v - top)
+			}
+			wantLoss += (top + math.Log(sum) - row[labels[i]]) / float64(n)
+			for c, v := range row {
+				g := math.Exp(v-top) / sum
+				if int32(c) == labels[i] {
+					g--
+				}
+				wantGrad[i*classes+c] = g * float64(present[c]) / float64(n)
+			}
+		}
+
+		s := must[*train.Session](rt)(e.Begin(&train.Spec{Key: "masked", Model: outputs(n, classes), DType: weights.Float64, Mask: mask}, w,
+			train.Options{LabelMask: present}))
+		defer s.Close()
+		loss, grad, err := s.BatchGradient(train.Batch{N: n, X: make([]float32, n), Labels: labels})
+		if err != nil {
+			rt.Fatal(err)
+		}
+		near(rt, "loss", []float64{loss}, []float64{wantLoss}, 1e-12)
+		near(rt, "gradient", values(grad.Must("z")), wantGrad, 1e-13)
+	})
 }

@@ -203,11 +203,20 @@ func (s *Spec) identity() identity {
 		return identity{spec: s}
 	}
 	m, h := s.Model, s.holds()
-	key := fmt.Sprintf("%q %q %v %v %d %d|%q %v %d|%d %d %d %d %v %d %v %v|%q %q %t", s.Key, m.Name, m.Rate, m.Input,
-		m.Classes, len(m.Params), h.Name, h.Rate, len(h.Params), s.DType, s.Loss, s.Target, s.Mask, s.Hide,
-		len(s.Groups), s.Scale, s.Clip, s.Extras, s.Scalars, s.GradientSum)
+	key := fmt.Sprintf("%q %v %v %v %v %v %v %v %v %q %q %v", s.Key, s.DType, s.Loss, s.Target, s.Mask, s.Hide, s.Scale, s.Clip,
+		len(s.Groups), s.Extras, s.Scalars, s.GradientSum)
 	for _, g := range s.groups() {
 		key += fmt.Sprintf("|%q %#v %v", g.Name, g.optimizer(), g.Factor)
+	}
+	models := []*nn.Model{m}
+	if h != m {
+		models = append(models, h)
+	}
+	for _, m := range models {
+		key += fmt.Sprintf("|%q %v %v %v", m.Name, m.Rate, m.Input, m.Classes)
+		for _, p := range m.Params {
+			key += fmt.Sprint(p.Name, p.Shape(m.Rate))
+		}
 	}
 	return identity{key: key}
 }
