@@ -39,8 +39,9 @@ type Case struct {
 // out is the length of an output axis of a convolution.
 func (c Case) out(n, k int) int { return (n+2*c.Pad-c.Dil*(k-1)-1)/c.Stride + 1 }
 
-// Flops is the number of floating-point operations of a product or convolution: two for each
-// multiply-add, padding included, three times as many with both gradients. It is 0 for training.
+// Flops is the number of floating-point operations: two for each multiply-add of products and
+// convolutions, padding included, and three times as many with both gradients. Those of a training
+// step are counted as if every layer needed both; everything but products and convolutions is free.
 func (c Case) Flops() float64 {
 	switch c.Kind {
 	case "gemm":
@@ -52,6 +53,12 @@ func (c Case) Flops() float64 {
 			f *= 3
 		}
 		return f
+	case "train":
+		m, _, err := trainCase(c)
+		if err != nil {
+			return 0
+		}
+		return 6 * float64(m.Cost().MACs) * float64(c.Batch)
 	}
 	return 0
 }

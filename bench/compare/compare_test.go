@@ -25,7 +25,7 @@ func TestCasesAreSound(t *testing.T) {
 				t.Errorf("%s: %q twice", name, c.Name)
 			}
 			seen[key] = true
-			if c.Kind != "train" && !(c.Flops() > 0) {
+			if !(c.Flops() > 0) {
 				t.Errorf("%s: %q has %g operations", name, c.Name, c.Flops())
 			}
 			if c.Kind == "conv" && (c.out(c.H, c.KH) < 1 || c.out(c.W, c.KW) < 1 || c.Cin%c.Groups != 0 || c.Cout%c.Groups != 0) {
@@ -44,6 +44,10 @@ func TestCasesAreSound(t *testing.T) {
 func TestFlops(t *testing.T) {
 	if f := gemm(2, 3, 5, false, true).Flops(); f != 60 {
 		t.Errorf("2×3×5: %g, want 60", f)
+	}
+	// 2·(784·200 + 200·10) for an example, three times, for ten.
+	if f := step("mlp", "mlp", 1, 10).Flops(); f != 60*(784*200+200*10) {
+		t.Errorf("mlp: %g, want %d", f, 60*(784*200+200*10))
 	}
 	// 4×4 outputs of 9 taps, 3 inputs and 8 outputs, two images: 2·16·9·3·8·2, and three times that.
 	c := conv(2, 8, 3, 8, 3, 2, true)
@@ -68,7 +72,7 @@ func TestModels(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := parameters(m); got != c.want {
+		if got := int(m.Cost().Params); got != c.want {
 			t.Errorf("%s has %d parameters, want %d", m.Name, got, c.want)
 		}
 		if batch.N != c.c.Batch || len(batch.X)+len(batch.Tokens) == 0 {
@@ -96,7 +100,7 @@ func TestServe(t *testing.T) {
 	send(request{Op: "drop"})
 	send(request{Op: "run"})
 	send(request{Op: "setup", Case: &Case{Kind: "nonsense"}})
-	if err := serve(&in, &out); err != nil {
+	if err := serve(&in, &out, ""); err != nil {
 		t.Fatal(err)
 	}
 	var replies []reply

@@ -48,6 +48,7 @@ type options struct {
 	python  string
 	list    bool
 	serve   bool
+	profile string
 }
 
 func parse(args []string) (options, error) {
@@ -63,6 +64,7 @@ func parse(args []string) (options, error) {
 	f.IntVar(&o.rounds, "rounds", 5, "how often the sides take turns in a row")
 	f.StringVar(&o.python, "python", "python3", "the `interpreter` that has PyTorch")
 	f.BoolVar(&o.list, "list", false, "print the names of the rows and end")
+	f.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile of our side to this `file`")
 	f.BoolVar(&o.serve, "serve", false, "serve our side on standard input and output (used by the command itself)")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -125,7 +127,7 @@ func run(args []string) error {
 		return err
 	}
 	if o.serve {
-		return serve(os.Stdin, os.Stdout)
+		return serve(os.Stdin, os.Stdout, o.profile)
 	}
 	cs := o.cases()
 	if o.list {
@@ -167,7 +169,7 @@ func measure(ctx context.Context, o options, cs []Case) (*report, error) {
 		return nil, err
 	}
 	rep.PeakGFLOPS = peak.Measure(o.threads, 200*time.Millisecond) / 1e9
-	ours, err := startSide(self, "-serve")
+	ours, err := startSide(self, "-serve", "-cpuprofile", o.profile)
 	if err != nil {
 		return nil, err
 	}

@@ -25,21 +25,28 @@ func (l layers) param(name, of string, role nn.Role, dims ...int) {
 	l.m.Params = append(l.m.Params, p)
 }
 
-// linear adds y = x·Wᵀ + b on the last axis.
-func (l layers) linear(name string, in, out int) func(p *nn.Pass, x *graph.Node) *graph.Node {
+// linear adds y = x·Wᵀ + b on the last axis, for a number of positions an example.
+func (l layers) linear(name string, in, out, positions int) func(p *nn.Pass, x *graph.Node) *graph.Node {
 	w, bias := name+".weight", name+".bias"
 	l.param(w, "", nn.Kernel, out, in)
 	l.param(bias, w, nn.Bias, out)
+	l.count(name, in*out*positions)
 	return func(p *nn.Pass, x *graph.Node) *graph.Node {
 		y := graph.DotGeneral(x, []int{x.Rank() - 1}, nil, p.Params[w], []int{1}, nil)
 		return graph.Add(y, graph.ExpandLeftToRank(p.Params[bias], y.Rank()))
 	}
 }
 
-// conv adds a convolution without bias that keeps the size of the image but for its stride.
-func (l layers) conv(name string, in, out, kernel, stride int) func(p *nn.Pass, x *graph.Node) *graph.Node {
+// count notes the multiply-adds of a layer for one example.
+func (l layers) count(name string, macs int) {
+	l.m.Modules = append(l.m.Modules, nn.Module{Name: name, MACs: int64(macs)})
+}
+
+// conv adds a convolution without bias from images of size×size to images smaller by the stride.
+func (l layers) conv(name string, size, in, out, kernel, stride int) func(p *nn.Pass, x *graph.Node) *graph.Node {
 	w := name + ".weight"
 	l.param(w, "", nn.Kernel, out, in, kernel, kernel)
+	l.count(name, in*out*kernel*kernel*size*size/(stride*stride))
 	c := Case{KH: kernel, KW: kernel, Stride: stride, Pad: kernel / 2, Dil: 1, Groups: 1}
 	return func(p *nn.Pass, x *graph.Node) *graph.Node { return convolve(c, x, p.Params[w]) }
 }
@@ -68,19 +75,19 @@ func wideResNet() *nn.Model {
 	m := &nn.Model{Name: "wrn-28-2", Rate: 1, Input: []int{32, 32, 3}, Classes: 10, MinBatch: 1}
 	l := layers{m}
 	type layer = func(p *nn.Pass, x *graph.Node) *graph.Node
-	run := []layer{l.conv("conv1", 3, 16, 3, 1)}
-	in := 16
+	run := []layer{l.conv("conv1", 32, 3, 16, 3, 1)}
+	in, size := 16, 32
 	for i, out := range []int{32, 64, 128} {
 		for j := range 4 {
 			name, stride := fmt.Sprintf("layer%d.%d", i+1, j), 1
 			if i > 0 && j == 0 {
 				stride = 2
 			}
-			norm1, conv1 := l.norm(name+".norm1", in), l.conv(name+".conv1", in, out, 3, stride)
-			norm2, conv2 := l.norm(name+".norm2", out), l.conv(name+".conv2", out, out, 3, 1)
+			norm1, conv1 := l.norm(name+".norm1", in), l.conv(name+".conv1", size, in, out, 3, stride)
+			norm2, conv2 := l.norm(name+".norm2", out), l.conv(name+".conv2", size/stride, out, out, 3, 1)
 			var shortcut layer
 			if in != out || stride != 1 {
-				shortcut = l.conv(name+".shortcut", in, out, 1, stride)
+				shortcut = l.conv(name+".shortcut", size, in, out, 1, stride)
 			}
 			run = append(run, func(p *nn.Pass, x *graph.Node) *graph.Node {
 				a := norm1(p, x)
@@ -89,12 +96,12 @@ func wideResNet() *nn.Model {
 				}
 				return graph.Add(x, conv2(p, norm2(p, conv1(p, a))))
 			})
-			in = out
+			in, size = out, size/stride
 		}
 	}
 	run = append(run, l.norm("norm", in),
 		func(_ *nn.Pass, x *graph.Node) *graph.Node { return graph.ReduceMean(x, 1, 2) },
-		l.linear("linear", in, m.Classes))
+		l.linear("linear", in, m.Classes, 1))
 	m.Forward = func(p *nn.Pass, x *graph.Node) *graph.Node {
 		for _, f := range run {
 			x = f(p, x)
@@ -116,8 +123,8 @@ func lstm() *nn.Model {
 	type layer = func(p *nn.Pass, x *graph.Node) *graph.Node
 	var stack []layer
 	for i := range 2 {
-		input := l.linear(fmt.Sprintf("lstm%d.input", i), width, 4*width)
-		hidden := l.linear(fmt.Sprintf("lstm%d.hidden", i), width, 4*width)
+		input := l.linear(fmt.Sprintf("lstm%d.input", i), width, 4*width, steps)
+		hidden := l.linear(fmt.Sprintf("lstm%d.hidden", i), width, 4*width, steps)
 		stack = append(stack, func(p *nn.Pass, x *graph.Node) *graph.Node { // x is [batch, steps, width]
 			gates := input(p, x) // of all steps at once
 			batch := x.Shape().Dimensions[0]
@@ -138,7 +145,7 @@ func lstm() *nn.Model {
 			return graph.Stack(outputs, 1)
 		})
 	}
-	decoder := l.linear("decoder", width, vocabulary)
+	decoder := l.linear("decoder", width, vocabulary, steps)
 	m.Forward = func(p *nn.Pass, x *graph.Node) *graph.Node {
 		e := p.Params["embedding.weight"]
 		x = graph.Gather(e, graph.InsertAxes(graph.ConvertDType(x, dtypes.Int32), -1))

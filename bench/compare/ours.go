@@ -129,7 +129,7 @@ func trainRunner(b compute.Backend, c Case) (*runner, error) {
 			_, err := s.Step(batch, 0.01)
 			return err
 		},
-		params: parameters(m),
+		params: int(m.Cost().Params),
 		close: func() {
 			s.Close()
 			e.Close()
@@ -190,19 +190,4 @@ func build(name string, c nn.Config, rate float64) (*nn.Model, error) {
 		return nil, err
 	}
 	return b(rate)
-}
-
-// parameters counts the scalars that training changes.
-func parameters(m *nn.Model) int {
-	n := 0
-	for _, p := range m.Params {
-		if p.Trained() {
-			size := 1
-			for _, d := range p.Shape(m.Rate) {
-				size *= d
-			}
-			n += size
-		}
-	}
-	return n
 }

@@ -27,6 +27,8 @@ type row struct {
 	Ratio float64 `json:"ratio"`
 	// Best is the ratio of the fastest single steps; 0 where there is none.
 	Best float64 `json:"best_ratio,omitempty"`
+	// GFLOPS is the rate of ours, in operations as [Case.Flops] counts them; 0 where that says nothing.
+	GFLOPS float64 `json:"gflops,omitempty"`
 	// Note tells how the peer ran.
 	Note string `json:"note,omitempty"`
 	// speed marks rows that tell how fast steady steps are; the others are memory and first steps.
@@ -59,7 +61,9 @@ func rowsOf(c Case, times, best [2][]float64, start, memory [2]reply) []row {
 	if c.Kind == "conv" || c.Kind == "train" {
 		r.Note = start[1].Note
 	}
-	if f := c.Flops(); f > 0 {
+	f := c.Flops()
+	r.GFLOPS = f / r.Ours / 1e9
+	if c.Kind != "train" {
 		r.Unit, r.Ours, r.Peer = "GFLOP/s", f/r.Ours/1e9, f/r.Peer/1e9
 		return []row{r}
 	}
@@ -114,8 +118,8 @@ func (r *report) header(w io.Writer) {
 func (r *report) print(w io.Writer, rows []row) {
 	for _, x := range rows {
 		share := ""
-		if x.Unit == "GFLOP/s" && r.PeakGFLOPS > 0 {
-			share = fmt.Sprintf("%.0f", 100*x.Ours/r.PeakGFLOPS)
+		if x.GFLOPS > 0 && r.PeakGFLOPS > 0 {
+			share = fmt.Sprintf("%.0f", 100*x.GFLOPS/r.PeakGFLOPS)
 		}
 		best := ""
 		if x.Best > 0 {

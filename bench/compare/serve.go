@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"time"
@@ -24,15 +25,29 @@ type runner struct {
 	close  func()
 }
 
-// server is our side of the protocol.
+// server is our side of the protocol. Every case has a backend of its own, so that memory which one
+// keeps for reuse does not count for the next.
 type server struct {
+	threads int
 	backend compute.Backend
 	current *runner
 }
 
-// serve answers requests until the input ends.
-func serve(in io.Reader, out io.Writer) error {
+// serve answers requests until the input ends. With a profile it samples where the time goes.
+func serve(in io.Reader, out io.Writer, profile string) error {
+	if profile != "" {
+		f, err := os.Create(profile)
+		if err != nil {
+			return fmt.Errorf("profile: %w", err)
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return fmt.Errorf("profile: %w", err)
+		}
+		defer pprof.StopCPUProfile()
+	}
 	s := &server{}
+	defer s.drop()
 	enc := json.NewEncoder(out)
 	lines := bufio.NewScanner(in)
 	for lines.Scan() {
@@ -60,11 +75,8 @@ func (s *server) answer(q request) (r reply, err error) {
 	}()
 	switch q.Op {
 	case "hello":
+		s.threads = q.Threads
 		runtime.GOMAXPROCS(q.Threads)
-		s.backend, err = cpu.New(cpu.Options{Threads: q.Threads})
-		if err != nil {
-			return r, err
-		}
 		return reply{Name: "Cohort", Details: map[string]string{
 			"go": runtime.Version(), "kernels": cpu.PathName(), "threads": strconv.Itoa(q.Threads),
 		}}, nil
@@ -85,6 +97,10 @@ func (s *server) answer(q request) (r reply, err error) {
 func (s *server) setup(c Case, seconds float64) (reply, error) {
 	s.drop()
 	start := time.Now()
+	var err error
+	if s.backend, err = cpu.New(cpu.Options{Threads: s.threads}); err != nil {
+		return reply{}, err
+	}
 	x, err := newRunner(s.backend, c)
 	if err != nil {
 		return reply{}, err
@@ -126,6 +142,10 @@ func (s *server) drop() {
 	if s.current != nil {
 		s.current.close()
 		s.current = nil
+	}
+	if s.backend != nil {
+		s.backend.Finalize()
+		s.backend = nil
 	}
 	debug.FreeOSMemory()
 	// The peak of resident memory begins anew. Where that is not possible, the figure is too high.
