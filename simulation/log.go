@@ -54,6 +54,17 @@ type closedRecord struct {
 	Checkpoint string `json:"checkpoint,omitempty"` // digest of the checkpoint taken after the round
 }
 
+// MismatchError tells that a round that was computed again did not come out as it is recorded: another program, engine,
+// kernel path, recipe or data set than that of the run.
+type MismatchError struct {
+	Round            int
+	Digest, Recorded string // of the state after the round
+}
+
+func (e *MismatchError) Error() string {
+	return fmt.Sprintf("round %d came out differently: digest %.16s…, recorded %.16s…", e.Round, e.Digest, e.Recorded)
+}
+
 // log is the federated.Log of a job.
 type log struct {
 	job    *Job
@@ -163,7 +174,7 @@ func (l *log) Progress(phase string, answered, asked int) {
 func (l *log) RoundClosed(r federated.RoundClosed, snap federated.Snapshot) error {
 	if want, ok := l.expect[r.Round]; ok {
 		if want != r.Digest {
-			return fmt.Errorf("round %d came out differently: digest %.16s…, recorded %.16s…", r.Round, r.Digest, want)
+			return &MismatchError{Round: r.Round, Digest: r.Digest, Recorded: want}
 		}
 		l.agreed++
 	} else if l.strict {
