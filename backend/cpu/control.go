@@ -113,12 +113,12 @@ func (i *inner) set(param int, at unsafe.Pointer) {
 
 func (i *inner) setOutput(k int, at unsafe.Pointer) { i.f.base[i.p.outputs[k].slot] = at }
 
-// results returns for every output of a control node where it goes: the slot
-// if something reads it, or memory of the frame's own.
-func (b *planning) results2(made []*node, shapes []planOutput) (slots, bytes []int) {
-	slots, bytes = repeat(-1, len(shapes)), make([]int, len(shapes))
-	for k := range shapes {
-		bytes[k] = int(shapes[k].shape.ByteSize())
+// outputSlots returns for every output of a nested plan the slot that it goes
+// to, −1 if nothing reads it, and its size.
+func (b *planning) outputSlots(made []*node, outputs []planOutput) (slots, bytes []int) {
+	slots, bytes = repeat(-1, len(outputs)), make([]int, len(outputs))
+	for k := range outputs {
+		bytes[k] = int(outputs[k].shape.ByteSize())
 	}
 	for _, m := range made {
 		slots[m.output] = b.slot(m)
@@ -128,7 +128,7 @@ func (b *planning) results2(made []*node, shapes []planOutput) (slots, bytes []i
 
 func (b *planning) branch(n *node, made []*node, in []ref) func(base []unsafe.Pointer) runner {
 	a := n.attr.(*nested)
-	slots, bytes := b.results2(made, a.plans[0].outputs)
+	slots, bytes := b.outputSlots(made, a.plans[0].outputs)
 	captures := len(a.plans[0].params)
 	return func(base []unsafe.Pointer) runner {
 		var frames [2]*inner
@@ -165,7 +165,7 @@ func (b *planning) branch(n *node, made []*node, in []ref) func(base []unsafe.Po
 func (b *planning) while(n *node, made []*node, in []ref) func(base []unsafe.Pointer) runner {
 	a := n.attr.(*nested)
 	cond, body := a.plans[0], a.plans[1]
-	slots, bytes := b.results2(made, body.outputs)
+	slots, bytes := b.outputSlots(made, body.outputs)
 	fromCond := len(cond.params) - a.own
 	return func(base []unsafe.Pointer) runner {
 		c, d := newInner(cond), newInner(body)

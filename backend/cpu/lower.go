@@ -366,8 +366,7 @@ func (l *lowering) dynamicReshape(r *record, ins []*node) (*node, error) {
 
 // value computes an integer that depends on constants only.
 func (g *graph) value(n *node) (int, error) {
-	c := g.constantParts([]*node{n})
-	if !c[n.id] {
+	if !g.constantParts()[n.id] {
 		return 0, errors.Wrap(compute.ErrNotImplemented, "depends on data, not only on shapes")
 	}
 	dense := g.copyOrWhole(n)

@@ -91,8 +91,6 @@ type planning struct {
 	needed []bool // by node id
 }
 
-var dumpPlan func(*planning, []*unit)
-
 // newPlan plans the outputs of g.
 func newPlan(g *graph) (*plan, error) {
 	return planFor(g, g.outputs, true)
@@ -124,9 +122,6 @@ func planFor(g *graph, outputs []*node, withParams bool) (*plan, error) {
 		}
 	}
 	units := b.schedule(b.groups())
-	if dumpPlan != nil && withParams {
-		dumpPlan(b, units)
-	}
 	for _, u := range units {
 		for _, n := range u.made {
 			if _, ok := b.slotOf[n]; !ok {
@@ -181,7 +176,7 @@ func (b *planning) ownOutputs(outputs []*node) []*node {
 	own := make([]*node, len(outputs))
 	for i, n := range outputs {
 		r := n.root
-		if !n.whole() || r.op == compute.OpTypeParameter || r.op == compute.OpTypeConstant || taken[r] || b.reads(r) {
+		if !n.whole() || r.op == compute.OpTypeParameter || r.op == compute.OpTypeConstant || taken[r] {
 			r = b.g.emitNew(compute.OpTypeIdentity, n.dt, n.dims, nil, n)
 		}
 		taken[r] = true
@@ -189,10 +184,6 @@ func (b *planning) ownOutputs(outputs []*node) []*node {
 	}
 	return own
 }
-
-// reads tells whether the node's memory also holds an operand that it changes
-// in place; there is none yet.
-func (b *planning) reads(*node) bool { return false }
 
 func (b *planning) markNeeded(outputs []*node) {
 	b.needed = make([]bool, len(b.g.nodes))
@@ -356,7 +347,7 @@ func (f *frame) run(s *workers.Session) {
 }
 
 // constantParts tells, by node id, which nodes depend on constants only.
-func (g *graph) constantParts([]*node) []bool {
+func (g *graph) constantParts() []bool {
 	c := make([]bool, len(g.nodes))
 	for i, n := range g.nodes {
 		switch n.op {
@@ -379,7 +370,7 @@ const maxFold = 4 << 20
 
 // fold computes what depends on constants only.
 func (g *graph) fold() error {
-	c := g.constantParts(nil)
+	c := g.constantParts()
 	wanted := map[*node]bool{}
 	var order []*node
 	want := func(n *node) {

@@ -9,7 +9,7 @@ import "slices"
 // on small ones.
 func (g *grouping) recompute(units []*unit) {
 	for _, u := range units {
-		if u.group == nil || u.group.fold != nil && len(u.group.fold) > 1 && !contiguous(u.group.fold) {
+		if u.group == nil || len(u.group.fold) > 1 && !contiguous(u.group.fold) {
 			continue
 		}
 		c := &copying{g: g, u: u, copies: map[*node]*node{}}
