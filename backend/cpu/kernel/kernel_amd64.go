@@ -234,6 +234,11 @@ func maxPool512(p *poolRow)
 //go:noescape
 func maxPoolGrad512(p *poolRow)
 
+// maxPoolGradSet512 sets dx to y where x is the first greatest of its window, and to zero elsewhere.
+//
+//go:noescape
+func maxPoolGradSet512(p *poolRow)
+
 // sumPool512 sets y to scale times the sum of x over each window.
 //
 //go:noescape
@@ -243,6 +248,11 @@ func sumPool512(p *poolRow)
 //
 //go:noescape
 func sumPoolGrad512(p *poolRow)
+
+// sumPoolGradSet512 sets dx to scale·y all over each window.
+//
+//go:noescape
+func sumPoolGradSet512(p *poolRow)
 
 // maxPool256 sets y to the greatest x of each window.
 //
@@ -254,6 +264,11 @@ func maxPool256(p *poolRow)
 //go:noescape
 func maxPoolGrad256(p *poolRow)
 
+// maxPoolGradSet256 sets dx to y where x is the first greatest of its window, and to zero elsewhere.
+//
+//go:noescape
+func maxPoolGradSet256(p *poolRow)
+
 // sumPool256 sets y to scale times the sum of x over each window.
 //
 //go:noescape
@@ -263,3 +278,8 @@ func sumPool256(p *poolRow)
 //
 //go:noescape
 func sumPoolGrad256(p *poolRow)
+
+// sumPoolGradSet256 sets dx to scale·y all over each window.
+//
+//go:noescape
+func sumPoolGradSet256(p *poolRow)

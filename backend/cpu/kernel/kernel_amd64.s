@@ -5804,6 +5804,84 @@ giveEnd:
 	VZEROUPPER
 	RET
 
+// func maxPoolGradSet512(p *poolRow)
+// Requires: AVX, AVX512F, BMI2, CMOV
+TEXT ·maxPoolGradSet512(SB), NOSPLIT, $0-8
+	MOVQ         p+0(FP), BX
+	MOVQ         (BX), SI
+	MOVQ         24(BX), DI
+	MOVQ         72(BX), CX
+	MOVQ         80(BX), DX
+	MOVQ         96(BX), R12
+	MOVQ         48(BX), R13
+	SUBQ         (BX), R13
+	VBROADCASTSS 120(BX), Z5
+
+pixel:
+	MOVQ SI, R8
+	MOVQ DI, R9
+	MOVQ 112(BX), R10
+
+channels:
+	MOVQ         $0x00000010, AX
+	CMPQ         R10, AX
+	CMOVQLT      R10, AX
+	MOVQ         $-1, R15
+	BZHIQ        AX, R15, R15
+	KMOVW        R15, K1
+	XORQ         R11, R11
+	MOVLQSX      (CX)(R11*4), AX
+	VMOVUPS.Z    (R8)(AX*4), K1, Z0
+	VPBROADCASTD R11, Z2
+	MOVQ         $0x00000001, R11
+	CMPQ         R11, DX
+	JGE          tapsEnd
+
+taps:
+	MOVLQSX      (CX)(R11*4), AX
+	VMOVUPS.Z    (R8)(AX*4), K1, Z1
+	VPBROADCASTD R11, Z3
+	VCMPPS       $0x1e, Z0, Z1, K2
+	VCMPPS       $0x03, Z1, Z1, K3
+	KORW         K3, K2, K2
+	VMOVAPS      Z1, K2, Z0
+	VMOVAPS      Z3, K2, Z2
+	INCQ         R11
+	CMPQ         R11, DX
+	JLT          taps
+
+tapsEnd:
+	VMOVUPS.Z (R9), K1, Z4
+	MOVQ      $0x00000000, R11
+	CMPQ      R11, DX
+	JGE       giveEnd
+
+give:
+	MOVLQSX      (CX)(R11*4), AX
+	LEAQ         (R8)(AX*4), AX
+	ADDQ         R13, AX
+	VPBROADCASTD R11, Z3
+	VPCMPEQD     Z2, Z3, K2
+	VMOVAPS.Z    Z4, K2, Z1
+	VMOVUPS      Z1, K1, (AX)
+	INCQ         R11
+	CMPQ         R11, DX
+	JLT          give
+
+giveEnd:
+	ADDQ $0x40, R8
+	ADDQ $0x40, R9
+	SUBQ $0x10, R10
+	JG   channels
+	MOVQ 104(BX), AX
+	LEAQ (SI)(AX*4), SI
+	MOVQ 112(BX), AX
+	LEAQ (DI)(AX*4), DI
+	DECQ R12
+	JNZ  pixel
+	VZEROUPPER
+	RET
+
 // func sumPool512(p *poolRow)
 // Requires: AVX, AVX512F, BMI2, CMOV
 TEXT ·sumPool512(SB), NOSPLIT, $0-8
@@ -5899,6 +5977,58 @@ give:
 	INCQ      R11
 	CMPQ      R11, DX
 	JLT       give
+
+giveEnd:
+	ADDQ $0x40, R8
+	ADDQ $0x40, R9
+	SUBQ $0x10, R10
+	JG   channels
+	MOVQ 104(BX), AX
+	LEAQ (SI)(AX*4), SI
+	MOVQ 112(BX), AX
+	LEAQ (DI)(AX*4), DI
+	DECQ R12
+	JNZ  pixel
+	VZEROUPPER
+	RET
+
+// func sumPoolGradSet512(p *poolRow)
+// Requires: AVX, AVX512F, BMI2, CMOV
+TEXT ·sumPoolGradSet512(SB), NOSPLIT, $0-8
+	MOVQ         p+0(FP), BX
+	MOVQ         48(BX), SI
+	MOVQ         24(BX), DI
+	MOVQ         72(BX), CX
+	MOVQ         80(BX), DX
+	MOVQ         96(BX), R12
+	MOVQ         48(BX), R13
+	SUBQ         (BX), R13
+	VBROADCASTSS 120(BX), Z5
+
+pixel:
+	MOVQ SI, R8
+	MOVQ DI, R9
+	MOVQ 112(BX), R10
+
+channels:
+	MOVQ      $0x00000010, AX
+	CMPQ      R10, AX
+	CMOVQLT   R10, AX
+	MOVQ      $-1, R15
+	BZHIQ     AX, R15, R15
+	KMOVW     R15, K1
+	VMOVUPS.Z (R9), K1, Z4
+	VMULPS    Z5, Z4, Z4
+	MOVQ      $0x00000000, R11
+	CMPQ      R11, DX
+	JGE       giveEnd
+
+give:
+	MOVLQSX (CX)(R11*4), AX
+	VMOVUPS Z4, K1, (R8)(AX*4)
+	INCQ    R11
+	CMPQ    R11, DX
+	JLT     give
 
 giveEnd:
 	ADDQ $0x40, R8
@@ -6059,6 +6189,89 @@ giveEnd:
 	VZEROUPPER
 	RET
 
+// func maxPoolGradSet256(p *poolRow)
+// Requires: AVX, AVX2, CMOV, SSE2
+TEXT ·maxPoolGradSet256(SB), NOSPLIT, $0-8
+	MOVQ         p+0(FP), BX
+	MOVQ         (BX), SI
+	MOVQ         24(BX), DI
+	MOVQ         72(BX), CX
+	MOVQ         80(BX), DX
+	MOVQ         96(BX), R12
+	MOVQ         48(BX), R13
+	SUBQ         (BX), R13
+	VBROADCASTSS 120(BX), Y5
+
+pixel:
+	MOVQ SI, R8
+	MOVQ DI, R9
+	MOVQ 112(BX), R10
+
+channels:
+	MOVQ         $0x00000008, AX
+	CMPQ         R10, AX
+	CMOVQLT      R10, AX
+	LEAQ         laneMasks<>+0(SB), R15
+	ADDQ         $0x40, R15
+	SHLQ         $0x02, AX
+	SUBQ         AX, R15
+	VMOVDQU      (R15), Y15
+	XORQ         R11, R11
+	MOVLQSX      (CX)(R11*4), AX
+	VMASKMOVPS   (R8)(AX*4), Y15, Y0
+	MOVD         R11, X12
+	VPBROADCASTD X12, Y2
+	MOVQ         $0x00000001, R11
+	CMPQ         R11, DX
+	JGE          tapsEnd
+
+taps:
+	MOVLQSX      (CX)(R11*4), AX
+	VMASKMOVPS   (R8)(AX*4), Y15, Y1
+	MOVD         R11, X12
+	VPBROADCASTD X12, Y3
+	VCMPPS       $0x1e, Y0, Y1, Y14
+	VCMPPS       $0x03, Y1, Y1, Y13
+	VORPS        Y13, Y14, Y14
+	VBLENDVPS    Y14, Y1, Y0, Y0
+	VBLENDVPS    Y14, Y3, Y2, Y2
+	INCQ         R11
+	CMPQ         R11, DX
+	JLT          taps
+
+tapsEnd:
+	VMASKMOVPS (R9), Y15, Y4
+	MOVQ       $0x00000000, R11
+	CMPQ       R11, DX
+	JGE        giveEnd
+
+give:
+	MOVLQSX      (CX)(R11*4), AX
+	LEAQ         (R8)(AX*4), AX
+	ADDQ         R13, AX
+	MOVD         R11, X12
+	VPBROADCASTD X12, Y3
+	VPCMPEQD     Y2, Y3, Y14
+	VANDPS       Y4, Y14, Y1
+	VMASKMOVPS   Y1, Y15, (AX)
+	INCQ         R11
+	CMPQ         R11, DX
+	JLT          give
+
+giveEnd:
+	ADDQ $0x20, R8
+	ADDQ $0x20, R9
+	SUBQ $0x08, R10
+	JG   channels
+	MOVQ 104(BX), AX
+	LEAQ (SI)(AX*4), SI
+	MOVQ 112(BX), AX
+	LEAQ (DI)(AX*4), DI
+	DECQ R12
+	JNZ  pixel
+	VZEROUPPER
+	RET
+
 // func sumPool256(p *poolRow)
 // Requires: AVX, CMOV
 TEXT ·sumPool256(SB), NOSPLIT, $0-8
@@ -6155,6 +6368,60 @@ give:
 	VMASKMOVPS (R8)(AX*4), Y15, Y1
 	VADDPS     Y4, Y1, Y1
 	VMASKMOVPS Y1, Y15, (R8)(AX*4)
+	INCQ       R11
+	CMPQ       R11, DX
+	JLT        give
+
+giveEnd:
+	ADDQ $0x20, R8
+	ADDQ $0x20, R9
+	SUBQ $0x08, R10
+	JG   channels
+	MOVQ 104(BX), AX
+	LEAQ (SI)(AX*4), SI
+	MOVQ 112(BX), AX
+	LEAQ (DI)(AX*4), DI
+	DECQ R12
+	JNZ  pixel
+	VZEROUPPER
+	RET
+
+// func sumPoolGradSet256(p *poolRow)
+// Requires: AVX, CMOV
+TEXT ·sumPoolGradSet256(SB), NOSPLIT, $0-8
+	MOVQ         p+0(FP), BX
+	MOVQ         48(BX), SI
+	MOVQ         24(BX), DI
+	MOVQ         72(BX), CX
+	MOVQ         80(BX), DX
+	MOVQ         96(BX), R12
+	MOVQ         48(BX), R13
+	SUBQ         (BX), R13
+	VBROADCASTSS 120(BX), Y5
+
+pixel:
+	MOVQ SI, R8
+	MOVQ DI, R9
+	MOVQ 112(BX), R10
+
+channels:
+	MOVQ       $0x00000008, AX
+	CMPQ       R10, AX
+	CMOVQLT    R10, AX
+	LEAQ       laneMasks<>+0(SB), R15
+	ADDQ       $0x40, R15
+	SHLQ       $0x02, AX
+	SUBQ       AX, R15
+	VMOVDQU    (R15), Y15
+	VMASKMOVPS (R9), Y15, Y4
+	VMULPS     Y5, Y4, Y4
+	MOVQ       $0x00000000, R11
+	CMPQ       R11, DX
+	JGE        giveEnd
+
+give:
+	MOVLQSX    (CX)(R11*4), AX
+	VMASKMOVPS Y4, Y15, (R8)(AX*4)
 	INCQ       R11
 	CMPQ       R11, DX
 	JLT        give

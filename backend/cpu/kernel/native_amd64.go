@@ -25,10 +25,14 @@ func nativePaths() []Path {
 var (
 	tile512 = tile{mr: 12, nr: 32, partialB: true, run: panelAVX512, dot: dot512,
 		copyRows: copyRowsAVX512, transpose: transposeAVX512, sumVectors: sumAVX512,
-		pools: [4]func(*poolRow){maxPool512, maxPoolGrad512, sumPool512, sumPoolGrad512}}
+		pools: [...]func(*poolRow){maxPool: maxPool512, sumPool: sumPool512,
+			maxPoolGrad: maxPoolGrad512, sumPoolGrad: sumPoolGrad512,
+			maxPoolGradSet: maxPoolGradSet512, sumPoolGradSet: sumPoolGradSet512}}
 	tile256 = tile{mr: 6, nr: 16, run: panelAVX2, dot: dot256,
 		copyRows: copyRowsAVX2, transpose: transposeAVX2, sumVectors: sumAVX2,
-		pools: [4]func(*poolRow){maxPool256, maxPoolGrad256, sumPool256, sumPoolGrad256}}
+		pools: [...]func(*poolRow){maxPool: maxPool256, sumPool: sumPool256,
+			maxPoolGrad: maxPoolGrad256, sumPoolGrad: sumPoolGrad256,
+			maxPoolGradSet: maxPoolGradSet256, sumPoolGradSet: sumPoolGradSet256}}
 )
 
 func nativeTile(p Path) *tile {

@@ -27,7 +27,7 @@ type tile struct {
 	run      func(*panel)
 	dot      func(*panel) // run for one column, contiguous rows of A and a contiguous B; may be nil
 
-	pools [4]func(*poolRow) // by poolKind, nil for the portable ones
+	pools [poolKinds]func(*poolRow) // by poolKind, nil for the portable ones
 
 	// Copies, nil for the portable ones. They are called with at least one offset
 	// or row, and with slices that are long enough.

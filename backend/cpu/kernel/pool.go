@@ -51,6 +51,9 @@ const (
 	maxPoolGrad
 	sumPool
 	sumPoolGrad
+	maxPoolGradSet // of windows that share no pixel
+	sumPoolGradSet // likewise
+	poolKinds
 )
 
 // Pool is the plan of a pooling or of its gradient.
@@ -62,8 +65,9 @@ type Pool struct {
 	outH     int
 	outW     int
 	segments []poolSegment // of an output row
-	rows     int           // output rows of a task
-	perImage int           // tasks of an image
+	kernel   func(*poolRow)
+	rows     int // output rows of a task
+	perImage int // tasks of an image
 }
 
 // poolSegment is a run of output pixels of a row whose windows lie alike.
@@ -125,6 +129,15 @@ func newPool(p Path, s PoolShape, kind poolKind, d Divisor) *Pool {
 	g.rows = max(g.outH, 1)
 	if kind == maxPool || kind == sumPool || s.DilH == 1 && s.KH <= s.StrideH {
 		g.rows = blockOf(g.rows, max(poolWork/max(g.outW*s.C, 1), 1), 1)
+	}
+	g.kernel = g.t.pool(kind)
+	if s.DilH == 1 && s.DilW == 1 && s.KH <= s.StrideH && s.KW <= s.StrideW {
+		switch kind {
+		case maxPoolGrad:
+			g.kernel = g.t.pool(maxPoolGradSet)
+		case sumPoolGrad:
+			g.kernel = g.t.pool(sumPoolGradSet)
+		}
 	}
 	g.perImage = ceilDiv(g.outH, g.rows)
 	if kind == maxPoolGrad || kind == sumPoolGrad {
@@ -218,7 +231,7 @@ func (j *poolJob) Do(task int, s *Scratch) {
 			a.y = y[((image*p.outH+r)*p.outW+seg.first)*sh.C:][:seg.n*sh.C]
 			a.taps, a.pixels = seg.taps[:(hi-lo)*seg.width], seg.n
 			a.scale = p.scale((hi - lo) * seg.width)
-			p.t.pool(p.kind)(a)
+			p.kernel(a)
 		}
 	}
 }
@@ -264,11 +277,14 @@ func (t *tile) pool(kind poolKind) func(*poolRow) {
 	return portablePools[kind]
 }
 
-var portablePools = [4]func(*poolRow){
+var portablePools = [poolKinds]func(*poolRow){
 	maxPool:     maxPoolPortable,
 	maxPoolGrad: maxPoolGradPortable,
 	sumPool:     sumPoolPortable,
 	sumPoolGrad: sumPoolGradPortable,
+
+	maxPoolGradSet: maxPoolGradPortable, // the gradient is cleared before
+	sumPoolGradSet: sumPoolGradPortable,
 }
 
 func maxPoolPortable(p *poolRow) {

@@ -101,6 +101,17 @@ func (l lanes) spread(n GPPhysical, r VecPhysical) {
 	}
 }
 
+// takeWhereEqual sets r to v in the lanes where the integers a and b agree, and to zero in the others.
+func (l lanes) takeWhereEqual(a, b, v, r VecPhysical) {
+	if l.bits == 512 {
+		VPCMPEQD(a, b, K2)
+		VMOVAPS_Z(v, K2, r)
+		return
+	}
+	VPCMPEQD(a, b, Y14)
+	VANDPS(v, Y14, r)
+}
+
 // addWhereEqual adds v to sum in the lanes where the integers a and b agree.
 func (l lanes) addWhereEqual(a, b, v, sum VecPhysical) {
 	if l.bits == 512 {
@@ -118,8 +129,10 @@ func pools(table Mem) {
 		l := lanes{bits, table}
 		l.kernel("maxPool", "sets y to the greatest x of each window", poolX, l.maxPool)
 		l.kernel("maxPoolGrad", "adds y to dx where x is the first greatest of its window", poolX, l.maxPoolGrad)
+		l.kernel("maxPoolGradSet", "sets dx to y where x is the first greatest of its window, and to zero elsewhere", poolX, l.maxPoolGradSet)
 		l.kernel("sumPool", "sets y to scale times the sum of x over each window", poolX, l.sumPool)
 		l.kernel("sumPoolGrad", "adds scale·y to dx all over each window", poolDX, l.sumPoolGrad)
+		l.kernel("sumPoolGradSet", "sets dx to scale·y all over each window", poolDX, l.sumPoolGradSet)
 	}
 }
 
@@ -202,8 +215,9 @@ func (l lanes) maxPool() {
 	l.store(best, Mem{Base: poolOut})
 }
 
-func (l lanes) maxPoolGrad() {
-	best, x, where, this, dy := l.reg(0), l.reg(1), l.reg(2), l.reg(3), l.reg(4)
+// findMax leaves the number of the first greatest tap in register 2 and dy in register 4.
+func (l lanes) findMax() {
+	best, x, where, this := l.reg(0), l.reg(1), l.reg(2), l.reg(3)
 	XORQ(poolTap, poolTap)
 	l.load(l.tap(), best)
 	l.spread(poolTap, where)
@@ -214,15 +228,36 @@ func (l lanes) maxPoolGrad() {
 		l.move(x, best)
 		l.move(this, where)
 	})
-	l.load(Mem{Base: poolOut}, dy)
+	l.load(Mem{Base: poolOut}, l.reg(4))
+}
+
+// gradTap sets RAX to the address of the current tap in dx.
+func (l lanes) gradTap() Mem {
+	LEAQ(l.tap(), RAX)
+	ADDQ(poolDiff, RAX)
+	return Mem{Base: RAX}
+}
+
+func (l lanes) maxPoolGrad() {
+	x, where, this, dy := l.reg(1), l.reg(2), l.reg(3), l.reg(4)
+	l.findMax()
 	l.eachTap("give", 0, func() {
-		at := l.tap()
-		LEAQ(at, RAX)
-		ADDQ(poolDiff, RAX)
-		l.load(Mem{Base: RAX}, x)
+		at := l.gradTap()
+		l.load(at, x)
 		l.spread(poolTap, this)
 		l.addWhereEqual(where, this, dy, x)
-		l.store(x, Mem{Base: RAX})
+		l.store(x, at)
+	})
+}
+
+func (l lanes) maxPoolGradSet() {
+	x, where, this, dy := l.reg(1), l.reg(2), l.reg(3), l.reg(4)
+	l.findMax()
+	l.eachTap("give", 0, func() {
+		at := l.gradTap()
+		l.spread(poolTap, this)
+		l.takeWhereEqual(where, this, dy, x)
+		l.store(x, at)
 	})
 }
 
@@ -248,4 +283,11 @@ func (l lanes) sumPoolGrad() {
 		VADDPS(dy, x, x)
 		l.store(x, at)
 	})
+}
+
+func (l lanes) sumPoolGradSet() {
+	dy := l.reg(4)
+	l.load(Mem{Base: poolOut}, dy)
+	VMULPS(l.reg(5), dy, dy)
+	l.eachTap("give", 0, func() { l.store(dy, l.tap()) })
 }
