@@ -212,8 +212,9 @@ type correlationPart struct {
 	ko, wo   []int32 // input and weight offset of each summand
 	kBlock   int
 	source   bSource
-	panels   int // of a group
-	nBlock   int // columns of a task
+	starts   []int32 // with bRuns: where the runs of ko begin
+	panels   int     // of a group
+	nBlock   int     // columns of a task
 	nBlocks  int
 	work     int // where the packed weights begin in the workspace
 	packedRo []int32
@@ -235,7 +236,7 @@ func newCorrelation(t *tile, s correlationShape) *correlation {
 			p := c.newPart(h, w, work)
 			c.parts = append(c.parts, p)
 			c.tasks += c.tasksOf(p)
-			if p.source == bPhase {
+			if p.source >= bRuns {
 				p.work = c.workLen
 				c.workLen += s.groups * p.panels * t.nr * len(p.ko)
 				c.packTasks += s.groups * p.panels
@@ -248,6 +249,7 @@ func newCorrelation(t *tile, s correlationShape) *correlation {
 const (
 	maxBandPixels = 256
 	maxBandBig    = 1 << 18
+	minRun        = 16      // input channels for which few output channels are computed with lanes along the sum
 	bigWeights    = 1 << 17 // weights that leave the second-level cache are read as seldom as possible
 )
 
@@ -265,7 +267,8 @@ func (c *correlation) newPart(h, w axisClass, work int) *correlationPart {
 		pixels, limit = maxBandPixels, maxBandBig
 	}
 	p.b = newBands(h, w, s.n, s.h.in, s.w.in, s.in*s.groups, s.h.out, s.w.out, s.out*s.groups, s.in, pixels, limit)
-	p.ko, p.wo = c.summands(p)
+	runs := s.out <= maxDotColumns && s.in >= minRun && t.runDots[s.out-1] != nil
+	p.ko, p.wo = c.summands(p, runs)
 	p.kBlock = blockOf(k, maxKBlock, 1)
 	p.panels = ceilDiv(s.out, t.nr)
 	if p.b.count*s.groups < manyTasks/2 {
@@ -274,6 +277,11 @@ func (c *correlation) newPart(h, w axisClass, work int) *correlationPart {
 		p.nBlocks = ceilDiv(s.out, p.nBlock)
 	}
 	switch {
+	case runs:
+		p.source = bRuns
+		for k := 0; k < len(p.ko); k += s.in {
+			p.starts = append(p.starts, p.ko[k])
+		}
 	case uniform(p.wo) && s.weight.out == 1 && len(p.b.pixel) <= 2*t.mr:
 		p.source = bDirect
 	case p.b.count == 1:
@@ -290,13 +298,15 @@ func (c *correlation) newPart(h, w axisClass, work int) *correlationPart {
 }
 
 // summands lists the offsets of the summands of an output, in input and weights,
-// in the order in which the weights lie in memory.
-func (c *correlation) summands(p *correlationPart) (ko, wo []int32) {
+// in the order in which the weights lie in memory, or with runs tap by tap.
+func (c *correlation) summands(p *correlationPart, runs bool) (ko, wo []int32) {
 	s := &c.s
 	dims := []struct{ n, stride, kind int }{
 		{len(p.h.taps), s.weight.h, 0}, {len(p.w.taps), s.weight.w, 1}, {s.in, s.weight.in, 2},
 	}
-	sort.SliceStable(dims, func(i, j int) bool { return dims[i].stride > dims[j].stride })
+	if !runs {
+		sort.SliceStable(dims, func(i, j int) bool { return dims[i].stride > dims[j].stride })
+	}
 	var at [3]int
 	for at[dims[0].kind] = range dims[0].n {
 		for at[dims[1].kind] = range dims[1].n {
@@ -327,7 +337,7 @@ func (c *correlation) packs() bool { return c.packTasks > 0 }
 func (c *correlation) pack(task int, w, work []float32) {
 	nr := c.t.nr
 	for _, p := range c.parts {
-		if p.source != bPhase {
+		if p.source < bRuns {
 			continue
 		}
 		if n := c.s.groups * p.panels; task >= n {
@@ -337,6 +347,10 @@ func (c *correlation) pack(task int, w, work []float32) {
 		j0 := task % p.panels * nr
 		src := w[task/p.panels*c.s.weight.group+j0*c.s.weight.out:]
 		dst := work[p.work+task*nr*len(p.wo):][:nr*len(p.wo)]
+		if p.source == bRuns {
+			packColumns(dst, src, p.wo, c.s.out, c.s.weight.out)
+			return
+		}
 		c.t.pack(dst, src, p.wo, min(nr, c.s.out-j0), nr, nr, c.s.weight.out)
 		return
 	}
@@ -377,7 +391,8 @@ func (c *correlation) do(task int, in, w, out, work []float32, s *Scratch) {
 		ro: p.b.pixel, ko: p.ko, co: p.b.out, bo: p.wo,
 		bStride: sh.weight.out, source: p.source, packedRo: p.packedRo, packedKo: p.packedKo,
 	}
-	if p.source == bPhase {
+	if p.source >= bRuns {
+		m.starts = p.starts
 		m.packed = work[p.work+(group*p.panels+j0/nr)*nr*len(p.ko):]
 	}
 	s.multiply(buf[p.b.bufferLen():])

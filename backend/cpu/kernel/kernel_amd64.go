@@ -194,6 +194,46 @@ func dot512(p *panel)
 //go:noescape
 func dot256(p *panel)
 
+// runDot512n1 computes c[co[i]+j] = Σ a[ro[i]+ko[r]+l]·b[j·len(ko)·ldb+r·ldb+l] over runs r < len(ko) and l < ldb, for i < rows, j < 1.
+//
+//go:noescape
+func runDot512n1(p *panel)
+
+// runDot512n2 computes c[co[i]+j] = Σ a[ro[i]+ko[r]+l]·b[j·len(ko)·ldb+r·ldb+l] over runs r < len(ko) and l < ldb, for i < rows, j < 2.
+//
+//go:noescape
+func runDot512n2(p *panel)
+
+// runDot512n3 computes c[co[i]+j] = Σ a[ro[i]+ko[r]+l]·b[j·len(ko)·ldb+r·ldb+l] over runs r < len(ko) and l < ldb, for i < rows, j < 3.
+//
+//go:noescape
+func runDot512n3(p *panel)
+
+// runDot512n4 computes c[co[i]+j] = Σ a[ro[i]+ko[r]+l]·b[j·len(ko)·ldb+r·ldb+l] over runs r < len(ko) and l < ldb, for i < rows, j < 4.
+//
+//go:noescape
+func runDot512n4(p *panel)
+
+// runDot256n1 computes c[co[i]+j] = Σ a[ro[i]+ko[r]+l]·b[j·len(ko)·ldb+r·ldb+l] over runs r < len(ko) and l < ldb, for i < rows, j < 1.
+//
+//go:noescape
+func runDot256n1(p *panel)
+
+// runDot256n2 computes c[co[i]+j] = Σ a[ro[i]+ko[r]+l]·b[j·len(ko)·ldb+r·ldb+l] over runs r < len(ko) and l < ldb, for i < rows, j < 2.
+//
+//go:noescape
+func runDot256n2(p *panel)
+
+// runDot256n3 computes c[co[i]+j] = Σ a[ro[i]+ko[r]+l]·b[j·len(ko)·ldb+r·ldb+l] over runs r < len(ko) and l < ldb, for i < rows, j < 3.
+//
+//go:noescape
+func runDot256n3(p *panel)
+
+// runDot256n4 computes c[co[i]+j] = Σ a[ro[i]+ko[r]+l]·b[j·len(ko)·ldb+r·ldb+l] over runs r < len(ko) and l < ldb, for i < rows, j < 4.
+//
+//go:noescape
+func runDot256n4(p *panel)
+
 // rows512 sets dst[i·dstStride+j] = src[ko[i]+j] for j < n and 0 for n ≤ j < width ≤ 32, for i < k, k ≥ 1.
 //
 //go:noescape

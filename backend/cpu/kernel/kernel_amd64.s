@@ -5110,6 +5110,710 @@ set:
 	VZEROUPPER
 	RET
 
+// func runDot512n1(p *panel)
+// Requires: AVX, AVX512F, BMI2, CMOV
+TEXT ·runDot512n1(SB), NOSPLIT, $0-8
+	MOVQ    p+0(FP), BX
+	MOVQ    144(BX), CX
+	MOVQ    72(BX), R12
+	MOVQ    120(BX), R13
+	MOVQ    160(BX), R10
+	ANDQ    $0x0f, R10
+	MOVQ    $0x00000010, AX
+	CMPQ    R10, AX
+	CMOVQLT R10, AX
+	MOVQ    $-1, R15
+	BZHIQ   AX, R15, R15
+	KMOVW   R15, K1
+	MOVQ    104(BX), DX
+	IMULQ   160(BX), DX
+	SHLQ    $0x02, DX
+	LEAQ    (DX)(DX*2), R14
+
+row:
+	MOVLQSX (R12), AX
+	MOVQ    (BX), SI
+	LEAQ    (SI)(AX*4), SI
+	MOVQ    96(BX), DI
+	MOVQ    104(BX), R11
+	MOVQ    24(BX), R9
+	VXORPS  X0, X0, X0
+
+run:
+	MOVLQSX (DI), AX
+	LEAQ    (SI)(AX*4), R8
+	MOVQ    160(BX), R10
+	SHRQ    $0x04, R10
+	JZ      last
+
+vector:
+	VMOVUPS     (R8), Z4
+	VFMADD231PS (R9), Z4, Z0
+	ADDQ        $0x40, R8
+	ADDQ        $0x40, R9
+	DECQ        R10
+	JNZ         vector
+
+last:
+	MOVQ        160(BX), R10
+	ANDQ        $0x0f, R10
+	JZ          next
+	VMOVUPS.Z   (R8), K1, Z4
+	VMOVUPS.Z   (R9), K1, Z5
+	VFMADD231PS Z5, Z4, Z0
+	LEAQ        (R9)(R10*4), R9
+
+next:
+	ADDQ          $0x04, DI
+	DECQ          R11
+	JNZ           run
+	MOVLQSX       (R13), AX
+	MOVQ          48(BX), R8
+	VEXTRACTF64X4 $0x01, Z0, Y4
+	VADDPS        Y4, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X4
+	VADDPS        X4, X0, X0
+	VHADDPS       X0, X0, X0
+	VHADDPS       X0, X0, X0
+	VMOVSS        X0, (R8)(AX*4)
+	ADDQ          $0x04, R12
+	ADDQ          $0x04, R13
+	DECQ          CX
+	JNZ           row
+	VZEROUPPER
+	RET
+
+// func runDot512n2(p *panel)
+// Requires: AVX, AVX512F, BMI2, CMOV
+TEXT ·runDot512n2(SB), NOSPLIT, $0-8
+	MOVQ    p+0(FP), BX
+	MOVQ    144(BX), CX
+	MOVQ    72(BX), R12
+	MOVQ    120(BX), R13
+	MOVQ    160(BX), R10
+	ANDQ    $0x0f, R10
+	MOVQ    $0x00000010, AX
+	CMPQ    R10, AX
+	CMOVQLT R10, AX
+	MOVQ    $-1, R15
+	BZHIQ   AX, R15, R15
+	KMOVW   R15, K1
+	MOVQ    104(BX), DX
+	IMULQ   160(BX), DX
+	SHLQ    $0x02, DX
+	LEAQ    (DX)(DX*2), R14
+
+row:
+	MOVLQSX (R12), AX
+	MOVQ    (BX), SI
+	LEAQ    (SI)(AX*4), SI
+	MOVQ    96(BX), DI
+	MOVQ    104(BX), R11
+	MOVQ    24(BX), R9
+	VXORPS  X0, X0, X0
+	VXORPS  X1, X1, X1
+
+run:
+	MOVLQSX (DI), AX
+	LEAQ    (SI)(AX*4), R8
+	MOVQ    160(BX), R10
+	SHRQ    $0x04, R10
+	JZ      last
+
+vector:
+	VMOVUPS     (R8), Z4
+	VFMADD231PS (R9), Z4, Z0
+	VFMADD231PS (R9)(DX*1), Z4, Z1
+	ADDQ        $0x40, R8
+	ADDQ        $0x40, R9
+	DECQ        R10
+	JNZ         vector
+
+last:
+	MOVQ        160(BX), R10
+	ANDQ        $0x0f, R10
+	JZ          next
+	VMOVUPS.Z   (R8), K1, Z4
+	VMOVUPS.Z   (R9), K1, Z5
+	VFMADD231PS Z5, Z4, Z0
+	VMOVUPS.Z   (R9)(DX*1), K1, Z5
+	VFMADD231PS Z5, Z4, Z1
+	LEAQ        (R9)(R10*4), R9
+
+next:
+	ADDQ          $0x04, DI
+	DECQ          R11
+	JNZ           run
+	MOVLQSX       (R13), AX
+	MOVQ          48(BX), R8
+	VEXTRACTF64X4 $0x01, Z0, Y4
+	VADDPS        Y4, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X4
+	VADDPS        X4, X0, X0
+	VHADDPS       X0, X0, X0
+	VHADDPS       X0, X0, X0
+	VMOVSS        X0, (R8)(AX*4)
+	VEXTRACTF64X4 $0x01, Z1, Y4
+	VADDPS        Y4, Y1, Y1
+	VEXTRACTF128  $0x01, Y1, X4
+	VADDPS        X4, X1, X1
+	VHADDPS       X1, X1, X1
+	VHADDPS       X1, X1, X1
+	VMOVSS        X1, 4(R8)(AX*4)
+	ADDQ          $0x04, R12
+	ADDQ          $0x04, R13
+	DECQ          CX
+	JNZ           row
+	VZEROUPPER
+	RET
+
+// func runDot512n3(p *panel)
+// Requires: AVX, AVX512F, BMI2, CMOV
+TEXT ·runDot512n3(SB), NOSPLIT, $0-8
+	MOVQ    p+0(FP), BX
+	MOVQ    144(BX), CX
+	MOVQ    72(BX), R12
+	MOVQ    120(BX), R13
+	MOVQ    160(BX), R10
+	ANDQ    $0x0f, R10
+	MOVQ    $0x00000010, AX
+	CMPQ    R10, AX
+	CMOVQLT R10, AX
+	MOVQ    $-1, R15
+	BZHIQ   AX, R15, R15
+	KMOVW   R15, K1
+	MOVQ    104(BX), DX
+	IMULQ   160(BX), DX
+	SHLQ    $0x02, DX
+	LEAQ    (DX)(DX*2), R14
+
+row:
+	MOVLQSX (R12), AX
+	MOVQ    (BX), SI
+	LEAQ    (SI)(AX*4), SI
+	MOVQ    96(BX), DI
+	MOVQ    104(BX), R11
+	MOVQ    24(BX), R9
+	VXORPS  X0, X0, X0
+	VXORPS  X1, X1, X1
+	VXORPS  X2, X2, X2
+
+run:
+	MOVLQSX (DI), AX
+	LEAQ    (SI)(AX*4), R8
+	MOVQ    160(BX), R10
+	SHRQ    $0x04, R10
+	JZ      last
+
+vector:
+	VMOVUPS     (R8), Z4
+	VFMADD231PS (R9), Z4, Z0
+	VFMADD231PS (R9)(DX*1), Z4, Z1
+	VFMADD231PS (R9)(DX*2), Z4, Z2
+	ADDQ        $0x40, R8
+	ADDQ        $0x40, R9
+	DECQ        R10
+	JNZ         vector
+
+last:
+	MOVQ        160(BX), R10
+	ANDQ        $0x0f, R10
+	JZ          next
+	VMOVUPS.Z   (R8), K1, Z4
+	VMOVUPS.Z   (R9), K1, Z5
+	VFMADD231PS Z5, Z4, Z0
+	VMOVUPS.Z   (R9)(DX*1), K1, Z5
+	VFMADD231PS Z5, Z4, Z1
+	VMOVUPS.Z   (R9)(DX*2), K1, Z5
+	VFMADD231PS Z5, Z4, Z2
+	LEAQ        (R9)(R10*4), R9
+
+next:
+	ADDQ          $0x04, DI
+	DECQ          R11
+	JNZ           run
+	MOVLQSX       (R13), AX
+	MOVQ          48(BX), R8
+	VEXTRACTF64X4 $0x01, Z0, Y4
+	VADDPS        Y4, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X4
+	VADDPS        X4, X0, X0
+	VHADDPS       X0, X0, X0
+	VHADDPS       X0, X0, X0
+	VMOVSS        X0, (R8)(AX*4)
+	VEXTRACTF64X4 $0x01, Z1, Y4
+	VADDPS        Y4, Y1, Y1
+	VEXTRACTF128  $0x01, Y1, X4
+	VADDPS        X4, X1, X1
+	VHADDPS       X1, X1, X1
+	VHADDPS       X1, X1, X1
+	VMOVSS        X1, 4(R8)(AX*4)
+	VEXTRACTF64X4 $0x01, Z2, Y4
+	VADDPS        Y4, Y2, Y2
+	VEXTRACTF128  $0x01, Y2, X4
+	VADDPS        X4, X2, X2
+	VHADDPS       X2, X2, X2
+	VHADDPS       X2, X2, X2
+	VMOVSS        X2, 8(R8)(AX*4)
+	ADDQ          $0x04, R12
+	ADDQ          $0x04, R13
+	DECQ          CX
+	JNZ           row
+	VZEROUPPER
+	RET
+
+// func runDot512n4(p *panel)
+// Requires: AVX, AVX512F, BMI2, CMOV
+TEXT ·runDot512n4(SB), NOSPLIT, $0-8
+	MOVQ    p+0(FP), BX
+	MOVQ    144(BX), CX
+	MOVQ    72(BX), R12
+	MOVQ    120(BX), R13
+	MOVQ    160(BX), R10
+	ANDQ    $0x0f, R10
+	MOVQ    $0x00000010, AX
+	CMPQ    R10, AX
+	CMOVQLT R10, AX
+	MOVQ    $-1, R15
+	BZHIQ   AX, R15, R15
+	KMOVW   R15, K1
+	MOVQ    104(BX), DX
+	IMULQ   160(BX), DX
+	SHLQ    $0x02, DX
+	LEAQ    (DX)(DX*2), R14
+
+row:
+	MOVLQSX (R12), AX
+	MOVQ    (BX), SI
+	LEAQ    (SI)(AX*4), SI
+	MOVQ    96(BX), DI
+	MOVQ    104(BX), R11
+	MOVQ    24(BX), R9
+	VXORPS  X0, X0, X0
+	VXORPS  X1, X1, X1
+	VXORPS  X2, X2, X2
+	VXORPS  X3, X3, X3
+
+run:
+	MOVLQSX (DI), AX
+	LEAQ    (SI)(AX*4), R8
+	MOVQ    160(BX), R10
+	SHRQ    $0x04, R10
+	JZ      last
+
+vector:
+	VMOVUPS     (R8), Z4
+	VFMADD231PS (R9), Z4, Z0
+	VFMADD231PS (R9)(DX*1), Z4, Z1
+	VFMADD231PS (R9)(DX*2), Z4, Z2
+	VFMADD231PS (R9)(R14*1), Z4, Z3
+	ADDQ        $0x40, R8
+	ADDQ        $0x40, R9
+	DECQ        R10
+	JNZ         vector
+
+last:
+	MOVQ        160(BX), R10
+	ANDQ        $0x0f, R10
+	JZ          next
+	VMOVUPS.Z   (R8), K1, Z4
+	VMOVUPS.Z   (R9), K1, Z5
+	VFMADD231PS Z5, Z4, Z0
+	VMOVUPS.Z   (R9)(DX*1), K1, Z5
+	VFMADD231PS Z5, Z4, Z1
+	VMOVUPS.Z   (R9)(DX*2), K1, Z5
+	VFMADD231PS Z5, Z4, Z2
+	VMOVUPS.Z   (R9)(R14*1), K1, Z5
+	VFMADD231PS Z5, Z4, Z3
+	LEAQ        (R9)(R10*4), R9
+
+next:
+	ADDQ          $0x04, DI
+	DECQ          R11
+	JNZ           run
+	MOVLQSX       (R13), AX
+	MOVQ          48(BX), R8
+	VEXTRACTF64X4 $0x01, Z0, Y4
+	VADDPS        Y4, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X4
+	VADDPS        X4, X0, X0
+	VHADDPS       X0, X0, X0
+	VHADDPS       X0, X0, X0
+	VMOVSS        X0, (R8)(AX*4)
+	VEXTRACTF64X4 $0x01, Z1, Y4
+	VADDPS        Y4, Y1, Y1
+	VEXTRACTF128  $0x01, Y1, X4
+	VADDPS        X4, X1, X1
+	VHADDPS       X1, X1, X1
+	VHADDPS       X1, X1, X1
+	VMOVSS        X1, 4(R8)(AX*4)
+	VEXTRACTF64X4 $0x01, Z2, Y4
+	VADDPS        Y4, Y2, Y2
+	VEXTRACTF128  $0x01, Y2, X4
+	VADDPS        X4, X2, X2
+	VHADDPS       X2, X2, X2
+	VHADDPS       X2, X2, X2
+	VMOVSS        X2, 8(R8)(AX*4)
+	VEXTRACTF64X4 $0x01, Z3, Y4
+	VADDPS        Y4, Y3, Y3
+	VEXTRACTF128  $0x01, Y3, X4
+	VADDPS        X4, X3, X3
+	VHADDPS       X3, X3, X3
+	VHADDPS       X3, X3, X3
+	VMOVSS        X3, 12(R8)(AX*4)
+	ADDQ          $0x04, R12
+	ADDQ          $0x04, R13
+	DECQ          CX
+	JNZ           row
+	VZEROUPPER
+	RET
+
+// func runDot256n1(p *panel)
+// Requires: AVX, CMOV, FMA3
+TEXT ·runDot256n1(SB), NOSPLIT, $0-8
+	MOVQ    p+0(FP), BX
+	MOVQ    144(BX), CX
+	MOVQ    72(BX), R12
+	MOVQ    120(BX), R13
+	MOVQ    160(BX), R10
+	ANDQ    $0x07, R10
+	MOVQ    $0x00000008, AX
+	CMPQ    R10, AX
+	CMOVQLT R10, AX
+	LEAQ    laneMasks<>+0(SB), R15
+	ADDQ    $0x40, R15
+	SHLQ    $0x02, AX
+	SUBQ    AX, R15
+	VMOVDQU (R15), Y15
+	MOVQ    104(BX), DX
+	IMULQ   160(BX), DX
+	SHLQ    $0x02, DX
+	LEAQ    (DX)(DX*2), R14
+
+row:
+	MOVLQSX (R12), AX
+	MOVQ    (BX), SI
+	LEAQ    (SI)(AX*4), SI
+	MOVQ    96(BX), DI
+	MOVQ    104(BX), R11
+	MOVQ    24(BX), R9
+	VXORPS  X0, X0, X0
+
+run:
+	MOVLQSX (DI), AX
+	LEAQ    (SI)(AX*4), R8
+	MOVQ    160(BX), R10
+	SHRQ    $0x03, R10
+	JZ      last
+
+vector:
+	VMOVUPS     (R8), Y4
+	VFMADD231PS (R9), Y4, Y0
+	ADDQ        $0x20, R8
+	ADDQ        $0x20, R9
+	DECQ        R10
+	JNZ         vector
+
+last:
+	MOVQ        160(BX), R10
+	ANDQ        $0x07, R10
+	JZ          next
+	VMASKMOVPS  (R8), Y15, Y4
+	VMASKMOVPS  (R9), Y15, Y5
+	VFMADD231PS Y5, Y4, Y0
+	LEAQ        (R9)(R10*4), R9
+
+next:
+	ADDQ         $0x04, DI
+	DECQ         R11
+	JNZ          run
+	MOVLQSX      (R13), AX
+	MOVQ         48(BX), R8
+	VEXTRACTF128 $0x01, Y0, X4
+	VADDPS       X4, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	VMOVSS       X0, (R8)(AX*4)
+	ADDQ         $0x04, R12
+	ADDQ         $0x04, R13
+	DECQ         CX
+	JNZ          row
+	VZEROUPPER
+	RET
+
+// func runDot256n2(p *panel)
+// Requires: AVX, CMOV, FMA3
+TEXT ·runDot256n2(SB), NOSPLIT, $0-8
+	MOVQ    p+0(FP), BX
+	MOVQ    144(BX), CX
+	MOVQ    72(BX), R12
+	MOVQ    120(BX), R13
+	MOVQ    160(BX), R10
+	ANDQ    $0x07, R10
+	MOVQ    $0x00000008, AX
+	CMPQ    R10, AX
+	CMOVQLT R10, AX
+	LEAQ    laneMasks<>+0(SB), R15
+	ADDQ    $0x40, R15
+	SHLQ    $0x02, AX
+	SUBQ    AX, R15
+	VMOVDQU (R15), Y15
+	MOVQ    104(BX), DX
+	IMULQ   160(BX), DX
+	SHLQ    $0x02, DX
+	LEAQ    (DX)(DX*2), R14
+
+row:
+	MOVLQSX (R12), AX
+	MOVQ    (BX), SI
+	LEAQ    (SI)(AX*4), SI
+	MOVQ    96(BX), DI
+	MOVQ    104(BX), R11
+	MOVQ    24(BX), R9
+	VXORPS  X0, X0, X0
+	VXORPS  X1, X1, X1
+
+run:
+	MOVLQSX (DI), AX
+	LEAQ    (SI)(AX*4), R8
+	MOVQ    160(BX), R10
+	SHRQ    $0x03, R10
+	JZ      last
+
+vector:
+	VMOVUPS     (R8), Y4
+	VFMADD231PS (R9), Y4, Y0
+	VFMADD231PS (R9)(DX*1), Y4, Y1
+	ADDQ        $0x20, R8
+	ADDQ        $0x20, R9
+	DECQ        R10
+	JNZ         vector
+
+last:
+	MOVQ        160(BX), R10
+	ANDQ        $0x07, R10
+	JZ          next
+	VMASKMOVPS  (R8), Y15, Y4
+	VMASKMOVPS  (R9), Y15, Y5
+	VFMADD231PS Y5, Y4, Y0
+	VMASKMOVPS  (R9)(DX*1), Y15, Y5
+	VFMADD231PS Y5, Y4, Y1
+	LEAQ        (R9)(R10*4), R9
+
+next:
+	ADDQ         $0x04, DI
+	DECQ         R11
+	JNZ          run
+	MOVLQSX      (R13), AX
+	MOVQ         48(BX), R8
+	VEXTRACTF128 $0x01, Y0, X4
+	VADDPS       X4, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	VMOVSS       X0, (R8)(AX*4)
+	VEXTRACTF128 $0x01, Y1, X4
+	VADDPS       X4, X1, X1
+	VHADDPS      X1, X1, X1
+	VHADDPS      X1, X1, X1
+	VMOVSS       X1, 4(R8)(AX*4)
+	ADDQ         $0x04, R12
+	ADDQ         $0x04, R13
+	DECQ         CX
+	JNZ          row
+	VZEROUPPER
+	RET
+
+// func runDot256n3(p *panel)
+// Requires: AVX, CMOV, FMA3
+TEXT ·runDot256n3(SB), NOSPLIT, $0-8
+	MOVQ    p+0(FP), BX
+	MOVQ    144(BX), CX
+	MOVQ    72(BX), R12
+	MOVQ    120(BX), R13
+	MOVQ    160(BX), R10
+	ANDQ    $0x07, R10
+	MOVQ    $0x00000008, AX
+	CMPQ    R10, AX
+	CMOVQLT R10, AX
+	LEAQ    laneMasks<>+0(SB), R15
+	ADDQ    $0x40, R15
+	SHLQ    $0x02, AX
+	SUBQ    AX, R15
+	VMOVDQU (R15), Y15
+	MOVQ    104(BX), DX
+	IMULQ   160(BX), DX
+	SHLQ    $0x02, DX
+	LEAQ    (DX)(DX*2), R14
+
+row:
+	MOVLQSX (R12), AX
+	MOVQ    (BX), SI
+	LEAQ    (SI)(AX*4), SI
+	MOVQ    96(BX), DI
+	MOVQ    104(BX), R11
+	MOVQ    24(BX), R9
+	VXORPS  X0, X0, X0
+	VXORPS  X1, X1, X1
+	VXORPS  X2, X2, X2
+
+run:
+	MOVLQSX (DI), AX
+	LEAQ    (SI)(AX*4), R8
+	MOVQ    160(BX), R10
+	SHRQ    $0x03, R10
+	JZ      last
+
+vector:
+	VMOVUPS     (R8), Y4
+	VFMADD231PS (R9), Y4, Y0
+	VFMADD231PS (R9)(DX*1), Y4, Y1
+	VFMADD231PS (R9)(DX*2), Y4, Y2
+	ADDQ        $0x20, R8
+	ADDQ        $0x20, R9
+	DECQ        R10
+	JNZ         vector
+
+last:
+	MOVQ        160(BX), R10
+	ANDQ        $0x07, R10
+	JZ          next
+	VMASKMOVPS  (R8), Y15, Y4
+	VMASKMOVPS  (R9), Y15, Y5
+	VFMADD231PS Y5, Y4, Y0
+	VMASKMOVPS  (R9)(DX*1), Y15, Y5
+	VFMADD231PS Y5, Y4, Y1
+	VMASKMOVPS  (R9)(DX*2), Y15, Y5
+	VFMADD231PS Y5, Y4, Y2
+	LEAQ        (R9)(R10*4), R9
+
+next:
+	ADDQ         $0x04, DI
+	DECQ         R11
+	JNZ          run
+	MOVLQSX      (R13), AX
+	MOVQ         48(BX), R8
+	VEXTRACTF128 $0x01, Y0, X4
+	VADDPS       X4, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	VMOVSS       X0, (R8)(AX*4)
+	VEXTRACTF128 $0x01, Y1, X4
+	VADDPS       X4, X1, X1
+	VHADDPS      X1, X1, X1
+	VHADDPS      X1, X1, X1
+	VMOVSS       X1, 4(R8)(AX*4)
+	VEXTRACTF128 $0x01, Y2, X4
+	VADDPS       X4, X2, X2
+	VHADDPS      X2, X2, X2
+	VHADDPS      X2, X2, X2
+	VMOVSS       X2, 8(R8)(AX*4)
+	ADDQ         $0x04, R12
+	ADDQ         $0x04, R13
+	DECQ         CX
+	JNZ          row
+	VZEROUPPER
+	RET
+
+// func runDot256n4(p *panel)
+// Requires: AVX, CMOV, FMA3
+TEXT ·runDot256n4(SB), NOSPLIT, $0-8
+	MOVQ    p+0(FP), BX
+	MOVQ    144(BX), CX
+	MOVQ    72(BX), R12
+	MOVQ    120(BX), R13
+	MOVQ    160(BX), R10
+	ANDQ    $0x07, R10
+	MOVQ    $0x00000008, AX
+	CMPQ    R10, AX
+	CMOVQLT R10, AX
+	LEAQ    laneMasks<>+0(SB), R15
+	ADDQ    $0x40, R15
+	SHLQ    $0x02, AX
+	SUBQ    AX, R15
+	VMOVDQU (R15), Y15
+	MOVQ    104(BX), DX
+	IMULQ   160(BX), DX
+	SHLQ    $0x02, DX
+	LEAQ    (DX)(DX*2), R14
+
+row:
+	MOVLQSX (R12), AX
+	MOVQ    (BX), SI
+	LEAQ    (SI)(AX*4), SI
+	MOVQ    96(BX), DI
+	MOVQ    104(BX), R11
+	MOVQ    24(BX), R9
+	VXORPS  X0, X0, X0
+	VXORPS  X1, X1, X1
+	VXORPS  X2, X2, X2
+	VXORPS  X3, X3, X3
+
+run:
+	MOVLQSX (DI), AX
+	LEAQ    (SI)(AX*4), R8
+	MOVQ    160(BX), R10
+	SHRQ    $0x03, R10
+	JZ      last
+
+vector:
+	VMOVUPS     (R8), Y4
+	VFMADD231PS (R9), Y4, Y0
+	VFMADD231PS (R9)(DX*1), Y4, Y1
+	VFMADD231PS (R9)(DX*2), Y4, Y2
+	VFMADD231PS (R9)(R14*1), Y4, Y3
+	ADDQ        $0x20, R8
+	ADDQ        $0x20, R9
+	DECQ        R10
+	JNZ         vector
+
+last:
+	MOVQ        160(BX), R10
+	ANDQ        $0x07, R10
+	JZ          next
+	VMASKMOVPS  (R8), Y15, Y4
+	VMASKMOVPS  (R9), Y15, Y5
+	VFMADD231PS Y5, Y4, Y0
+	VMASKMOVPS  (R9)(DX*1), Y15, Y5
+	VFMADD231PS Y5, Y4, Y1
+	VMASKMOVPS  (R9)(DX*2), Y15, Y5
+	VFMADD231PS Y5, Y4, Y2
+	VMASKMOVPS  (R9)(R14*1), Y15, Y5
+	VFMADD231PS Y5, Y4, Y3
+	LEAQ        (R9)(R10*4), R9
+
+next:
+	ADDQ         $0x04, DI
+	DECQ         R11
+	JNZ          run
+	MOVLQSX      (R13), AX
+	MOVQ         48(BX), R8
+	VEXTRACTF128 $0x01, Y0, X4
+	VADDPS       X4, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	VMOVSS       X0, (R8)(AX*4)
+	VEXTRACTF128 $0x01, Y1, X4
+	VADDPS       X4, X1, X1
+	VHADDPS      X1, X1, X1
+	VHADDPS      X1, X1, X1
+	VMOVSS       X1, 4(R8)(AX*4)
+	VEXTRACTF128 $0x01, Y2, X4
+	VADDPS       X4, X2, X2
+	VHADDPS      X2, X2, X2
+	VHADDPS      X2, X2, X2
+	VMOVSS       X2, 8(R8)(AX*4)
+	VEXTRACTF128 $0x01, Y3, X4
+	VADDPS       X4, X3, X3
+	VHADDPS      X3, X3, X3
+	VHADDPS      X3, X3, X3
+	VMOVSS       X3, 12(R8)(AX*4)
+	ADDQ         $0x04, R12
+	ADDQ         $0x04, R13
+	DECQ         CX
+	JNZ          row
+	VZEROUPPER
+	RET
+
 // func rows512(dst *float32, src *float32, ko *int32, dstStride int, n int, width int, k int)
 // Requires: AVX, AVX512F, BMI2
 TEXT ·rows512(SB), NOSPLIT, $0-56

@@ -6,6 +6,7 @@ type bSource uint8
 const (
 	bDirect bSource = iota // from where it lies: its rows are contiguous and read once or twice
 	bTask                  // from the scratch: the task packs a panel and uses it at once
+	bRuns                  // from the workspace: a first phase packs the few columns, for runDots
 	bPhase                 // from the workspace: a first phase has packed all panels for all tasks
 )
 
@@ -38,6 +39,7 @@ type product struct {
 	bStride  int
 	source   bSource
 	packed   []float32 // with bPhase: the panels, each of len(ko)·nr values
+	starts   []int32   // with bRuns: the offsets where the runs of ko begin
 	packedRo []int32   // to pack A first: the tables of packedTables, else nil
 	packedKo []int32
 }
@@ -66,6 +68,11 @@ func (s *Scratch) multiply(buf []float32) {
 		m.clear()
 		return
 	}
+	if m.source == bRuns {
+		*p = panel{a: m.a, b: m.packed, c: m.c, ro: m.ro, co: m.co, ko: m.starts, rows: m.rows, n: m.n, ldb: len(m.ko) / len(m.starts)}
+		t.runDots[m.n-1](p)
+		return
+	}
 	p.rows, p.co, p.next, p.ahead = m.rows, m.co, nil, 0
 	for k0 := 0; k0 < len(m.ko); k0 += m.kBlock {
 		kc := min(m.kBlock, len(m.ko)-k0)
@@ -90,8 +97,13 @@ func (s *Scratch) multiply(buf []float32) {
 			default:
 				p.b = m.packed[(j/t.nr*len(m.ko)+k0)*t.nr:]
 				p.next, p.ahead = nil, 0
-				if j+t.nr < m.n {
+				switch next := k0 + kc; {
+				case j+t.nr < m.n:
 					p.next = m.packed[((j/t.nr+1)*len(m.ko)+k0)*t.nr:]
+				case next < len(m.ko):
+					p.next = m.packed[next*t.nr:]
+				}
+				if p.next != nil {
 					p.ahead = ceilDiv(kc*t.nr/16, ceilDiv(m.rows, t.mr))
 				}
 			}

@@ -24,11 +24,13 @@ func nativePaths() []Path {
 
 var (
 	tile512 = tile{mr: 12, nr: 32, partialB: true, run: panelAVX512, dot: dot512,
+		runDots:  [maxDotColumns]func(*panel){runDot512n1, runDot512n2, runDot512n3, runDot512n4},
 		copyRows: copyRowsAVX512, transpose: transposeAVX512, sumVectors: sumAVX512,
 		pools: [...]func(*poolRow){maxPool: maxPool512, sumPool: sumPool512,
 			maxPoolGrad: maxPoolGrad512, sumPoolGrad: sumPoolGrad512,
 			maxPoolGradSet: maxPoolGradSet512, sumPoolGradSet: sumPoolGradSet512}}
 	tile256 = tile{mr: 6, nr: 16, run: panelAVX2, dot: dot256,
+		runDots:  [maxDotColumns]func(*panel){runDot256n1, runDot256n2, runDot256n3, runDot256n4},
 		copyRows: copyRowsAVX2, transpose: transposeAVX2, sumVectors: sumAVX2,
 		pools: [...]func(*poolRow){maxPool: maxPool256, sumPool: sumPool256,
 			maxPoolGrad: maxPoolGrad256, sumPoolGrad: sumPoolGrad256,

@@ -113,3 +113,13 @@ func (t *tile) sum(dst, src []float32, pitch, parts int) {
 		dst[i] = v
 	}
 }
+
+// packColumns copies the n columns of a matrix whose element (k, j) is
+// src[ko[k] + j·stride] one behind the other.
+func packColumns(dst, src []float32, ko []int32, n, stride int) {
+	for j := range n {
+		for k, o := range ko {
+			dst[j*len(ko)+k] = src[int(o)+j*stride]
+		}
+	}
+}

@@ -19,6 +19,9 @@ type panel struct {
 	ahead      int       // cache lines of next to fetch with each tile
 }
 
+// maxDotColumns is the number of columns up to which lanes go along the sum.
+const maxDotColumns = 4
+
 // tile describes the kernels of a path.
 type tile struct {
 	mr, nr   int  // rows and columns of the register tile
@@ -26,6 +29,11 @@ type tile struct {
 	partialB bool // the kernel reads no more columns of B than there are
 	run      func(*panel)
 	dot      func(*panel) // run for one column, contiguous rows of A and a contiguous B; may be nil
+
+	// runDots compute 1, 2, … columns without add, the sum in runs of ldb contiguous
+	// values of A that begin at ro[i] + ko[r], B by columns one behind the other.
+	// They may be nil.
+	runDots [maxDotColumns]func(*panel)
 
 	pools [poolKinds]func(*poolRow) // by poolKind, nil for the portable ones
 

@@ -11,6 +11,7 @@ func main() {
 	masks := maskTable()
 	panels(masks)
 	dots(masks)
+	runDots(masks)
 	pack512()
 	rows256(masks)
 	transpose256()
