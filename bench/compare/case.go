@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 )
 
@@ -167,13 +168,9 @@ func quickCases() []Case {
 // of up to about 4 GFLOP each.
 func randomCases(n int, seed uint64) []Case {
 	r := rand.New(rand.NewPCG(seed, 0))
-	// log draws between lo and hi, small and large sizes alike.
+	// log draws between lo and hi with a uniform logarithm, so that small sizes are as frequent as large ones.
 	log := func(lo, hi int) int {
-		x := lo
-		for x < hi && r.IntN(5) != 0 {
-			x = x*3/2 + r.IntN(x+1)
-		}
-		return min(x, hi)
+		return int(math.Round(float64(lo) * math.Pow(float64(hi)/float64(lo), r.Float64())))
 	}
 	var cs []Case
 	for len(cs) < n {
@@ -187,7 +184,10 @@ func randomCases(n int, seed uint64) []Case {
 			}
 			c = Case{Kind: "conv", N: log(1, 64), H: log(4, 48), W: log(4, 48), Cin: g * log(1, 256/g), Cout: g * log(4, 256/g),
 				KH: 1 + r.IntN(5), KW: 1 + r.IntN(5), Stride: 1 + r.IntN(4)/3, Dil: 1 + r.IntN(6)/5, Groups: g, Backward: true}
-			c.Pad = r.IntN(c.KH/2 + 1)
+			if c.Stride > 1 { // GoMLX has no gradient for both, nor for wider padding
+				c.Dil = 1
+			}
+			c.Pad = r.IntN(c.Dil*(min(c.KH, c.KW)-1)/2 + 1)
 			if c.H+2*c.Pad <= c.Dil*(c.KH-1) || c.W+2*c.Pad <= c.Dil*(c.KW-1) {
 				continue
 			}
