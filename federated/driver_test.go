@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -247,7 +248,10 @@ func TestQuorumAndDeadline(t *testing.T) {
 func TestBarrier(t *testing.T) {
 	c := &census{phases: []federated.Phase{{Name: "eval", Who: federated.Selection{Everyone: true}, Barrier: true, Collect: []string{"index", "other"}}}}
 	working, most := 0, 0
+	var each federated.Each
 	l := do(t, crowd(30), c, 1, func(r *fedtest.Run) {
+		r.Algorithm = &watcher{census: c, roll: func(x federated.Roll) { each = x.Each }}
+		r.Members.Shuffle = 3
 		r.Config.Pace = federated.Pace{Quorum: 0.1, Deadline: time.Second, Staleness: 1, Discount: 1}
 		r.Config.Window = 4
 		r.Members.Delay = after
@@ -256,6 +260,11 @@ func TestBarrier(t *testing.T) {
 	})
 	if !l.Phases[0].Everyone || most != 4 {
 		t.Errorf("everyone %t, at most %d at a time; want true and 4", l.Phases[0].Everyone, most)
+	}
+	for i := range 30 {
+		if len(each.Members) != 30 || int(each.Members[i]) != i || each.Values["index"][i] != float64(i) || !math.IsNaN(each.Values["other"][i]) {
+			t.Fatalf("collected %+v", each)
+		}
 	}
 	if got := l.Final.Sets["w"].Must("x").At(0); got != 15.5 {
 		t.Errorf("mean %v, want 15.5", got)
@@ -319,10 +328,16 @@ func TestDiscount(t *testing.T) {
 type watcher struct {
 	*census
 	seen func(*federated.Sum)
+	roll func(federated.Roll)
 }
 
 func (w *watcher) Finish(ctx context.Context, srv federated.Server, s federated.State, p federated.Phase, sums map[string]*federated.Sum, roll federated.Roll) (federated.State, federated.Diagnostics, error) {
-	w.seen(sums[""])
+	if w.seen != nil {
+		w.seen(sums[""])
+	}
+	if w.roll != nil {
+		w.roll(roll)
+	}
 	return w.census.Finish(ctx, srv, s, p, sums, roll)
 }
 

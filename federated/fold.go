@@ -27,7 +27,7 @@ type folding struct {
 	folded    []Folded
 	abstained []int
 	failed    []Failure
-	each      eachRows
+	each      eachTable
 }
 
 type groupSum struct {
@@ -42,7 +42,7 @@ func newFolding(p Phase, discount float64) *folding {
 	if discount > 0 {
 		f.unit = discountUnit
 	}
-	f.each.width = len(p.Collect)
+	f.each = newEachTable(p.Collect)
 	return f
 }
 
@@ -50,9 +50,7 @@ func newFolding(p Phase, discount float64) *folding {
 func (f *folding) expect(n int) {
 	f.asked = n
 	f.folded = make([]Folded, 0, n)
-	if f.each.width > 0 {
-		f.each.members, f.each.values = make([]int32, 0, n), make([]float64, 0, n*f.each.width)
-	}
+	f.each.expect(n)
 }
 
 // answered is how many of those asked count towards the quorum.
@@ -117,7 +115,7 @@ func (f *folding) add(a *Answer, behind, limit int) *weights.Set {
 		return nil
 	}
 	f.folded = append(f.folded, Folded{o.Member.Index, o.Base})
-	f.each.add(o.Member.Index, f.phase.Collect, r.Scalars)
+	f.each.add(o.Member.Index, r.Scalars)
 	return r.Keep
 }
 
@@ -230,7 +228,7 @@ func (f *folding) roll() Roll {
 	slices.SortFunc(f.failed, func(a, b Failure) int {
 		return cmp.Or(cmp.Compare(a.Member, b.Member), cmp.Compare(a.Round, b.Round), cmp.Compare(a.Reason, b.Reason))
 	})
-	return Roll{f.asked, f.folded, f.abstained, f.failed, f.each.sorted(f.phase.Collect)}
+	return Roll{f.asked, f.folded, f.abstained, f.failed, f.each.sorted()}
 }
 
 func (f *folding) traffic() []Traffic {
@@ -268,50 +266,60 @@ func (r Roll) closed(c *PhaseClosed, population int) {
 	slices.SortFunc(c.Folded, func(a, b Share) int { return cmp.Compare(a.Base, b.Base) })
 }
 
-// eachRows is a table of the collected scalars, one row a member.
-type eachRows struct {
-	width   int
+// eachTable holds the collected scalars: a row a member, stored by column.
+type eachTable struct {
+	names   []string
 	members []int32
-	values  []float64
+	columns [][]float64
 }
 
-func (e *eachRows) add(member int, names []string, scalars map[string]float64) {
-	if e.width == 0 {
+func newEachTable(names []string) eachTable {
+	return eachTable{names: names, columns: make([][]float64, len(names))}
+}
+
+// expect makes room for n members.
+func (e *eachTable) expect(n int) {
+	if len(e.names) == 0 {
+		return
+	}
+	e.members = make([]int32, 0, n)
+	for k := range e.columns {
+		e.columns[k] = make([]float64, 0, n)
+	}
+}
+
+func (e *eachTable) add(member int, scalars map[string]float64) {
+	if len(e.names) == 0 {
 		return
 	}
 	e.members = append(e.members, int32(member))
-	for _, n := range names {
+	for k, n := range e.names {
 		v, ok := scalars[n]
 		if !ok {
 			v = math.NaN()
 		}
-		e.values = append(e.values, v)
+		e.columns[k] = append(e.columns[k], v)
 	}
 }
 
-// sorted returns the columns, ordered by member.
-func (e *eachRows) sorted(names []string) Each {
-	if e.width == 0 {
+// sorted returns the table ordered by member.
+func (e *eachTable) sorted() Each {
+	if len(e.names) == 0 {
 		return Each{}
 	}
 	sort.Sort(e)
-	out := Each{Members: e.members, Values: make(map[string][]float64, e.width)}
-	for k, name := range names {
-		column := make([]float64, len(e.members))
-		for i := range column {
-			column[i] = e.values[i*e.width+k]
-		}
-		out.Values[name] = column
+	out := Each{Members: e.members, Values: make(map[string][]float64, len(e.names))}
+	for k, name := range e.names {
+		out.Values[name] = e.columns[k]
 	}
 	return out
 }
 
-func (e *eachRows) Len() int           { return len(e.members) }
-func (e *eachRows) Less(i, j int) bool { return e.members[i] < e.members[j] }
-func (e *eachRows) Swap(i, j int) {
+func (e *eachTable) Len() int           { return len(e.members) }
+func (e *eachTable) Less(i, j int) bool { return e.members[i] < e.members[j] }
+func (e *eachTable) Swap(i, j int) {
 	e.members[i], e.members[j] = e.members[j], e.members[i]
-	for k := range e.width {
-		a, b := i*e.width+k, j*e.width+k
-		e.values[a], e.values[b] = e.values[b], e.values[a]
+	for _, c := range e.columns {
+		c[i], c[j] = c[j], c[i]
 	}
 }
