@@ -3,7 +3,6 @@ package recipe
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"slices"
 
@@ -120,7 +119,7 @@ func (r *Recipe) problem(data *dataset.Examples) (*federated.Problem, error) {
 	}
 	if data.Tok != nil { // a masked language model: predict every token of a row of which some are hidden
 		p.Target = train.FromInput
-		p.Hide = train.Hide{Prob: 0.15, ID: int32(len(data.Classes))}
+		p.Hide = hide(len(data.Classes))
 	}
 	if r.Model.From != "" {
 		if p.Start, err = startFrom(r.Model.From); err != nil {
@@ -130,35 +129,11 @@ func (r *Recipe) problem(data *dataset.Examples) (*federated.Problem, error) {
 	return p, nil
 }
 
-// architecture is the recipe's model with inputs and outputs as the data has them.
+// architecture builds the recipe's model for the data.
 func (r *Recipe) architecture(data *dataset.Examples) (nn.Builder, error) {
-	c := r.Model.Config
-	if r.Model.Name == "transformer" {
-		if data.Tok == nil {
-			return nil, fieldf("model.name", "a transformer reads text; data set %s has none", data.Name)
-		}
-		if c.Vocabulary == 0 {
-			c.Vocabulary = len(data.Classes)
-		}
-		if c.Tokens == 0 {
-			c.Tokens = data.Shape[0]
-		}
-	} else {
-		if data.Tok != nil {
-			return nil, fieldf("model.name", "data set %s is text, which takes a transformer, not a %s", data.Name, r.Model.Name)
-		}
-		if c.Input != nil && !slices.Equal(c.Input, data.Shape) {
-			return nil, fieldf("model.input", "%v, but examples of %s are %v", c.Input, data.Name, data.Shape)
-		}
-		c.Input = data.Shape
-		switch {
-		case c.Classes == 0 && data.Labels == nil:
-			c.Classes = 1
-		case c.Classes == 0:
-			c.Classes = data.NumClasses()
-		case c.Classes < data.NumClasses():
-			return nil, fieldf("model.classes", "%d, but data set %s has %d classes", c.Classes, data.Name, data.NumClasses())
-		}
+	c, err := r.config(data)
+	if err != nil {
+		return nil, err
 	}
 	build, err := nn.New(r.Model.Name, c)
 	if err != nil {
@@ -166,6 +141,42 @@ func (r *Recipe) architecture(data *dataset.Examples) (nn.Builder, error) {
 	}
 	return build, nil
 }
+
+// config describes the recipe's model with inputs and outputs as the data has them.
+func (r *Recipe) config(data *dataset.Examples) (nn.Config, error) {
+	c := r.Model.Config
+	if r.Model.Name == "transformer" {
+		if data.Tok == nil {
+			return c, fieldf("model.name", "a transformer reads text; data set %s has none", data.Name)
+		}
+		if c.Vocabulary == 0 {
+			c.Vocabulary = len(data.Classes)
+		}
+		if c.Tokens == 0 {
+			c.Tokens = data.Shape[0]
+		}
+		return c, nil
+	}
+	if data.Tok != nil {
+		return c, fieldf("model.name", "data set %s is text, which takes a transformer, not a %s", data.Name, r.Model.Name)
+	}
+	if c.Input != nil && !slices.Equal(c.Input, data.Shape) {
+		return c, fieldf("model.input", "%v, but examples of %s are %v", c.Input, data.Name, data.Shape)
+	}
+	c.Input = data.Shape
+	switch {
+	case c.Classes == 0 && data.Labels == nil:
+		c.Classes = 1
+	case c.Classes == 0:
+		c.Classes = data.NumClasses()
+	case c.Classes < data.NumClasses():
+		return c, fieldf("model.classes", "%d, but data set %s has %d classes", c.Classes, data.Name, data.NumClasses())
+	}
+	return c, nil
+}
+
+// hide is what a masked language model does not see of a row; the mask follows the vocabulary.
+func hide(vocabulary int) train.Hide { return train.Hide{Prob: 0.15, ID: int32(vocabulary)} }
 
 // startFrom reads initial weights from a safetensors file, or the final model of a run.
 func startFrom(path string) (*weights.Set, error) {
@@ -219,19 +230,4 @@ func (t Train) rate(rounds int) train.Schedule {
 		return train.Cosine{Rate: rate, Floor: s.Min, Period: max(1, rounds)}
 	}
 	return train.Constant(rate)
-}
-
-// Describe says in words what the plan is, a line each.
-func (p *Plan) Describe() []string {
-	r := p.Recipe
-	test := 0
-	if p.Split.Test != nil {
-		test = p.Split.Test.Len()
-	}
-	return []string{
-		fmt.Sprintf("%s: %s (%s)", p.Method.Title, p.Method.Summary, p.Method.Paper),
-		fmt.Sprintf("data: %s, %d training and %d test examples of %v", p.Split.Train.Name, p.Split.Train.Len(), test, p.Split.Train.Shape),
-		fmt.Sprintf("clients: %d, partition %s", p.Dealt.Train.Clients(), r.Partition.Name),
-		fmt.Sprintf("rounds: %d", r.Rounds),
-	}
 }

@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 
+	"github.com/cohort-learning/cohort/dataset"
 	"github.com/cohort-learning/cohort/methods"
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
@@ -40,8 +42,10 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Load reads a recipe file. What it leaves out has the value of [Default] for its method.
-func Load(path string) (*Recipe, error) {
+// Load reads a recipe file. What it leaves out has the value of [Default] for its method. Set holds changes to it such as
+// "train.batch=20". Relative paths of data and weights in the file begin at its folder; those of set at the working
+// directory.
+func Load(path string, set ...string) (*Recipe, error) {
 	st, err := os.Stat(path)
 	if err != nil {
 		return nil, err
@@ -56,17 +60,74 @@ func Load(path string) (*Recipe, error) {
 	if err != nil {
 		return nil, err
 	}
-	return Parse(path, text)
+	base, err := filepath.Abs(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	return read(path, text, set, base)
 }
 
-// Parse reads a recipe from text; file is its name in errors. Every error is an [*Error].
-func Parse(file string, text []byte) (r *Recipe, err error) {
+// Parse reads a recipe from text; file is its name in errors. Every error is an [*Error]. Paths stay as they are.
+func Parse(file string, text []byte, set ...string) (*Recipe, error) {
+	return read(file, text, set, "")
+}
+
+func read(file string, text []byte, set []string, base string) (r *Recipe, err error) {
+	f, err := parse(file, text)
+	if err != nil {
+		return nil, err
+	}
+	docs := []*document{f} // what comes later changes what came before
+	for _, change := range set {
+		c, err := parseChange(change)
+		if err != nil {
+			return nil, err
+		}
+		docs = append(docs, c)
+	}
+	named := f // the document that names the method
+	for _, d := range docs {
+		if d.child(d.root, "method") != nil {
+			named = d
+		}
+	}
+	if r, err = named.begin(); err != nil {
+		return nil, err
+	}
+	for i, d := range docs {
+		if d == f && named != f && f.child(f.root, "method") != nil && f.child(f.root, "method").String() != r.Method {
+			d = f.without("options") // those of another method
+			docs[i] = d
+		}
+		if err := d.keys(d.root, reflect.TypeOf(*r), "", r.Options); err != nil {
+			return nil, err
+		}
+		if err := d.decode(r); err != nil {
+			return nil, err
+		}
+		if base != "" && i == 0 {
+			for _, path := range []*string{&r.Data.Path, &r.Data.TestPath, &r.Model.From} {
+				if *path != "" && !filepath.IsAbs(*path) {
+					*path = filepath.Join(base, *path)
+				}
+			}
+		}
+	}
+	r.Method = named.child(named.root, "method").(*ast.StringNode).Value
+	if err := r.Validate(); err != nil {
+		return nil, blame(docs, err)
+	}
+	return r, nil
+}
+
+// parse reads the text of a document.
+func parse(file string, text []byte) (f *document, err error) {
 	if len(text) > maxSize {
 		return nil, &Error{File: file, Message: fmt.Sprintf("%d bytes; a recipe has at most %d", len(text), maxSize)}
 	}
 	defer func() {
 		if p := recover(); p != nil { // the YAML library panics on some malformed input
-			r, err = nil, &Error{File: file, Message: fmt.Sprintf("not valid YAML: %v", p)}
+			f, err = nil, &Error{File: file, Message: fmt.Sprintf("not valid YAML: %v", p)}
 		}
 	}()
 	parsed, err := parser.ParseBytes(text, 0)
@@ -77,25 +138,68 @@ func Parse(file string, text []byte) (r *Recipe, err error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &document{file: file, root: root}
-	if n := f.child(root, "method"); n == nil {
-		return nil, &Error{File: file, Line: 1, Column: 1, Field: "method", Message: "is missing; expected one of " + strings.Join(methods.Names(), ", ")}
-	} else if s, ok := n.(*ast.StringNode); !ok {
+	return &document{file: file, root: root}, nil
+}
+
+// parseChange reads a change "path=value" as the document that holds nothing else.
+func parseChange(change string) (*document, error) {
+	file := "--set " + change
+	path, value, ok := strings.Cut(change, "=")
+	path = strings.TrimSpace(path)
+	if !ok || path == "" {
+		return nil, &Error{File: file, Message: "expected FIELD=VALUE such as train.batch=20"}
+	}
+	var b strings.Builder
+	parts := strings.Split(path, ".")
+	for i, part := range parts {
+		if part == "" || strings.ContainsAny(part, " :#'\"{}[]\n\t&*!|>%@`") {
+			return nil, &Error{File: file, Message: "expected FIELD=VALUE such as train.batch=20"}
+		}
+		fmt.Fprintf(&b, "%s%s:", strings.Repeat("  ", i), part)
+		if i < len(parts)-1 {
+			b.WriteByte('\n')
+		}
+	}
+	if strings.ContainsAny(value, "\n\r") {
+		return nil, &Error{File: file, Field: path, Message: "a value is a single line"}
+	}
+	fmt.Fprintf(&b, " %s\n", value)
+	d, err := parse(file, []byte(b.String()))
+	var e *Error
+	if errors.As(err, &e) {
+		e.Line, e.Column = 0, 0
+	}
+	if err != nil {
+		return nil, err
+	}
+	d.change = true
+	return d, nil
+}
+
+// begin returns the defaults of the method that the document names.
+func (f *document) begin() (*Recipe, error) {
+	n := f.child(f.root, "method")
+	if n == nil {
+		return nil, &Error{File: f.file, Line: 1, Column: 1, Field: "method", Message: "is missing; expected one of " + strings.Join(methods.Names(), ", ")}
+	}
+	s, ok := n.(*ast.StringNode)
+	if !ok {
 		return nil, f.at(n, "method", "expected the name of a method")
-	} else if r, err = Default(s.Value); err != nil {
-		return nil, f.at(n, "method", err.Error())
 	}
-	if err := f.keys(root, reflect.TypeOf(*r), "", r.Options); err != nil {
-		return nil, err
+	if _, err := methods.Find(s.Value); err != nil {
+		return nil, f.at(n, "method", fmt.Sprintf("there is no method %q%s; the methods are %s", s.Value,
+			didYouMean(s.Value, methods.Names()), strings.Join(methods.Names(), ", ")))
 	}
-	options := r.Options
-	if err := f.decode(root, r, options); err != nil {
-		return nil, err
-	}
-	if err := r.Validate(); err != nil {
-		return nil, f.blame(err)
-	}
-	return r, nil
+	return Default(s.Value)
+}
+
+// without returns the document without a field.
+func (f *document) without(key string) *document {
+	root := *f.root
+	root.Values = slices.DeleteFunc(slices.Clone(root.Values), func(v *ast.MappingValueNode) bool { return v.Key.String() == key })
+	c := *f
+	c.root = &root
+	return &c
 }
 
 func mapping(file string, parsed *ast.File) (*ast.MappingNode, error) {
@@ -122,13 +226,14 @@ func mapping(file string, parsed *ast.File) (*ast.MappingNode, error) {
 
 // document is a parsed file that errors can point into.
 type document struct {
-	file string
-	root *ast.MappingNode
+	file   string
+	root   *ast.MappingNode
+	change bool // a change from the command line: places in it mean nothing
 }
 
 func (f *document) at(n ast.Node, field, message string) *Error {
 	e := &Error{File: f.file, Field: field, Message: message}
-	if t := n.GetToken(); t != nil {
+	if t := n.GetToken(); t != nil && !f.change {
 		e.Line, e.Column = t.Position.Line, t.Position.Column
 	}
 	return e
@@ -240,16 +345,16 @@ func yamlFields(t reflect.Type) []yamlField {
 	return out
 }
 
-// decode fills r, whose fields hold their defaults, from the file.
-func (f *document) decode(root *ast.MappingNode, r *Recipe, options any) error {
-	for _, v := range root.Values {
+// decode fills r, whose fields hold what came before, from the document.
+func (f *document) decode(r *Recipe) error {
+	for _, v := range f.root.Values {
 		key := v.Key.String()
 		if _, null := v.Value.(*ast.NullNode); null {
 			continue
 		}
 		var into any
 		if key == "options" {
-			into = options
+			into = r.Options
 		} else {
 			for _, yf := range yamlFields(reflect.TypeOf(*r)) {
 				if yf.name == key {
@@ -257,8 +362,10 @@ func (f *document) decode(root *ast.MappingNode, r *Recipe, options any) error {
 				}
 			}
 		}
-		if key == "data" || key == "partition" || key == "model" {
-			// A name without its parameters is a new start: defaults of another name would have no meaning.
+		if key == "train" && f.child(v.Value, "steps") != nil && f.child(v.Value, "epochs") == nil {
+			r.Train.Epochs = 0 // steps instead of epochs
+		}
+		if resets(reflect.TypeOf(into).Elem()) {
 			if n := f.child(v.Value, "name"); n != nil {
 				resetUnless(into, n)
 			}
@@ -274,17 +381,22 @@ func (f *document) decode(root *ast.MappingNode, r *Recipe, options any) error {
 func resetUnless(into any, name ast.Node) {
 	v := reflect.ValueOf(into).Elem()
 	if s, ok := name.(*ast.StringNode); ok && v.FieldByName("Name").String() != s.Value {
-		clients := v.FieldByName("Clients")
-		keep := clients.IsValid() && v.Type().Name() == "Scheme"
-		var n int64
-		if keep {
-			n = clients.Int()
-		}
-		v.SetZero()
-		if keep {
-			clients.SetInt(n)
-		}
+		reset(v)
 	}
+}
+
+// resets reports whether a section of this type begins anew when its name changes: its other fields would have no meaning.
+func resets(t reflect.Type) bool {
+	return t == reflect.TypeFor[dataset.Spec]() || t == reflect.TypeFor[dataset.Scheme]() || t == reflect.TypeFor[Model]()
+}
+
+// reset clears a section but for the number of clients of a partition.
+func reset(v reflect.Value) {
+	if s, ok := v.Addr().Interface().(*dataset.Scheme); ok {
+		*s = dataset.Scheme{Clients: s.Clients}
+		return
+	}
+	v.SetZero()
 }
 
 // value decodes one node into what into points to. Structs are filled field by field, so that an error knows its field.
@@ -349,25 +461,30 @@ func kindWords(t reflect.Type) string {
 	return t.String()
 }
 
-// blame finds the place in the file that a validation error is about.
-func (f *document) blame(err error) error {
+// blame finds the place that a validation error is about, in the last document that speaks of it.
+func blame(docs []*document, err error) error {
 	var fe *FieldError
 	if !errors.As(err, &fe) {
-		return &Error{File: f.file, Message: err.Error()}
+		return &Error{File: docs[0].file, Message: err.Error()}
 	}
-	var n ast.Node = f.root
-	var found ast.Node
-	for part := range strings.SplitSeq(fe.Field, ".") {
-		c := f.child(n, part)
-		if c == nil {
-			break
+	e := &Error{File: docs[0].file, Field: fe.Field, Message: fe.Err.Error()}
+	deepest := 0
+	for _, d := range docs {
+		var n ast.Node = d.root
+		depth := 0
+		for part := range strings.SplitSeq(fe.Field, ".") {
+			c := d.child(n, part)
+			if c == nil {
+				break
+			}
+			n, depth = c, depth+1
 		}
-		n, found = c, c
+		if depth > 0 && depth >= deepest {
+			deepest = depth
+			e = d.at(n, fe.Field, fe.Err.Error())
+		}
 	}
-	if found == nil {
-		return &Error{File: f.file, Field: fe.Field, Message: fe.Err.Error()}
-	}
-	return f.at(found, fe.Field, fe.Err.Error())
+	return e
 }
 
 // located turns an error of the YAML library into one with a place.
@@ -381,44 +498,4 @@ func located(file, field string, err error) error {
 		}
 	}
 	return e
-}
-
-// didYouMean returns " (did you mean …?)" for the nearest word, if one is near.
-func didYouMean(word string, known []string) string {
-	best, at := 3, ""
-	for _, k := range known {
-		if d := distance(word, k); d < best {
-			best, at = d, k
-		}
-	}
-	if at == "" {
-		return ""
-	}
-	return fmt.Sprintf(" (did you mean %q?)", at)
-}
-
-// distance is the number of insertions, deletions, replacements and swaps of neighbours that turn a into b.
-func distance(a, b string) int {
-	rows := make([][]int, len(a)+1)
-	for i := range rows {
-		rows[i] = make([]int, len(b)+1)
-		rows[i][0] = i
-	}
-	for j := range rows[0] {
-		rows[0][j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		for j := 1; j <= len(b); j++ {
-			d := rows[i-1][j-1]
-			if a[i-1] != b[j-1] {
-				d++
-			}
-			d = min(d, rows[i-1][j]+1, rows[i][j-1]+1)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				d = min(d, rows[i-2][j-2]+1)
-			}
-			rows[i][j] = d
-		}
-	}
-	return rows[len(a)][len(b)]
 }

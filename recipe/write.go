@@ -17,13 +17,49 @@ func (r *Recipe) YAML() []byte { return r.render(false) }
 func (r *Recipe) Commented() []byte { return r.render(true) }
 
 func (r *Recipe) render(comments bool) []byte {
-	var w writer
-	w.comments = comments
-	v := reflect.ValueOf(r).Elem()
+	w := writer{comments: comments}
+	v, base := reflect.ValueOf(r).Elem(), r.base()
 	for _, f := range yamlFields(v.Type()) {
-		w.field(f, v.FieldByIndex(f.index), "", 0)
+		w.field(f, f.of(v), f.of(base), "", 0)
 	}
 	return []byte(w.String())
+}
+
+// base is the recipe that a file of r's method begins with: what a field has there need not be written if it is zero.
+func (r *Recipe) base() reflect.Value {
+	d, err := Default(r.Method)
+	if err != nil {
+		d = &Recipe{Options: r.Options}
+	}
+	return reflect.ValueOf(d).Elem()
+}
+
+// baseOf is what reading begins with for a section: base, or nothing but the number of clients if v has another name.
+func baseOf(v, base reflect.Value) reflect.Value {
+	if n := v.FieldByName("Name"); !resets(v.Type()) || n.String() == base.FieldByName("Name").String() {
+		return base
+	}
+	fresh := reflect.New(v.Type()).Elem()
+	fresh.Set(base)
+	reset(fresh)
+	return fresh
+}
+
+// of returns the field of a struct, with interfaces and pointers to structs followed.
+func (f yamlField) of(v reflect.Value) reflect.Value {
+	v = v.FieldByIndex(f.index)
+	if v.Kind() == reflect.Interface && !v.IsNil() {
+		v = v.Elem()
+	}
+	if v.Kind() == reflect.Pointer && !v.IsNil() && v.Type().Elem().Kind() == reflect.Struct {
+		v = v.Elem()
+	}
+	return v
+}
+
+// empty reports whether v is zero, or a list or map without members.
+func empty(v reflect.Value) bool {
+	return v.IsZero() || (v.Kind() == reflect.Slice || v.Kind() == reflect.Map) && v.Len() == 0
 }
 
 type writer struct {
@@ -34,47 +70,42 @@ type writer struct {
 // width is the column at which comments begin.
 const width = 34
 
-func (w *writer) field(f yamlField, v reflect.Value, path string, depth int) {
+func (w *writer) field(f yamlField, v, base reflect.Value, path string, depth int) {
 	full := join(path, f.name)
-	if v.Kind() == reflect.Interface && !v.IsNil() {
-		v = v.Elem()
-	}
-	if v.Kind() == reflect.Pointer && !v.IsNil() {
-		v = v.Elem()
-	}
 	if v.Kind() == reflect.Struct {
-		w.section(f, v, full, depth)
+		w.section(f, v, baseOf(v, base), full, depth)
 		return
 	}
-	zero := v.IsZero() || (v.Kind() == reflect.Slice || v.Kind() == reflect.Map) && v.Len() == 0
-	if zero && f.omit && !w.comments {
+	unset := f.omit && empty(v) && empty(base)
+	if unset && !w.comments {
 		return
 	}
 	text := strings.Repeat("  ", depth)
-	if zero && f.omit {
+	if unset {
 		text += "# " + f.name + ": " + placeholder(v)
 	} else {
 		text += f.name + ": " + scalar(v)
 	}
-	w.line(text, docOf(f, full))
+	w.line(strings.TrimRight(text, " "), docOf(f, full))
 }
 
-func (w *writer) section(f yamlField, v reflect.Value, full string, depth int) {
+func (w *writer) section(f yamlField, v, base reflect.Value, full string, depth int) {
 	fields := yamlFields(v.Type())
 	if len(fields) == 0 {
 		return
 	}
-	if !w.comments && f.omit && v.IsZero() {
+	unset := f.omit && v.IsZero() && base.IsZero()
+	if unset && !w.comments {
 		return
 	}
 	if w.comments && depth == 0 {
 		w.WriteString("\n")
 	}
-	begin := strings.Repeat("  ", depth) + f.name + ":"
-	if v.IsZero() && f.omit {
-		begin = strings.Repeat("  ", depth) + "# " + f.name + ":"
+	begin := strings.Repeat("  ", depth)
+	if unset {
+		begin += "# "
 	}
-	w.line(begin, docOf(f, full))
+	w.line(begin+f.name+":", docOf(f, full))
 	name := ""
 	if n := v.FieldByName("Name"); n.IsValid() && n.Kind() == reflect.String {
 		name = n.String()
@@ -83,7 +114,7 @@ func (w *writer) section(f yamlField, v reflect.Value, full string, depth int) {
 		if w.comments && !relevant(full, name, sub.name) {
 			continue
 		}
-		w.field(sub, v.FieldByIndex(sub.index), full, depth+1)
+		w.field(sub, sub.of(v), sub.of(base), full, depth+1)
 	}
 }
 
@@ -198,4 +229,32 @@ func relevant(section, name, field string) bool {
 	}
 	names, ok := only[section][field]
 	return !ok || slices.Contains(names, name)
+}
+
+// Setting is a field of a recipe and its value as a recipe writes it.
+type Setting struct {
+	Field string `json:"field"` // path from the top, e.g. "train.batch"
+	Value string `json:"value"`
+}
+
+// Settings lists the fields that YAML writes, but version, name and seed.
+func (r *Recipe) Settings() []Setting {
+	var out []Setting
+	var walk func(v, base reflect.Value, path string)
+	walk = func(v, base reflect.Value, path string) {
+		for _, f := range yamlFields(v.Type()) {
+			full := join(path, f.name)
+			x, b := f.of(v), f.of(base)
+			switch {
+			case x.Kind() == reflect.Struct:
+				walk(x, baseOf(x, b), full)
+			case full == "version", full == "name", full == "seed", f.omit && empty(x) && empty(b):
+			default:
+				out = append(out, Setting{full, scalar(x)})
+			}
+		}
+	}
+	v := reflect.ValueOf(r).Elem()
+	walk(v, r.base(), "")
+	return out
 }

@@ -16,78 +16,99 @@ type progress struct {
 	quiet  bool
 	began  time.Time
 	drawn  time.Time
-	done   int
-	global []float64 // accuracy of the global model by evaluated round
-	local  []float64
+	first  int    // round that this process began with
+	shown  bool   // whether there is a line to wipe
+	last   string // what the last round came to
 }
 
 func newProgress(io streams, rounds int, quiet bool) *progress {
-	return &progress{io: io, rounds: rounds, quiet: quiet, began: time.Now()}
+	return &progress{io: io, rounds: rounds, quiet: quiet, began: time.Now(), first: -1}
 }
 
 // Progress implements [simulation.Observer].
 func (p *progress) Progress(round int, phase string, answered, asked int) {
+	if p.first < 0 {
+		p.first = round
+	}
 	if p.quiet || !p.io.tty || time.Since(p.drawn) < 80*time.Millisecond {
 		return
 	}
 	p.drawn = time.Now()
-	const width = 24
+	const width = 20
 	part := (float64(round) + float64(answered)/float64(max(1, asked))) / float64(max(1, p.rounds))
 	full := int(math.Round(part * width))
-	bar := strings.Repeat("█", min(width, full)) + strings.Repeat("░", max(0, width-full))
-	line := fmt.Sprintf("%s round %d/%d  %s %d/%d  %s", bar, round+1, p.rounds, phase, answered, asked, p.left(part))
+	bar := strings.Repeat("━", min(width, full)) + strings.Repeat("─", max(0, width-full))
+	if p.io.plot.ASCII {
+		bar = "[" + strings.Repeat("#", min(width, full)) + strings.Repeat(".", max(0, width-full)) + "]"
+	}
+	line := fmt.Sprintf("%s round %d/%d, %s %d/%d%s%s", bar, round+1, p.rounds, phase, answered, asked, p.last, p.left(round, part))
 	fmt.Fprintf(p.io.err, "\r\x1b[K%s", clip(line, p.io.width-1))
+	p.shown = true
 }
 
 // left is the time that the rest will take at the pace so far.
-func (p *progress) left(part float64) string {
+func (p *progress) left(round int, part float64) string {
 	spent := time.Since(p.began)
-	if part <= 0 || spent < 2*time.Second {
+	done := part - float64(p.first)/float64(max(1, p.rounds))
+	if done <= 0 || spent < 3*time.Second {
 		return ""
 	}
-	rest := time.Duration(float64(spent) * (1 - part) / part)
-	return "about " + rest.Round(time.Second).String() + " left"
+	rest := time.Duration(float64(spent) * (1 - part) / done)
+	return ", " + rest.Round(time.Second).String() + " left"
+}
+
+// wipe takes the line that renews itself off the terminal.
+func (p *progress) wipe() {
+	if p.shown {
+		fmt.Fprint(p.io.err, "\r\x1b[K")
+		p.shown = false
+	}
 }
 
 // Round implements [simulation.Observer].
 func (p *progress) Round(r simulation.Round) {
-	p.done++
-	global, local := r.Metric("global.accuracy", ""), r.Metric("local.accuracy", "")
-	if !math.IsNaN(global) {
-		p.global = append(p.global, global)
-	}
-	if !math.IsNaN(local) {
-		p.local = append(p.local, local)
-	}
-	if p.quiet {
-		return
-	}
-	if p.io.tty {
-		fmt.Fprint(p.io.err, "\r\x1b[K")
-	}
-	line := fmt.Sprintf("round %*d/%d", len(fmt.Sprint(p.rounds)), r.RoundClosed.Round+1, p.rounds)
-	for _, c := range []struct{ label, name, format string }{
-		{"loss", "train.loss", "%.4f"}, {"global", "global.accuracy", "%5.2f %%"}, {"local", "local.accuracy", "%5.2f %%"},
-		{"perplexity", "global.perplexity", "%.3f"},
-	} {
-		v := r.Metric(c.name, "")
-		if math.IsNaN(v) {
-			continue
+	var parts []string
+	for _, m := range shown {
+		if v := r.Metric(m.name, ""); m.short != "" && !math.IsNaN(v) {
+			parts = append(parts, m.short+" "+m.format(v))
 		}
-		if strings.HasSuffix(c.format, "%%") {
-			v *= 100
-		}
-		line += fmt.Sprintf("  %s "+c.format, c.label, v)
 	}
 	failed := 0
 	for _, ph := range r.Phases {
-		failed += len(ph.Failed)
+		failed += len(ph.Lost)
 	}
 	if failed > 0 {
-		line += fmt.Sprintf("  %d failed", failed)
+		parts = append(parts, fmt.Sprintf("%d failed", failed))
 	}
-	fmt.Fprintln(p.io.err, line)
+	if r.Again {
+		parts = append(parts, "again, as recorded")
+	}
+	if v := r.Metric("accuracy", ""); !math.IsNaN(v) {
+		p.last = ", accuracy " + inPercent(v)
+	}
+	if !p.quiet && !p.io.tty {
+		p.io.note("round %*d/%d  %s", len(fmt.Sprint(p.rounds)), r.RoundClosed.Round+1, p.rounds, strings.Join(parts, "  "))
+	}
 }
+
+// shown are the metrics that are told at the end of a run, in order; those with a short name also every round.
+var shown = []struct {
+	name, short, words string
+	format             func(float64) string
+}{
+	{"loss.train", "loss", "training loss", nats},
+	{"accuracy", "accuracy", "accuracy of the global model", inPercent},
+	{"perplexity", "perplexity", "perplexity", nats},
+	{"mse", "mse", "mean squared error", nats},
+	{"mae", "", "mean absolute error", nats},
+	{"r2", "", "R²", nats},
+	{"loss", "", "loss of the global model", nats},
+	{"accuracy.local", "at clients", "accuracy on the clients' own tests", inPercent},
+	{"accuracy.local.worst", "", "of the worst tenth of the clients", inPercent},
+	{"loss.local", "", "loss on the clients' own tests", nats},
+}
+
+func nats(v float64) string { return fmt.Sprintf("%.4f", v) }
 
 func clip(s string, n int) string {
 	if r := []rune(s); len(r) > n && n > 1 {

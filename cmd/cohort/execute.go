@@ -1,0 +1,304 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cohort-learning/cohort/backend"
+	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/journal"
+	"github.com/cohort-learning/cohort/recipe"
+	"github.com/cohort-learning/cohort/record"
+	"github.com/cohort-learning/cohort/record/termplot"
+	"github.com/cohort-learning/cohort/train"
+)
+
+// execution is a plan that runs in a folder.
+type execution struct {
+	io     streams
+	stop   <-chan struct{}
+	plan   *recipe.Plan
+	engine *train.Engine
+	info   backend.Info
+	dir    string
+	quiet  bool
+	data   string // folder of real data, if it was named in the command
+
+	resume       bool
+	fromLastGood bool
+}
+
+// result is what a run came to.
+type result struct {
+	Schema  int                `json:"schema"`
+	Run     string             `json:"run"`
+	State   record.State       `json:"state"`
+	Method  string             `json:"method"`
+	Seed    uint64             `json:"seed"`
+	Rounds  int                `json:"rounds"`  // closed so far
+	Metrics map[string]float64 `json:"metrics"` // last values of the whole; bytes are sums over rounds
+	Levels  []levelResult      `json:"levels"`
+	Digest  string             `json:"digest,omitempty"`
+	Report  string             `json:"report"`
+	Seconds float64            `json:"seconds"` // of this process
+
+	curves map[string]termCurve
+}
+
+type levelResult struct {
+	recipe.Level
+	Up   float64 `json:"bytes_up"`   // by its clients, all rounds of training
+	Down float64 `json:"bytes_down"` // to its clients
+}
+
+type termCurve struct{ x, y []float64 }
+
+// introduce says what is about to run.
+func (x *execution) introduce() {
+	p, r := x.plan, x.plan.Recipe
+	test := 0
+	if p.Split.Test != nil {
+		test = p.Split.Test.Len()
+	}
+	verb := "running"
+	if x.resume {
+		verb = "resuming"
+	}
+	x.io.note("%s %s (%s) in %s", verb, r.Method, p.Method.Title, x.dir)
+	x.io.note("%d clients share %s training examples of %s by %s; %s to test on", p.Dealt.Train.Clients(), count(p.Split.Train.Len()),
+		p.Split.Train.Name, r.Partition.Name, count(test))
+	x.io.note("model %s, %d rounds, engine %s", r.Model.Name, r.Rounds, x.info)
+}
+
+// do runs the plan in its folder and returns what came of it, also if it was stopped. Any error comes with the command
+// that takes the run up again, if it can be.
+func (x *execution) do(ctx context.Context) (result, error) {
+	began := time.Now()
+	meta := record.Meta{Engine: x.info.Engine, Kernels: x.info.Path, Threads: x.info.Threads, Cohort: version(), Command: commandLine()}
+	o := record.Options{FromLastGood: x.fromLastGood}
+	open := x.plan.Create
+	if x.resume {
+		open = x.plan.Resume
+	}
+	run, err := open(x.dir, meta, o)
+	if err != nil {
+		return result{}, folderError(x.dir, err)
+	}
+	if found := run.Journal().Recovery().String(); found != "" {
+		x.io.note("journal: %s", found)
+	}
+	state, err := x.drive(ctx, run)
+	if e := run.Close(state, err); e != nil {
+		err = errors.Join(err, e)
+	}
+	res, e := summarise(x.dir)
+	if e == nil {
+		res.Report, e = recipe.WriteReport(x.dir)
+	}
+	res.Seconds = time.Since(began).Seconds()
+	switch {
+	case err == nil:
+		err = e
+	case state == record.Interrupted:
+		x.io.note("stopped after %d of %d rounds; go on with:\n  %s", res.Rounds, x.plan.Recipe.Rounds, x.again())
+	default:
+		err = fmt.Errorf("%w\nwhat was closed is kept; go on with:\n  %s", err, x.again())
+	}
+	return res, err
+}
+
+// again is the command that takes the run up.
+func (x *execution) again() string {
+	words := []string{"cohort", "run", "--resume", quote(x.dir)}
+	if x.data != "" {
+		words = append(words, "--data", quote(x.data))
+	}
+	return strings.Join(words, " ")
+}
+
+// quote writes a word for a shell.
+func quote(s string) string {
+	if s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./:+,=@%", r))
+	}) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+func (x *execution) drive(ctx context.Context, run *record.Run) (record.State, error) {
+	job, err := x.plan.Job(x.engine)
+	if err != nil {
+		return record.Failed, err
+	}
+	p := newProgress(x.io, x.plan.Recipe.Rounds, x.quiet)
+	job.Observer = p
+	job.Config.Stop = x.stop
+	_, err = job.RunIn(ctx, run, journal.OS(), x.plan.Recipe.Run.Checkpoint)
+	p.wipe()
+	switch {
+	case err == nil:
+		return record.Finished, nil
+	case errors.Is(err, federated.ErrStopped), errors.Is(err, context.Canceled):
+		return record.Interrupted, err
+	}
+	return record.Failed, err
+}
+
+// folderError adds to the errors of opening a run what to do about them.
+func folderError(dir string, err error) error {
+	var damaged *journal.DamageError
+	var locked *journal.LockedError
+	switch {
+	case errors.Is(err, journal.ErrExists):
+		return usagef("%s holds a run already; choose another --name or --dir, or go on with \"cohort run --resume %s\"", dir, quote(dir))
+	case errors.As(err, &locked):
+		return fmt.Errorf("%s: another process is at work on this run: %w", dir, err)
+	case errors.As(err, &damaged):
+		return fmt.Errorf("%w\nadd --from-last-good to go on from the record before it; what follows is moved aside", err)
+	}
+	return err
+}
+
+// summarise reads what the run in dir has come to.
+func summarise(dir string) (result, error) {
+	run, metrics, err := recipe.Report(dir)
+	if err != nil {
+		return result{}, err
+	}
+	defer metrics.Close()
+	res := result{Schema: schema, Run: dir, State: run.Meta.State, Method: run.Meta.Method, Seed: run.Meta.Seed, Digest: run.Digest,
+		Metrics: map[string]float64{}, curves: map[string]termCurve{}}
+	names, err := metrics.Names()
+	if err != nil {
+		return res, err
+	}
+	for _, name := range names {
+		points, err := metrics.Series(name, "")
+		if err != nil {
+			return res, err
+		}
+		var c termCurve
+		for _, p := range points {
+			c.x, c.y = append(c.x, float64(p.Round+1)), append(c.y, p.Value)
+			res.Rounds = max(res.Rounds, p.Round+1)
+		}
+		if n := len(c.y); n > 0 && !strings.HasPrefix(name, "bytes.") && !strings.HasPrefix(name, "clients") && !math.IsNaN(c.y[n-1]) {
+			res.Metrics[name] = c.y[n-1]
+			res.curves[name] = c
+		}
+	}
+	return res, res.traffic(dir, metrics)
+}
+
+// traffic sums up the bytes of all rounds, and those of training by level.
+func (r *result) traffic(dir string, metrics *record.Metrics) error {
+	card, err := recipe.CardOfRun(dir)
+	if err != nil {
+		return err
+	}
+	sum := func(name, key string) (total float64, err error) {
+		points, err := metrics.Series(name, key)
+		for _, p := range points {
+			total += p.Value
+		}
+		return total, err
+	}
+	names, err := metrics.Names()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if !strings.HasPrefix(name, "bytes.") {
+			continue
+		}
+		keys, err := metrics.Keys(name)
+		if err != nil {
+			return err
+		}
+		direction := strings.Join(strings.SplitN(name, ".", 3)[:2], ".")
+		for _, k := range keys {
+			v, err := sum(name, k)
+			if err != nil {
+				return err
+			}
+			r.Metrics[direction] += v
+		}
+	}
+	for _, l := range card.Levels {
+		row := levelResult{Level: l}
+		if row.Up, err = sum("bytes.up", l.Name); err != nil {
+			return err
+		}
+		if row.Down, err = sum("bytes.down", l.Name); err != nil {
+			return err
+		}
+		r.Levels = append(r.Levels, row)
+	}
+	return nil
+}
+
+// print tells people what came of a run.
+func (r result) print(io streams) {
+	plotCurves(io, curve{"global", r.curves["accuracy"]}, curve{"at clients", r.curves["accuracy.local"]})
+	if len(r.curves["accuracy"].y)+len(r.curves["accuracy.local"].y) == 0 {
+		plotCurves(io, curve{"loss", r.curves["loss.train"]})
+	}
+	r.printLevels(io)
+	io.say("")
+	t := newTable("", ">")
+	for _, m := range shown {
+		if v, ok := r.Metrics[m.name]; ok {
+			t.add(m.words, m.format(v))
+		}
+	}
+	for _, d := range []struct{ name, words string }{{"bytes.up", "sent by clients"}, {"bytes.down", "sent to clients"}} {
+		if v := r.Metrics[d.name]; v > 0 {
+			t.add(d.words, inBytes(v))
+		}
+	}
+	t.body(io.out)
+	io.say("\nrun     %s\nreport  %s", r.Run, r.Report)
+}
+
+func (r result) printLevels(io streams) {
+	t := newTable("level", ">width", ">clients", ">parameters", ">MACs", ">model", ">sent up", ">sent down")
+	for _, l := range r.Levels {
+		name := l.Name
+		if name == "" {
+			name = "all"
+		}
+		t.add(name, fmt.Sprintf("%g", l.Rate), count(l.Clients), count(l.Params), count(l.MACs),
+			inBytes(float64(l.Bytes)), inBytes(l.Up), inBytes(l.Down))
+	}
+	t.write(io.out)
+}
+
+// curve is what plotCurves draws.
+type curve struct {
+	name string
+	termCurve
+}
+
+func plotCurves(io streams, curves ...curve) {
+	curves = slices.DeleteFunc(curves, func(c curve) bool { return len(c.y) < 2 })
+	if len(curves) == 0 {
+		return
+	}
+	o := io.plot
+	o.Title, o.XLabel = "accuracy", "round"
+	o.Format = func(v float64) string { return fmt.Sprintf("%.0f %%", 100*v) }
+	if curves[0].name == "loss" {
+		o.Title, o.Format = "training loss", nil
+	}
+	var series []termplot.Series
+	for _, c := range curves {
+		series = append(series, termplot.Series{Name: c.name, X: c.x, Y: c.y})
+	}
+	io.say("%s", termplot.Plot(o, series...))
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/cohort-learning/cohort/backend"
+	"github.com/cohort-learning/cohort/record"
+	"github.com/cohort-learning/cohort/reproduce"
+	"github.com/cohort-learning/cohort/simulation"
+	"github.com/cohort-learning/cohort/train"
+	"github.com/spf13/cobra"
+)
+
+func newReproduce(io streams, stop <-chan struct{}) *cobra.Command {
+	var o runOptions
+	var scale, dir string
+	c := &cobra.Command{
+		Use:   "reproduce NAME",
+		Short: "Run published experiments again and compare, claim by claim",
+		Long:  reproduceHelp(),
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			e, err := reproduce.Find(args[0])
+			if err != nil {
+				return usageError{err}
+			}
+			s := reproduce.Scale(scale)
+			if !slices.Contains(reproduce.Scales(), s) {
+				return usagef("--scale %s: expected small, medium or paper", scale)
+			}
+			if dir == "" && s != reproduce.Small {
+				dir = fmt.Sprintf("%s/reproduce-%s-%s-seed%d", runsRoot(), e.Name, s, max(0, o.seed))
+			}
+			if o.dataDir() == "" {
+				return fmt.Errorf("%w: experiments need real data; name its folder with --data or $COHORT_DATA", errNoData)
+			}
+			b, err := backend.New(o.backend, backend.Options{Threads: o.threads})
+			if err != nil {
+				return usageError{err}
+			}
+			engine := train.NewEngine(b)
+			defer engine.Close()
+			info := backend.Describe(b)
+			lab := &reproduce.Lab{Engine: engine, Data: o.dataDir(), Dir: dir, Seed: uint64(max(0, o.seed)), Stop: stop,
+				Meta: record.Meta{Engine: info.Engine, Kernels: info.Path, Threads: info.Threads, Cohort: version(), Command: commandLine()}}
+			if !o.quiet {
+				fmt.Fprintf(io.err, "%s, scale %s (%s); %s\n", e.Name, s, e.Scales[s].Summary, info)
+				lab.Say = func(name string) { fmt.Fprintln(io.err, "running", name) }
+				lab.Watch = func(string) simulation.Observer { return &quietProgress{newProgress(io, 0, !io.tty)} }
+			}
+			result, err := e.Run(cmd.Context(), s, lab)
+			if err != nil {
+				return err
+			}
+			if o.json {
+				err = io.json(result)
+			} else {
+				err = printRows(io, result)
+			}
+			if err == nil && !result.Passed() {
+				return errGate
+			}
+			return err
+		},
+	}
+	o.flags(c)
+	c.Flags().StringVar(&scale, "scale", "small", "small, medium or paper")
+	c.Flags().StringVar(&dir, "dir", "", "folder for the runs; an interrupted experiment goes on there (default under the runs, none for small)")
+	return c
+}
+
+// errGate says that a result that had to be reached was not; the rows have said which.
+var errGate = fmt.Errorf("a required result was not reached")
+
+// quietProgress shows the bar of a run but no line a round.
+type quietProgress struct{ *progress }
+
+// Round implements [simulation.Observer].
+func (quietProgress) Round(simulation.Round) {}
+
+func reproduceHelp() string {
+	var b strings.Builder
+	b.WriteString("Run published experiments again and compare, claim by claim. Experiments:\n\n")
+	for _, e := range reproduce.All() {
+		fmt.Fprintf(&b, "  %-10s %s\n", e.Name, e.Summary)
+		for _, s := range reproduce.Scales() {
+			if study, ok := e.Scales[s]; ok {
+				fmt.Fprintf(&b, "    %-8s %s (%s)\n", s, study.Summary, study.Minutes)
+			}
+		}
+	}
+	return b.String()
+}
+
+func printRows(io streams, r reproduce.Result) error {
+	w := tabwriter.NewWriter(io.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "claim\treference\tmeasured\trequired\t")
+	for _, row := range r.Rows {
+		verdict := ""
+		if row.Pass != nil {
+			verdict = "pass"
+			if !*row.Pass {
+				verdict = "FAIL"
+			}
+		}
+		required := ""
+		if row.Required != nil {
+			required = *row.Required
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", row.Claim, cell(row.Reference), cell(row.Measured), required, verdict)
+	}
+	return w.Flush()
+}
+
+func cell(v *float64) string {
+	if v == nil {
+		return "–"
+	}
+	return strings.TrimSuffix(strings.TrimRight(fmt.Sprintf("%.2f", *v), "0"), ".")
+}

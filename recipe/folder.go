@@ -1,0 +1,252 @@
+package recipe
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/cohort-learning/cohort/journal"
+	"github.com/cohort-learning/cohort/record"
+	"github.com/cohort-learning/cohort/record/report"
+	"github.com/cohort-learning/cohort/simulation"
+)
+
+// Names of the files that a plan adds to the folder of its run.
+const (
+	CardName      = "model.json"
+	PartitionName = "partition.png"
+)
+
+// Create makes the folder of a new run of the plan: what [record.Create] makes, the card of the model, and the picture of
+// the partition. Method and seed of meta are the recipe's.
+func (p *Plan) Create(dir string, meta record.Meta, o record.Options) (*record.Run, error) {
+	r := p.Recipe
+	meta.Method, meta.Seed = r.Method, r.Seed
+	if meta.ID == "" {
+		meta.ID = filepath.Base(dir)
+	}
+	run, err := record.Create(dir, meta, r.YAML(), o)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.furnish(dir, o.FS); err != nil {
+		return nil, errors.Join(fmt.Errorf("describing the run: %w", err), run.Close(record.Failed, err))
+	}
+	return run, nil
+}
+
+// Resume takes up the run in dir, which must be one of the plan's recipe. A run that was killed before it began is begun.
+func (p *Plan) Resume(dir string, meta record.Meta, o record.Options) (*record.Run, error) {
+	run, err := record.Resume(dir, o)
+	if errors.Is(err, journal.ErrEmpty) || errors.Is(err, fs.ErrNotExist) {
+		return p.Create(dir, meta, o)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if _, err := CardOfRun(dir); err != nil { // killed at the very beginning
+		if err := p.furnish(dir, o.FS); err != nil {
+			return nil, errors.Join(fmt.Errorf("describing the run: %w", err), run.Close(record.Failed, err))
+		}
+	}
+	return run, nil
+}
+
+func (p *Plan) furnish(dir string, fsys journal.FS) error {
+	if fsys == nil {
+		fsys = journal.OS()
+	}
+	card, err := p.Card()
+	if err != nil {
+		return err
+	}
+	card.Source.Run = filepath.Base(dir)
+	if p.Split.Train.Labels != nil {
+		m := p.Dealt.Manifest(p.Split.Train, p.Split.Test)
+		if err := journal.WriteFile(fsys, filepath.Join(dir, PartitionName), func(w io.Writer) error { return m.WritePNG(w) }); err != nil {
+			return err
+		}
+	}
+	return card.WriteFile(fsys, filepath.Join(dir, CardName))
+}
+
+// OfRun reads the recipe of the run in dir.
+func OfRun(dir string) (*Recipe, error) {
+	text, err := record.ReadRecipe(dir)
+	if err != nil {
+		return nil, err
+	}
+	return Parse(filepath.Join(dir, record.RecipeName), text)
+}
+
+// Report gathers what is known of the run in dir. The metrics must be closed when the report has been made.
+func Report(dir string) (_ report.Run, metrics *record.Metrics, err error) {
+	meta, err := record.ReadMeta(dir)
+	if err != nil {
+		return report.Run{}, nil, err
+	}
+	r, err := OfRun(dir)
+	if err != nil {
+		return report.Run{}, nil, err
+	}
+	if metrics, err = record.ReadMetrics(dir); err != nil {
+		return report.Run{}, nil, err
+	}
+	out := report.Run{Meta: meta, Metrics: metrics}
+	for _, s := range r.Settings() {
+		out.Settings = append(out.Settings, report.Fact{Label: s.Field, Value: s.Value})
+	}
+	if out.Partition, err = os.ReadFile(filepath.Join(dir, PartitionName)); err != nil {
+		out.Partition = nil // data without classes have none
+	}
+	card, err := CardOfRun(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return out, metrics, nil
+	}
+	if err == nil {
+		err = describe(&out, r, card, metrics)
+	}
+	if err == nil {
+		out.Digest, err = finalDigest(dir)
+	}
+	if err != nil {
+		return report.Run{}, nil, errors.Join(err, metrics.Close())
+	}
+	return out, metrics, nil
+}
+
+// describe adds what follows from the card: levels, the work of clients, how often their coordinates were updated.
+func describe(out *report.Run, r *Recipe, card *Card, metrics *record.Metrics) error {
+	for _, l := range card.Levels {
+		name := l.Name
+		if name == "" {
+			name = "all"
+		}
+		out.Levels = append(out.Levels, report.Level{Name: name, Rate: l.Rate, Clients: l.Clients, Params: l.Params, FLOPs: l.FLOPs(), Bytes: l.Bytes})
+	}
+	out.Metrics = &worked{metrics, card.Levels, r.examples(card.Source.Examples / max(1, card.Source.Clients))}
+	var err error
+	out.Updates, err = updates(card.Levels, metrics)
+	return err
+}
+
+// worked are the metrics of a run and, computed from them, the floating-point operations of training: for every client
+// that trained, three forward passes of each of its examples.
+type worked struct {
+	*record.Metrics
+	levels   []Level
+	examples float64
+}
+
+const flops = "flops"
+
+// Names implements [report.Metrics].
+func (w *worked) Names() ([]string, error) {
+	names, err := w.Metrics.Names()
+	if slices.Contains(names, "clients") && !slices.Contains(names, flops) {
+		names = append(names, flops)
+		slices.Sort(names)
+	}
+	return names, err
+}
+
+// Keys implements [report.Metrics].
+func (w *worked) Keys(name string) ([]string, error) {
+	if name == flops {
+		name = "clients"
+	}
+	return w.Metrics.Keys(name)
+}
+
+// Series implements [report.Metrics].
+func (w *worked) Series(name, key string) ([]record.Point, error) {
+	if name != flops {
+		return w.Metrics.Series(name, key)
+	}
+	points, err := w.Metrics.Series("clients", key)
+	l, ok := findLevel(w.levels, key)
+	if !ok && len(w.levels) > 0 {
+		l = w.levels[0]
+	}
+	for i := range points {
+		points[i].Value *= 3 * l.FLOPs() * w.examples
+	}
+	return points, err
+}
+
+// updates counts the coordinates of every level's model by how often a client trained them. The method tells the mean over
+// each shell: the coordinates of a level that no thinner level has. In nested models all of a shell are trained together.
+func updates(levels []Level, metrics *record.Metrics) ([]report.Histogram, error) {
+	type shell struct{ size, times float64 }
+	byRate := slices.Clone(levels)
+	slices.SortFunc(byRate, func(a, b Level) int { return int(a.Params - b.Params) })
+	var shells []shell // thinnest first
+	inner, most := int64(0), 0.0
+	for _, l := range byRate {
+		points, err := metrics.Series("updates.mean", l.Name)
+		if err != nil {
+			return nil, err
+		}
+		if len(points) == 0 {
+			return nil, nil
+		}
+		s := shell{size: float64(l.Params - inner)}
+		for _, p := range points {
+			s.times += p.Value
+		}
+		inner, most = l.Params, max(most, s.times)
+		shells = append(shells, s)
+	}
+	const bins = 24
+	width := math.Max(1, math.Ceil((most+1)/bins))
+	var out []report.Histogram
+	for i := range slices.Backward(byRate) {
+		h := report.Histogram{Level: byRate[i].Name, Counts: make([]float64, bins)}
+		for b := range bins + 1 {
+			h.Edges = append(h.Edges, width*float64(b))
+		}
+		for _, s := range shells[:i+1] {
+			h.Counts[min(bins-1, int(s.times/width))] += s.size
+		}
+		out = append(out, h)
+	}
+	return out, nil
+}
+
+// finalDigest returns the digest of the last state of a run that has ended, else "".
+func finalDigest(dir string) (string, error) {
+	type ended struct {
+		Digest string `json:"digest"`
+	}
+	digest := ""
+	for r, err := range journal.Decode[ended](journal.Read(journal.OS(), dir, simulation.KindEnded)) {
+		if err != nil {
+			return "", err
+		}
+		digest = r.Body.Digest
+	}
+	return digest, nil
+}
+
+// WriteReport writes report.html of the run in dir, with its pictures and tables, and returns its path.
+func WriteReport(dir string) (string, error) {
+	run, metrics, err := Report(dir)
+	if err != nil {
+		return "", fmt.Errorf("report: %w", err)
+	}
+	defer metrics.Close()
+	page, err := run.Report()
+	if err != nil {
+		return "", err
+	}
+	files, err := page.Write(journal.OS(), dir)
+	if err != nil {
+		return "", fmt.Errorf("report: %w", err)
+	}
+	return files[0], nil
+}
