@@ -120,6 +120,9 @@ func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, _ compute.D
 	if len(donate) != 0 && len(donate) != len(inputs) {
 		return nil, errors.Errorf("Execute: %d donations for %d inputs", len(donate), len(inputs))
 	}
+	// Frames are taken inside the pool: there are no more than threads then, and
+	// their memory stays in cache.
+	s := e.backend.pool.Enter()
 	f := p.takeFrame()
 	for i, in := range inputs {
 		if s := p.params[i].slot; s >= 0 {
@@ -141,10 +144,9 @@ func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, _ compute.D
 		f.base[o.slot] = buf.block.data
 		results[i] = buf
 	}
-	s := e.backend.pool.Enter()
 	f.run(s)
-	s.Leave()
 	p.giveFrame(f)
+	s.Leave()
 	for i, d := range donate {
 		if d {
 			_ = inputs[i].Finalize() // cannot fail

@@ -117,6 +117,30 @@ func BenchmarkStep(b *testing.B) {
 	}
 }
 
+// BenchmarkClients runs one compiled step for eight clients at once.
+func BenchmarkClients(b *testing.B) {
+	m := cnn(10, 28, 1, 10, 16, 32, 64, 128)
+	backend := newBackend(b, cpu.Options{})
+	exec := compileModel(b, backend, m)
+	b.SetParallelism(4)
+	b.RunParallel(func(pb *testing.PB) {
+		bufs := m.inputs(b, backend, 7)
+		donate := make([]bool, len(bufs))
+		state := 2 * len(m.params)
+		for i := range state {
+			donate[i] = true
+		}
+		for pb.Next() {
+			out, err := exec.Execute(bufs, donate, 0)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			copy(bufs, out[:state])
+		}
+	})
+}
+
 // BenchmarkCompile measures Builder.Compile alone.
 func BenchmarkCompile(b *testing.B) {
 	backend := newBackend(b, cpu.Options{})

@@ -166,7 +166,7 @@ func (p *Pool) invite(c call) bool {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.closed {
+	if !p.closed && p.waiting == 0 { // a computation of its own is worth more than a helper
 		select {
 		case p.calls <- c:
 			return true
@@ -174,6 +174,9 @@ func (p *Pool) invite(c call) bool {
 		}
 	}
 	p.free.Add(1)
+	if p.waiting > 0 {
+		p.room.Signal()
+	}
 	return false
 }
 
