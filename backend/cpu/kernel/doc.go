@@ -22,7 +22,7 @@
 //
 // # How it works
 //
-// All the arithmetic is done by one inner kernel, the panel:
+// Nearly all the arithmetic is done by one inner kernel, the panel:
 //
 //	C[cᵢ + j] (+)= Σₖ A[rᵢ + oₖ] · B[k·ldb + j]
 //
@@ -34,9 +34,12 @@
 // multiplies straight from there. The weight gradient is the same with the two
 // tables exchanged. So nothing is ever unfolded (im2col), thin and odd shapes
 // cost no packing, and only B is rearranged, into panels of the width of the
-// register tile.
+// register tile. (Products with a vector, and convolutions into four channels or
+// fewer, have kernels with the lanes of the vector unit along the sum.)
 //
 // Sums over k run in blocks whose size depends on shapes and path only. Results
 // of different paths differ by rounding: each differs from the exact sum by at
 // most (K+2)·2⁻²⁴·Σ|a||b|.
+//
+// The amd64 assembly is written by the program in gen: go generate reproduces it.
 package kernel
