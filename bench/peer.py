@@ -269,8 +269,8 @@ class Server:
         return {"steps": n, "spent": spent, "best": best}
 
     def memory(self, r):
-        """Peak resident memory since the faster layout of the case was chosen."""
-        return {"peak_mib": status("VmHWM")}
+        """Resident memory: the peak since the faster layout of the case was chosen, and now."""
+        return {"peak_mib": status("VmHWM"), "rss_mib": status("VmRSS")}
 
     def drop(self, r):
         self.step = None

@@ -5,6 +5,7 @@
 //	go run ./bench/compare -quick                  # a selection, in under 50 seconds on two quiet cores
 //	go run ./bench/compare -only 'conv.*bwd' -json
 //	go run ./bench/compare -shapes random -seed 7  # thirty shapes that nobody has tuned for
+//	go run ./bench/compare -memory                 # resident memory over a hundred training steps
 //
 // Each side is a process of its own with the same number of threads. For each row they take turns,
 // at least five times; a row gives the median of each side and the median of the ratios, in which
@@ -48,6 +49,7 @@ type options struct {
 	python  string
 	list    bool
 	serve   bool
+	memory  bool
 	profile string
 }
 
@@ -64,6 +66,7 @@ func parse(args []string) (options, error) {
 	f.IntVar(&o.rounds, "rounds", 5, "how often the sides take turns in a row")
 	f.StringVar(&o.python, "python", "python3", "the `interpreter` that has PyTorch")
 	f.BoolVar(&o.list, "list", false, "print the names of the rows and end")
+	f.BoolVar(&o.memory, "memory", false, "instead of times, resident memory over a hundred training steps")
 	f.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile of our side to this `file`")
 	f.BoolVar(&o.serve, "serve", false, "serve our side on standard input and output (used by the command itself)")
 	if err := f.Parse(args); err != nil {
@@ -96,7 +99,7 @@ func (o options) cases() []Case {
 	}
 	var cs []Case
 	for _, c := range all {
-		if o.only.MatchString(c.Name) {
+		if o.only.MatchString(c.Name) && (!o.memory || c.Kind == "train") {
 			cs = append(cs, c)
 		}
 	}
@@ -200,7 +203,11 @@ func measure(ctx context.Context, o options, cs []Case) (*report, error) {
 			rep.LeftOut = append(rep.LeftOut, c.Name)
 			continue
 		}
-		rows, err := duel(ours, peer, c, o)
+		contest := duel
+		if o.memory {
+			contest = memory
+		}
+		rows, err := contest(ours, peer, c, o)
 		if err != nil {
 			rep.Failed = append(rep.Failed, fmt.Sprintf("%s: %v", c.Name, err))
 			fmt.Fprintln(os.Stderr, "compare:", rep.Failed[len(rep.Failed)-1])
@@ -249,12 +256,46 @@ func duel(ours, peer *side, c Case, o options) ([]row, error) {
 			time.Sleep(calm)
 		}
 	}
-	var memory [2]reply
+	var end [2]reply
 	for i, s := range sides {
 		var err error
-		if memory[i], err = s.ask(request{Op: "memory"}); err != nil {
+		if end[i], err = s.ask(request{Op: "memory"}); err != nil {
 			return nil, err
 		}
 	}
-	return rowsOf(c, times, best, start, memory), nil
+	return rowsOf(c, times, best, start, end), nil
+}
+
+// memory runs a hundred steps on both sides, one after the other, and compares resident memory.
+func memory(ours, peer *side, c Case, o options) ([]row, error) {
+	const early, late = 10, 100
+	var at10, at100 [2]reply
+	for i, s := range []*side{ours, peer} {
+		if _, err := s.ask(request{Op: "setup", Case: &c}); err != nil {
+			return nil, err
+		}
+		for step := range late {
+			if _, err := s.ask(request{Op: "run"}); err != nil {
+				return nil, err
+			}
+			var err error
+			switch step + 1 {
+			case early:
+				at10[i], err = s.ask(request{Op: "memory"})
+			case late:
+				at100[i], err = s.ask(request{Op: "memory"})
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+		if _, err := s.ask(request{Op: "drop"}); err != nil {
+			return nil, err
+		}
+	}
+	return []row{
+		less(c, fmt.Sprintf("after %d steps", early), "MiB", at10[0].RSSMiB, at10[1].RSSMiB),
+		less(c, fmt.Sprintf("after %d steps", late), "MiB", at100[0].RSSMiB, at100[1].RSSMiB),
+		less(c, "peak", "MiB", at100[0].PeakMiB, at100[1].PeakMiB),
+	}, nil
 }

@@ -50,8 +50,9 @@ type report struct {
 	LeftOut    []string `json:"left_out,omitempty"` // rows of a quick comparison for which no time was left
 }
 
-// rowsOf turns the times of a case, in seconds a step, into rows. Index 0 is our side.
-func rowsOf(c Case, times, best [2][]float64, start, memory [2]reply) []row {
+// rowsOf turns the times of a case, in seconds a step, into rows, with what the sides replied to setup
+// and, at the end, to memory. Index 0 is our side.
+func rowsOf(c Case, times, best [2][]float64, start, end [2]reply) []row {
 	var ratios []float64
 	for i := range times[0] {
 		ratios = append(ratios, times[1][i]/times[0][i])
@@ -68,12 +69,14 @@ func rowsOf(c Case, times, best [2][]float64, start, memory [2]reply) []row {
 		return []row{r}
 	}
 	r.Unit, r.Ours, r.Peer = "ms/step", r.Ours*1e3, r.Peer*1e3
-	less := func(what, unit string, ours, peer float64) row {
-		return row{Name: c.Name + ": " + what, Ours: ours, Peer: peer, Unit: unit, Ratio: peer / ours}
-	}
 	return []row{r,
-		less("first step", "ms", start[0].FirstMS, start[1].FirstMS),
-		less("peak memory", "MiB", memory[0].PeakMiB, memory[1].PeakMiB)}
+		less(c, "first step", "ms", start[0].FirstMS, start[1].FirstMS),
+		less(c, "peak memory", "MiB", end[0].PeakMiB, end[1].PeakMiB)}
+}
+
+// less is a row of something of which less is better.
+func less(c Case, what, unit string, ours, peer float64) row {
+	return row{Name: c.Name + ": " + what, Ours: ours, Peer: peer, Unit: unit, Ratio: peer / ours}
 }
 
 func median(xs []float64) float64 {
@@ -141,7 +144,9 @@ func (r *report) summary(w io.Writer) {
 			}
 		}
 	}
-	fmt.Fprintf(w, "\ngeometric mean of %d speed ratios %.2f×; %d below 1\n", n, r.GeoMean, slow)
+	if n > 0 {
+		fmt.Fprintf(w, "\ngeometric mean of %d speed ratios %.2f×; %d below 1\n", n, r.GeoMean, slow)
+	}
 	if len(r.LeftOut) > 0 {
 		fmt.Fprintf(w, "no time was left for %d rows: %s\n", len(r.LeftOut), strings.Join(r.LeftOut, "; "))
 	}

@@ -85,8 +85,8 @@ func (s *server) answer(q request) (r reply, err error) {
 	case "run":
 		return s.run(q.Seconds)
 	case "memory":
-		peak, err := peakMiB()
-		return reply{PeakMiB: peak}, err
+		peak, now, err := resident()
+		return reply{PeakMiB: peak, RSSMiB: now}, err
 	case "drop":
 		s.drop()
 		return r, nil
@@ -152,17 +152,26 @@ func (s *server) drop() {
 	_ = os.WriteFile("/proc/self/clear_refs", []byte("5"), 0)
 }
 
-// peakMiB returns the peak resident memory of this process in MiB.
-func peakMiB() (float64, error) {
+// resident returns the peak and the present resident memory of this process in MiB.
+func resident() (peak, now float64, err error) {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
-		return 0, fmt.Errorf("peak memory: %w", err)
+		return 0, 0, fmt.Errorf("resident memory: %w", err)
 	}
 	for line := range strings.Lines(string(status)) {
-		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-			kib, err := strconv.Atoi(strings.Fields(rest)[0])
-			return float64(kib) / 1024, err
+		key, rest, _ := strings.Cut(line, ":")
+		if key != "VmHWM" && key != "VmRSS" {
+			continue
+		}
+		kib, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
+		if err != nil {
+			return 0, 0, fmt.Errorf("resident memory: %s: %w", strings.TrimSpace(line), err)
+		}
+		if key == "VmHWM" {
+			peak = kib / 1024
+		} else {
+			now = kib / 1024
 		}
 	}
-	return 0, fmt.Errorf("peak memory: /proc/self/status has no VmHWM")
+	return peak, now, nil
 }

@@ -17,7 +17,7 @@ import (
 //	hello   {threads}         → {name, details}
 //	setup   {case, seconds}   → {params, first_ms, note}   builds the case, runs and warms it up
 //	run     {seconds}         → {steps, spent, best}       repeats it for that long, at least once
-//	memory  {}                → {peak_mib}                 peak resident memory since setup
+//	memory  {}                → {peak_mib, rss_mib}        resident memory: peak since setup, and now
 //	drop    {}                → {}                         frees the case
 //
 // A reply with a field error means that the request failed; the next one may succeed.
@@ -39,6 +39,7 @@ type reply struct {
 	Spent   float64           `json:"spent,omitempty"` // seconds of all steps
 	Best    float64           `json:"best,omitempty"`  // seconds of the fastest step
 	PeakMiB float64           `json:"peak_mib,omitempty"`
+	RSSMiB  float64           `json:"rss_mib,omitempty"`
 }
 
 // side is a process that serves cases.
