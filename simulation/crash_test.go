@@ -196,6 +196,13 @@ func TestVerify(t *testing.T) {
 		if n, err := j.Verify(t.Context(), dir); n != 0 || !errors.As(err, &differs) || differs.Round != 0 {
 			t.Errorf("%s with another seed: %d rounds agree, error %v", name, n, err)
 		}
+		far, err := j.Distance(t.Context(), dir)
+		if err != nil || !(far["w"] > 0) {
+			t.Errorf("%s with another seed: distance %v, error %v", name, far, err)
+		}
+		if far, err = job(t, e, name).Distance(t.Context(), dir); err != nil || far["w"] != 0 {
+			t.Errorf("%s: distance %v, error %v; want 0", name, far, err)
+		}
 		// Once more in the same folder: nothing is left to do, and nothing is written.
 		before := look(t, dir)
 		if s, err := work(job(t, e, name), dir, faultfs.New(journal.OS()), 2); err != nil || s.Digest() != digest {

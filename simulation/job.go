@@ -113,6 +113,35 @@ func (j *Job) Verify(ctx context.Context, dir string) (rounds int, err error) {
 	return l.agreed, err
 }
 
+// Distance computes the run in a folder again, as far as its newest state on record, and returns for every set of the state
+// how far it is from the recorded one, ‖computed − recorded‖ / ‖recorded‖: for runs of another engine or kernel path, whose
+// bits cannot be expected to agree.
+func (j *Job) Distance(ctx context.Context, dir string) (map[string]float64, error) {
+	recorded, err := load(dir, "final")
+	if err != nil {
+		return nil, err
+	}
+	c := *j
+	c.Config.Rounds = recorded.Round
+	got, err := c.Run(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]float64{}
+	for name, want := range recorded.Sets {
+		s := got.Sets[name]
+		if err := s.Match(want); err != nil {
+			return nil, fmt.Errorf("set %q is of another model than the recorded one: %w", name, err)
+		}
+		d, norm := s.Sub(want).Norm(), want.Norm()
+		if d > 0 {
+			d /= norm
+		}
+		out[name] = d
+	}
+	return out, nil
+}
+
 func (j *Job) drive(ctx context.Context, l *log, from *federated.Snapshot) (federated.State, error) {
 	if err := j.Conditions.Validate(); err != nil {
 		return federated.State{}, fmt.Errorf("conditions: %w", err)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/journal"
 	"github.com/cohort-learning/cohort/record"
 	"github.com/cohort-learning/cohort/weights"
@@ -21,8 +22,21 @@ type Trained struct {
 // Model reads the global model of the run in dir: that of the checkpoint named which ("final" or "best"), or if there is
 // none with that name, of the newest checkpoint.
 func Model(dir, which string) (Trained, error) {
-	if _, err := os.Stat(dir); err != nil {
+	s, err := load(dir, which)
+	if err != nil {
 		return Trained{}, err
+	}
+	w := s.Sets["w"]
+	if w.Len() == 0 {
+		return Trained{}, fmt.Errorf("the method of the run in %s has no global model", dir)
+	}
+	return Trained{Round: s.Round, Weights: w, Stats: s.Sets["stats"]}, nil
+}
+
+// load reads the state in the checkpoint of that name, or if there is none, in the newest checkpoint.
+func load(dir, which string) (federated.State, error) {
+	if _, err := os.Stat(dir); err != nil {
+		return federated.State{}, err
 	}
 	c := record.Checkpoints{FS: journal.OS(), Dir: filepath.Join(dir, "checkpoints")}
 	cp, ok, _, err := c.Named(which)
@@ -30,28 +44,21 @@ func Model(dir, which string) (Trained, error) {
 		cp, ok, _, err = c.Latest()
 	}
 	if err != nil {
-		return Trained{}, err
+		return federated.State{}, err
 	}
 	if !ok {
-		return Trained{}, fmt.Errorf("%s holds no checkpoint yet", dir)
+		return federated.State{}, fmt.Errorf("%s holds no checkpoint yet", dir)
 	}
-	var t Trained
+	var s federated.State
 	err = c.Load(&cp, func(r io.Reader) error {
-		s, _, err := readSnapshot(r)
-		if err != nil {
-			return err
-		}
-		w, ok := s.State.Sets["w"]
-		if !ok {
-			return fmt.Errorf("the run's method has no global model")
-		}
-		t = Trained{Round: s.State.Round, Weights: w, Stats: s.State.Sets["stats"]}
-		return nil
+		snap, _, err := readSnapshot(r)
+		s = snap.State
+		return err
 	})
 	if err != nil {
-		return Trained{}, fmt.Errorf("%s: %w", cp.Path, err)
+		return s, fmt.Errorf("%s: %w", cp.Path, err)
 	}
-	return t, nil
+	return s, nil
 }
 
 // Export returns the model as one set with the names of PyTorch: weights, and the running statistics of static batch norm
