@@ -59,8 +59,11 @@ var known = []struct {
 	unit               Unit
 }{
 	{"accuracy", "Accuracy on the test set", "accuracy", Percent},
-	{"accuracy.local", "Accuracy on the clients’ own test data", "mean accuracy", Percent},
+	{"accuracy.local", "Accuracy on the clients’ own test data", "accuracy", Percent},
+	{"accuracy.local.mean", "Mean of the clients’ own accuracies", "accuracy", Percent},
+	{"accuracy.local.worst", "Mean over the worst tenth of the clients", "accuracy", Percent},
 	{"loss", "Loss on the test set", "loss (nats)", Plain},
+	{"loss.local", "Loss on the clients’ own test data", "loss (nats)", Plain},
 	{"loss.train", "Training loss", "loss (nats)", Plain},
 	{"perplexity", "Perplexity", "perplexity", Plain},
 	{"bytes.up", "Sent by clients", "bytes per round", Bytes},
@@ -69,7 +72,7 @@ var known = []struct {
 }
 
 // learned is how many of them tell what was learned; the rest tell what it cost.
-const learned = 5
+const learned = 8
 
 // Report lays the run out on a page.
 func (r Run) Report() (Report, error) {
@@ -113,7 +116,7 @@ func (r Run) Report() (Report, error) {
 		delete(charts, k.name)
 	}
 	for _, name := range names {
-		if c, ok := charts[name]; ok {
+		if c, ok := charts[name]; ok && !c.idle() {
 			others = append(others, c)
 		}
 	}
@@ -129,6 +132,18 @@ func (r Run) Report() (Report, error) {
 	add(failed(failures), len(failures) > 0)
 	add(Section{Title: "Other metrics", Charts: others}, len(others) > 0)
 	return rep, nil
+}
+
+// idle reports whether every value of c is 0: there is nothing to see.
+func (c Chart) idle() bool {
+	for _, s := range c.Series {
+		for _, y := range s.Y {
+			if y != 0 {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // chart draws all series of a metric.
@@ -163,7 +178,7 @@ func (r Run) chart(name string) (Chart, error) {
 	return c, nil
 }
 
-// line makes a series; steps within a round lie between it and the next.
+// line makes a series. Rounds are counted from 1, as people do; steps within a round lie between it and the next.
 func line(name string, points []record.Point) Series {
 	most := 0
 	for _, p := range points {
@@ -171,7 +186,7 @@ func line(name string, points []record.Point) Series {
 	}
 	s := Series{Name: name}
 	for _, p := range points {
-		s.X = append(s.X, float64(p.Round)+float64(p.Step)/float64(most+1))
+		s.X = append(s.X, float64(p.Round+1)+float64(p.Step)/float64(most+1))
 		s.Y = append(s.Y, p.Value)
 	}
 	return s
