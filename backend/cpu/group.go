@@ -163,7 +163,7 @@ func (g *grouping) join(n *node) bool {
 	direct := len(candidates)
 	slices.SortFunc(candidates, func(x, y *unit) int { return y.hi - x.hi })
 	for _, in := range n.ins {
-		if rs := g.readers[in.root]; len(rs) > 0 {
+		if rs := g.readers[in.root]; len(rs) > 0 && in.root.size() >= n.size() {
 			add(rs[len(rs)-1])
 		}
 	}
@@ -177,7 +177,7 @@ func (g *grouping) join(n *node) bool {
 		}
 		u.group, u.heavy = gr, g.heavy
 		g.own(u, n)
-		for _, v := range candidates[:direct] {
+		for _, v := range candidates {
 			if v = v.find(); v != u && v.heavy == u.heavy {
 				g.merge(u, v)
 			}

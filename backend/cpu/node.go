@@ -131,6 +131,12 @@ func (g *graph) view(op compute.OpType, x *node, dims, strides []int, offset int
 	n := g.emit(op, x.dt, dims, attr, x)
 	if len(g.nodes) > before {
 		n.root, n.offset, n.strides = x.root, offset, strides
+		for k, d := range dims {
+			if d == 1 && strides[k] < 0 { // never walked
+				n.strides = slices.Clone(n.strides)
+				n.strides[k] = 0
+			}
+		}
 	}
 	return n
 }

@@ -3,6 +3,7 @@ package cpu_test
 import (
 	"fmt"
 	"math"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -21,6 +22,7 @@ import (
 type drawn struct {
 	inputs []any
 	shapes []shapes.Shape // of all values
+	rough  map[int]bool   // values that the engines round differently
 	ops    []func(f compute.Function, v []compute.Value) (compute.Value, error)
 	names  []string
 }
@@ -82,6 +84,17 @@ func (d *drawn) pick(t *rapid.T, ok func(s shapes.Shape) bool) int {
 
 func any1(shapes.Shape) bool { return true }
 
+// from tells that the next value is computed from the given ones; it is rough if
+// one of them is, or if the operation rounds.
+func (d *drawn) from(rounds bool, operands ...int) {
+	for _, i := range operands {
+		rounds = rounds || d.rough[i]
+	}
+	if rounds {
+		d.rough[len(d.shapes)] = true
+	}
+}
+
 // add appends an operation whose result shape is known.
 func (d *drawn) add(name string, s shapes.Shape, op func(f compute.Function, v []compute.Value) (compute.Value, error)) {
 	d.names = append(d.names, fmt.Sprintf("%d: %s -> %s", len(d.shapes), name, s))
@@ -114,7 +127,12 @@ func (d *drawn) step(t *rapid.T) {
 		if rank == 0 {
 			out = d.shapes[j]
 		}
-		switch k := rapid.IntRange(0, 4).Draw(t, "op"); k {
+		k := rapid.IntRange(0, 4).Draw(t, "op")
+		if k == 4 && (d.rough[i] || d.rough[j]) {
+			return // roundings may turn the comparison
+		}
+		d.from(false, i, j)
+		switch k {
 		case 0:
 			d.add(fmt.Sprint("add ", i, j), out, func(f f, v vs) (compute.Value, error) { return f.Add(v[i], v[j]) })
 		case 1:
@@ -130,6 +148,7 @@ func (d *drawn) step(t *rapid.T) {
 		if !s.DType.IsFloat() {
 			return
 		}
+		d.from(true, i)
 		switch rapid.IntRange(0, 3).Draw(t, "op") {
 		case 0:
 			d.add(fmt.Sprint("tanh ", i), s, func(f f, v vs) (compute.Value, error) { return f.Tanh(v[i]) })
@@ -153,6 +172,7 @@ func (d *drawn) step(t *rapid.T) {
 			}
 		}
 		out := shapes.Make(s.DType, dims...)
+		d.from(s.DType.IsFloat(), i)
 		if rapid.Bool().Draw(t, "sum") {
 			d.add(fmt.Sprint("sum ", i, axes), out, func(f f, v vs) (compute.Value, error) { return f.ReduceSum(v[i], axes...) })
 		} else {
@@ -166,6 +186,7 @@ func (d *drawn) step(t *rapid.T) {
 					keep = append(keep, k)
 				}
 			}
+			d.from(false, j)
 			d.add(fmt.Sprint("repeat ", j), s, func(f f, v vs) (compute.Value, error) { return f.BroadcastInDim(v[j], s, keep) })
 		}
 	case 5: // transpose
@@ -174,12 +195,14 @@ func (d *drawn) step(t *rapid.T) {
 		for k, p := range perm {
 			dims[k] = s.Dimensions[p]
 		}
+		d.from(false, i)
 		d.add(fmt.Sprint("transpose ", i, perm), shapes.Make(s.DType, dims...), func(f f, v vs) (compute.Value, error) { return f.Transpose(v[i], perm...) })
 	case 6: // reshape
 		dims := []int{s.Size()}
 		if rapid.Bool().Draw(t, "one") {
 			dims = append([]int{1}, s.Dimensions...)
 		}
+		d.from(false, i)
 		d.add(fmt.Sprint("reshape ", i), shapes.Make(s.DType, dims...), func(f f, v vs) (compute.Value, error) { return f.Reshape(v[i], dims...) })
 	case 7: // slice
 		starts, limits, strides, dims := make([]int, rank), make([]int, rank), make([]int, rank), make([]int, rank)
@@ -189,6 +212,7 @@ func (d *drawn) step(t *rapid.T) {
 			strides[k] = rapid.IntRange(1, 2).Draw(t, "stride")
 			dims[k] = (limits[k] - starts[k] + strides[k] - 1) / strides[k]
 		}
+		d.from(false, i)
 		d.add(fmt.Sprint("slice ", i, starts, limits, strides), shapes.Make(s.DType, dims...), func(f f, v vs) (compute.Value, error) {
 			return f.Slice(v[i], starts, limits, strides)
 		})
@@ -197,6 +221,10 @@ func (d *drawn) step(t *rapid.T) {
 		if dt == dtypes.Uint8 || dt == dtypes.Int8 {
 			return // of numbers that do not fit
 		}
+		if d.rough[i] && !dt.IsFloat() {
+			return
+		}
+		d.from(dt == dtypes.BFloat16, i)
 		d.add(fmt.Sprint("convert ", i), withType(s, dt), func(f f, v vs) (compute.Value, error) { return f.ConvertDType(v[i], dt) })
 	case 9: // select
 		c := d.pick(t, func(p shapes.Shape) bool { return p.DType == dtypes.Bool && slices.Equal(p.Dimensions, s.Dimensions) })
@@ -204,6 +232,7 @@ func (d *drawn) step(t *rapid.T) {
 		if c < 0 {
 			return
 		}
+		d.from(false, c, i, j)
 		d.add(fmt.Sprint("where ", c, i, j), s, func(f f, v vs) (compute.Value, error) { return f.Where(v[c], v[i], v[j]) })
 	case 10: // concatenate with itself and a partner
 		if rank == 0 {
@@ -213,6 +242,7 @@ func (d *drawn) step(t *rapid.T) {
 		dims := slices.Clone(s.Dimensions)
 		dims[axis] *= 2
 		j := d.pick(t, func(p shapes.Shape) bool { return p.DType == s.DType && slices.Equal(p.Dimensions, s.Dimensions) })
+		d.from(false, i, j)
 		d.add(fmt.Sprint("concatenate ", i, j, axis), shapes.Make(s.DType, dims...), func(f f, v vs) (compute.Value, error) {
 			return f.Concatenate(axis, v[i], v[j])
 		})
@@ -230,12 +260,14 @@ func (d *drawn) step(t *rapid.T) {
 		if len(dims) > 4 {
 			return
 		}
+		d.from(s.DType.IsFloat(), i, j)
 		d.add(fmt.Sprint("dot ", i, k, j, l), shapes.Make(s.DType, dims...), func(f f, v vs) (compute.Value, error) {
 			return f.DotGeneral(v[i], []int{k}, nil, v[j], []int{l}, nil, compute.DotGeneralConfig{})
 		})
 	case 12: // reverse
 		if rank > 0 {
 			axis := rapid.IntRange(0, rank-1).Draw(t, "axis")
+			d.from(false, i)
 			d.add(fmt.Sprint("reverse ", i, axis), s, func(f f, v vs) (compute.Value, error) { return f.Reverse(v[i], axis) })
 		}
 	case 13: // pad
@@ -251,6 +283,7 @@ func (d *drawn) step(t *rapid.T) {
 			}
 			dims[k] = n + axes[k].Start + axes[k].End + (n-1)*axes[k].Interior
 		}
+		d.from(false, i, j)
 		d.add(fmt.Sprint("pad ", i), shapes.Make(s.DType, dims...), func(f f, v vs) (compute.Value, error) { return f.Pad(v[i], v[j], axes...) })
 	}
 }
@@ -309,6 +342,20 @@ func (d *drawn) run(t *rapid.T, b compute.Backend, outputs []int) []any {
 	return flats
 }
 
+// reference runs the graph on the go engine; false if that fails inside, as it
+// does for some graphs that return parameters.
+func (d *drawn) reference(t *rapid.T, b compute.Backend, outputs []int) (flats []any, ok bool) {
+	defer func() {
+		if e := recover(); e != nil {
+			if _, bug := e.(runtime.Error); !bug {
+				panic(e)
+			}
+			ok = false
+		}
+	}()
+	return d.run(t, b, outputs), true
+}
+
 // numbers converts a flat slice; integers that float64 cannot hold do not
 // arise from the small values that are drawn, except by overflow, which both
 // engines wrap.
@@ -353,8 +400,8 @@ func numbers(flat any) []float64 {
 	return out
 }
 
-// TestRandomGraphsEqualGoEngine draws graphs without bfloat16 comparisons with
-// the reference that rounds elsewhere: its values are compared loosely.
+// TestRandomGraphsEqualGoEngine compares random graphs on both engines: exactly,
+// but for values that went through a float operation that rounds.
 func TestRandomGraphsEqualGoEngine(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the go engine fails under the race detector")
@@ -365,7 +412,7 @@ func TestRandomGraphsEqualGoEngine(t *testing.T) {
 	}
 	b := newBackend(t, cpu.Options{})
 	rapid.Check(t, func(t *rapid.T) {
-		d := &drawn{}
+		d := &drawn{rough: map[int]bool{}}
 		base := drawDims(t)
 		for range rapid.IntRange(2, 5).Draw(t, "inputs") {
 			dims := base
@@ -374,6 +421,9 @@ func TestRandomGraphsEqualGoEngine(t *testing.T) {
 			}
 			s := shapes.Make(rapid.SampledFrom(drawnTypes).Draw(t, "dtype"), dims...)
 			d.inputs = append(d.inputs, drawValues(t, s))
+			if s.DType == dtypes.BFloat16 {
+				d.rough[len(d.shapes)] = true // arithmetic on it rounds at once
+			}
 			d.shapes = append(d.shapes, s)
 		}
 		for range rapid.IntRange(1, 25).Draw(t, "operations") {
@@ -386,21 +436,20 @@ func TestRandomGraphsEqualGoEngine(t *testing.T) {
 		for range 2 {
 			outputs = append(outputs, rapid.IntRange(0, len(d.shapes)-1).Draw(t, "output"))
 		}
-		want, got := d.run(t, reference, outputs), d.run(t, b, outputs)
+		want, ok := d.reference(t, reference, outputs)
+		if !ok {
+			return
+		}
+		got := d.run(t, b, outputs)
 		for i := range want {
 			w, g := numbers(want[i]), numbers(got[i])
 			s := d.shapes[outputs[i]]
 			tolerance := 0.0
-			switch s.DType {
-			case dtypes.Float32:
+			if d.rough[outputs[i]] {
 				tolerance = 1e-4
-			case dtypes.Float64:
-				tolerance = 1e-9
-			case dtypes.BFloat16:
-				tolerance = 0.05
-			}
-			if !exactTypes(d.shapes) { // roundings may turn a comparison or a conversion
-				continue
+				if slices.ContainsFunc(d.shapes, func(s shapes.Shape) bool { return s.DType == dtypes.BFloat16 }) {
+					tolerance = 0.1
+				}
 			}
 			for j := range w {
 				if math.IsNaN(w[j]) && math.IsNaN(g[j]) || w[j] == g[j] {
@@ -412,9 +461,4 @@ func TestRandomGraphsEqualGoEngine(t *testing.T) {
 			}
 		}
 	})
-}
-
-// exactTypes tells whether no value is a half-precision float.
-func exactTypes(all []shapes.Shape) bool {
-	return !slices.ContainsFunc(all, func(s shapes.Shape) bool { return s.DType == dtypes.BFloat16 })
 }
