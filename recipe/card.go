@@ -52,14 +52,14 @@ type Input struct {
 
 // Source says where a model comes from.
 type Source struct {
-	Method   string `json:"method"`
-	Data     string `json:"data"`
-	Clients  int    `json:"clients"`
-	Examples int    `json:"examples"` // of the training data, all clients together
-	Seed     uint64 `json:"seed"`
-	Run      string `json:"run,omitempty"`
-	Rounds   int    `json:"rounds,omitempty"` // that the tensors have been trained for
-	Level    string `json:"level,omitempty"`
+	Method   string       `json:"method"`
+	Data     dataset.Spec `json:"data"`
+	Clients  int          `json:"clients"`
+	Examples int          `json:"examples"` // of the training data, all clients together
+	Seed     uint64       `json:"seed"`
+	Run      string       `json:"run,omitempty"`
+	Rounds   int          `json:"rounds,omitempty"` // that the tensors have been trained for
+	Level    string       `json:"level,omitempty"`
 }
 
 // Card describes the global model of the plan.
@@ -81,7 +81,7 @@ func (p *Plan) Card() (*Card, error) {
 		Schema: CardVersion, Architecture: r.Model.Name, Config: text, Rate: levels[0].Rate, Levels: levels,
 		Task:  Classification,
 		Input: Input{Kind: "features", Shape: data.Shape, Bytes: data.U8 != nil, Mean: data.Mean, Std: data.Std, Columns: data.Encoding},
-		Source: Source{Method: r.Method, Data: data.Name, Clients: p.Dealt.Train.Clients(), Examples: data.Len(), Seed: r.Seed,
+		Source: Source{Method: r.Method, Data: r.spec(""), Clients: p.Dealt.Train.Clients(), Examples: data.Len(), Seed: r.Seed,
 			Run: r.Name},
 	}
 	switch {

@@ -36,12 +36,7 @@ func (r *Recipe) Plan(ctx context.Context, dataDir string) (*Plan, error) {
 		return nil, err
 	}
 	p := &Plan{Recipe: r, Method: m}
-	spec := r.Data
-	spec.Root = dataDir
-	if spec.Seed == 0 {
-		spec.Seed = r.Seed
-	}
-	if p.Split, err = dataset.Load(ctx, spec); err != nil {
+	if p.Split, err = dataset.Load(ctx, r.spec(dataDir)); err != nil {
 		return nil, &FieldError{"data", err}
 	}
 	if p.Dealt, err = r.Partition.Deal(p.Split.Train, p.Split.Test, r.Seed); err != nil {
@@ -54,6 +49,16 @@ func (r *Recipe) Plan(ctx context.Context, dataDir string) (*Plan, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// spec is the recipe's data in a folder of real data sets.
+func (r *Recipe) spec(dataDir string) dataset.Spec {
+	s := r.Data
+	s.Root = dataDir
+	if s.Seed == 0 {
+		s.Seed = r.Seed
+	}
+	return s
 }
 
 // Algorithm returns the method on the plan's problem.
