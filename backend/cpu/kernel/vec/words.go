@@ -7,6 +7,9 @@ import "unsafe"
 // Logic on bools in words of eight bytes: a Go bool is a byte 0 or 1.
 
 func wordsOf(b []bool) []uint64 {
+	if len(b) < 8 { // a pointer to a word must not reach beyond the bools
+		return nil
+	}
 	return unsafe.Slice((*uint64)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/8)
 }
 
