@@ -97,7 +97,7 @@ func Report(dir string) (_ report.Run, metrics *record.Metrics, err error) {
 	if metrics, err = record.ReadMetrics(dir); err != nil {
 		return report.Run{}, nil, err
 	}
-	out := report.Run{Meta: meta, Metrics: metrics}
+	out := report.Run{Meta: meta, Metrics: &people{Metrics: metrics}, Subtitle: fmt.Sprintf("%s on %s, seed %d, %s", meta.Method, r.Data.Name, meta.Seed, meta.State)}
 	for _, s := range r.Settings() {
 		out.Settings = append(out.Settings, report.Fact{Label: s.Field, Value: s.Value})
 	}
@@ -129,54 +129,10 @@ func describe(out *report.Run, r *Recipe, card *Card, metrics *record.Metrics) e
 		}
 		out.Levels = append(out.Levels, report.Level{Name: name, Rate: l.Rate, Clients: l.Clients, Params: l.Params, FLOPs: l.FLOPs(), Bytes: l.Bytes})
 	}
-	out.Metrics = &worked{metrics, card.Levels, r.examples(card.Source.Examples / max(1, card.Source.Clients))}
+	out.Metrics = &people{metrics, card.Levels, r.examples(card.Source.Examples / max(1, card.Source.Clients))}
 	var err error
 	out.Updates, err = updates(card.Levels, metrics)
 	return err
-}
-
-// worked are the metrics of a run and, computed from them, the floating-point operations of training: for every client
-// that trained, three forward passes of each of its examples.
-type worked struct {
-	*record.Metrics
-	levels   []Level
-	examples float64
-}
-
-const flops = "flops"
-
-// Names implements [report.Metrics].
-func (w *worked) Names() ([]string, error) {
-	names, err := w.Metrics.Names()
-	if slices.Contains(names, "clients") && !slices.Contains(names, flops) {
-		names = append(names, flops)
-		slices.Sort(names)
-	}
-	return names, err
-}
-
-// Keys implements [report.Metrics].
-func (w *worked) Keys(name string) ([]string, error) {
-	if name == flops {
-		name = "clients"
-	}
-	return w.Metrics.Keys(name)
-}
-
-// Series implements [report.Metrics].
-func (w *worked) Series(name, key string) ([]record.Point, error) {
-	if name != flops {
-		return w.Metrics.Series(name, key)
-	}
-	points, err := w.Metrics.Series("clients", key)
-	l, ok := findLevel(w.levels, key)
-	if !ok && len(w.levels) > 0 {
-		l = w.levels[0]
-	}
-	for i := range points {
-		points[i].Value *= 3 * l.FLOPs() * w.examples
-	}
-	return points, err
 }
 
 // updates counts the coordinates of every level's model by how often a client trained them. The method tells the mean over

@@ -84,7 +84,7 @@ eighth or sixteenth (b to e). The server averages what comes back into one netwo
 }
 
 func (d demoResult) print(io streams) {
-	plotCurves(io, curve{"together", d.Together.curves["accuracy"]}, curve{"weakest alone", d.Weakest.curves["accuracy"]})
+	plotCurves(io, accuracyPlot, d.Together.curves["accuracy"].as("together"), d.Weakest.curves["accuracy"].as("weakest alone"))
 	d.Together.printLevels(io)
 	io.say(`
 Together they read %s of new characters; if all had only the weakest device's network, %s:

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
-	"slices"
 	"strings"
 	"time"
 
@@ -47,7 +45,7 @@ type result struct {
 	Report  string             `json:"report"`
 	Seconds float64            `json:"seconds"` // of this process
 
-	curves map[string]termCurve
+	curves map[string]curve
 }
 
 type levelResult struct {
@@ -55,8 +53,6 @@ type levelResult struct {
 	Up   float64 `json:"bytes_up"`   // by its clients, all rounds of training
 	Down float64 `json:"bytes_down"` // to its clients
 }
-
-type termCurve struct{ x, y []float64 }
 
 // introduce says what is about to run.
 func (x *execution) introduce() {
@@ -173,81 +169,44 @@ func summarise(dir string) (result, error) {
 	}
 	defer metrics.Close()
 	res := result{Schema: schema, Run: dir, State: run.Meta.State, Method: run.Meta.Method, Seed: run.Meta.Seed, Digest: run.Digest,
-		Metrics: map[string]float64{}, curves: map[string]termCurve{}}
-	names, err := metrics.Names()
-	if err != nil {
+		curves: map[string]curve{}}
+	if res.Metrics, res.Rounds, err = recipe.LastMetrics(dir); err != nil {
 		return res, err
 	}
-	for _, name := range names {
-		points, err := metrics.Series(name, "")
+	for name := range res.Metrics {
+		points, err := run.Metrics.Series(name, "")
 		if err != nil {
 			return res, err
 		}
-		var c termCurve
+		var c curve
 		for _, p := range points {
-			c.x, c.y = append(c.x, float64(p.Round+1)), append(c.y, p.Value)
-			res.Rounds = max(res.Rounds, p.Round+1)
+			c.x, c.y = append(c.x, float64(p.Round)), append(c.y, p.Value)
 		}
-		if n := len(c.y); n > 0 && !strings.HasPrefix(name, "bytes.") && !strings.HasPrefix(name, "clients") && !math.IsNaN(c.y[n-1]) {
-			res.Metrics[name] = c.y[n-1]
-			res.curves[name] = c
-		}
+		res.curves[name] = c
 	}
-	return res, res.traffic(dir, metrics)
-}
-
-// traffic sums up the bytes of all rounds, and those of training by level.
-func (r *result) traffic(dir string, metrics *record.Metrics) error {
 	card, err := recipe.CardOfRun(dir)
 	if err != nil {
-		return err
-	}
-	sum := func(name, key string) (total float64, err error) {
-		points, err := metrics.Series(name, key)
-		for _, p := range points {
-			total += p.Value
-		}
-		return total, err
-	}
-	names, err := metrics.Names()
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		if !strings.HasPrefix(name, "bytes.") {
-			continue
-		}
-		keys, err := metrics.Keys(name)
-		if err != nil {
-			return err
-		}
-		direction := strings.Join(strings.SplitN(name, ".", 3)[:2], ".")
-		for _, k := range keys {
-			v, err := sum(name, k)
-			if err != nil {
-				return err
-			}
-			r.Metrics[direction] += v
-		}
+		return res, err
 	}
 	for _, l := range card.Levels {
 		row := levelResult{Level: l}
-		if row.Up, err = sum("bytes.up", l.Name); err != nil {
-			return err
+		if row.Up, err = recipe.Sum(metrics, "bytes.up", l.Name); err != nil {
+			return res, err
 		}
-		if row.Down, err = sum("bytes.down", l.Name); err != nil {
-			return err
+		if row.Down, err = recipe.Sum(metrics, "bytes.down", l.Name); err != nil {
+			return res, err
 		}
-		r.Levels = append(r.Levels, row)
+		res.Levels = append(res.Levels, row)
 	}
-	return nil
+	return res, nil
 }
 
 // print tells people what came of a run.
 func (r result) print(io streams) {
-	plotCurves(io, curve{"global", r.curves["accuracy"]}, curve{"at clients", r.curves["accuracy.local"]})
-	if len(r.curves["accuracy"].y)+len(r.curves["accuracy.local"].y) == 0 {
-		plotCurves(io, curve{"loss", r.curves["loss.train"]})
+	if _, ok := r.Metrics["accuracy"]; ok || r.Metrics["accuracy.local"] > 0 {
+		plotCurves(io, accuracyPlot, r.curves["accuracy"].as("global"), r.curves["accuracy.local"].as("at clients"))
+	} else {
+		plotCurves(io, lossPlot, r.curves["loss.train"].as("training"), r.curves["loss"].as("test"))
 	}
 	r.printLevels(io)
 	io.say("")
@@ -257,7 +216,8 @@ func (r result) print(io streams) {
 			t.add(m.words, m.format(v))
 		}
 	}
-	for _, d := range []struct{ name, words string }{{"bytes.up", "sent by clients"}, {"bytes.down", "sent to clients"}} {
+	for _, d := range []struct{ name, words string }{
+		{"bytes.up", "sent by clients to train"}, {"bytes.down", "sent to clients to train"}, {"bytes.measuring", "sent both ways to measure"}} {
 		if v := r.Metrics[d.name]; v > 0 {
 			t.add(d.words, inBytes(v))
 		}
@@ -279,26 +239,32 @@ func (r result) printLevels(io streams) {
 	t.write(io.out)
 }
 
-// curve is what plotCurves draws.
+// curve is a series of a run, by rounds.
 type curve struct {
 	name string
-	termCurve
+	x, y []float64
 }
 
-func plotCurves(io streams, curves ...curve) {
-	curves = slices.DeleteFunc(curves, func(c curve) bool { return len(c.y) < 2 })
-	if len(curves) == 0 {
-		return
-	}
-	o := io.plot
-	o.Title, o.XLabel = "accuracy", "round"
-	o.Format = func(v float64) string { return fmt.Sprintf("%.0f %%", 100*v) }
-	if curves[0].name == "loss" {
-		o.Title, o.Format = "training loss", nil
-	}
+// as returns the curve with a label.
+func (c curve) as(name string) curve { c.name = name; return c }
+
+// What curves show.
+var (
+	accuracyPlot = termplot.Options{Title: "accuracy", XLabel: "round", Format: func(v float64) string { return fmt.Sprintf("%.0f %%", 100*v) }}
+	lossPlot     = termplot.Options{Title: "loss", XLabel: "round"}
+)
+
+// plotCurves draws those curves that have at least two points.
+func plotCurves(io streams, what termplot.Options, curves ...curve) {
 	var series []termplot.Series
 	for _, c := range curves {
-		series = append(series, termplot.Series{Name: c.name, X: c.x, Y: c.y})
+		if len(c.y) > 1 {
+			series = append(series, termplot.Series{Name: c.name, X: c.x, Y: c.y})
+		}
 	}
-	io.say("%s", termplot.Plot(o, series...))
+	if len(series) == 0 {
+		return
+	}
+	what.Width, what.ASCII, what.Color = io.plot.Width, io.plot.ASCII, io.plot.Color
+	io.say("%s", termplot.Plot(what, series...))
 }

@@ -151,7 +151,7 @@ Start with "cohort demo": a hundred clients of unequal strength learn one model 
 
 // commands are in the order of the help.
 var commands = []func(streams, <-chan struct{}) *cobra.Command{
-	newDemo, newRun, newEvaluate, newPredict, newExport, newReproduce, newVersion,
+	newDemo, newRun, newRuns, newReport, newCompare, newEvaluate, newPredict, newExport, newReproduce, newVersion,
 }
 
 func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
