@@ -66,11 +66,10 @@ func (b *Buffer) Data() (any, error) {
 	if err := b.check("Data"); err != nil {
 		return nil, err
 	}
-	n := b.size() / b.shape.DType.Size()
-	if n == 0 {
+	if b.size() == 0 {
 		return dtypes.MakeAnySlice(b.shape.DType, 0), nil
 	}
-	return dtypes.UnsafeAnySliceFromBytes(b.block.data, b.shape.DType, n), nil
+	return dtypes.UnsafeAnySliceFromBytes(b.block.data, storageType(b.shape.DType), b.size()/b.shape.DType.Size()), nil
 }
 
 // CopyToDevice returns a copy; there is only device 0.

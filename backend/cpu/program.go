@@ -192,23 +192,16 @@ func (c *programCall) step(regs *[maxRegs]unsafe.Pointer, scratch unsafe.Pointer
 			}
 			in.kernel(regs[in.dst], a, b, d, count)
 		case eachRow:
-			dst := regs[in.dst]
-			for range rows {
-				in.kernel(dst, a, b, d, p.row)
-				dst = unsafe.Add(dst, in.stepSize[3])
-				a = unsafe.Add(a, in.stepSize[0])
-				b = unsafe.Add(b, in.stepSize[1])
-				d = unsafe.Add(d, in.stepSize[2])
+			for r := range rows {
+				in.kernel(unsafe.Add(regs[in.dst], r*in.stepSize[3]), unsafe.Add(a, r*in.stepSize[0]),
+					unsafe.Add(b, r*in.stepSize[1]), unsafe.Add(d, r*in.stepSize[2]), p.row)
 			}
 		case foldRows:
 			in.rows(regs[in.dst], a, rows, p.row)
 		case spread:
 			size := p.regs[in.dst].size
-			dst := regs[in.dst]
-			for range rows {
-				loops.Fill(dst, a, size, p.row)
-				dst = unsafe.Add(dst, p.row*size)
-				a = unsafe.Add(a, size)
+			for r := range rows {
+				loops.Fill(unsafe.Add(regs[in.dst], r*p.row*size), unsafe.Add(a, r*size), size, p.row)
 			}
 		}
 	}

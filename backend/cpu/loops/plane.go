@@ -55,9 +55,9 @@ func ReducePlanes(p *Plane, op Kernel, identity unsafe.Pointer, size int, dst, s
 	line := p.Inner * size
 	for o := lo; o < hi; o++ {
 		from := unsafe.Add(src, o*p.A.In*p.B.In*line)
-		to := unsafe.Add(dst, o*p.A.Out*p.B.Out*line)
 		for a := range p.A.Out {
 			for b := range p.B.Out {
+				to := unsafe.Add(dst, ((o*p.A.Out+a)*p.B.Out+b)*line)
 				first := true
 				for i := range p.A.Window {
 					r := p.A.at(a, i)
@@ -81,7 +81,6 @@ func ReducePlanes(p *Plane, op Kernel, identity unsafe.Pointer, size int, dst, s
 				if first {
 					Fill(to, identity, size, p.Inner)
 				}
-				to = unsafe.Add(to, line)
 			}
 		}
 	}
