@@ -36,11 +36,8 @@ func (r *Recipe) Plan(ctx context.Context, dataDir string) (*Plan, error) {
 		return nil, err
 	}
 	p := &Plan{Recipe: r, Method: m}
-	if p.Split, err = dataset.Load(ctx, r.spec(dataDir)); err != nil {
-		return nil, &FieldError{"data", err}
-	}
-	if p.Dealt, err = r.Partition.Deal(p.Split.Train, p.Split.Test, r.Seed); err != nil {
-		return nil, &FieldError{"partition", err}
+	if p.Split, p.Dealt, err = r.Deal(ctx, dataDir); err != nil {
+		return nil, err
 	}
 	if p.Problem, err = r.problem(p.Split.Train); err != nil {
 		return nil, err
@@ -49,6 +46,19 @@ func (r *Recipe) Plan(ctx context.Context, dataDir string) (*Plan, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// Deal loads the recipe's data and deals it to the clients.
+func (r *Recipe) Deal(ctx context.Context, dataDir string) (*dataset.Split, *dataset.Dealt, error) {
+	split, err := dataset.Load(ctx, r.spec(dataDir))
+	if err != nil {
+		return nil, nil, &FieldError{"data", err}
+	}
+	dealt, err := r.Partition.Deal(split.Train, split.Test, r.Seed)
+	if err != nil {
+		return nil, nil, &FieldError{"partition", err}
+	}
+	return split, dealt, nil
 }
 
 // spec is the recipe's data in a folder of real data sets.

@@ -143,6 +143,14 @@ func Default(method string) (*Recipe, error) {
 	}, nil
 }
 
+// SameRun reports whether two recipes describe the same run: they differ at most in name and in how it is computed.
+func (r *Recipe) SameRun(other *Recipe) bool {
+	a, b := *r, *other
+	a.Name, b.Name = "", ""
+	a.Run, b.Run = Run{}, Run{}
+	return string(a.YAML()) == string(b.YAML())
+}
+
 // FieldError is a value that a field cannot have.
 type FieldError struct {
 	Field string // path from the top, e.g. "train.batch"

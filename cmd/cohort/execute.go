@@ -29,6 +29,7 @@ type execution struct {
 
 	resume       bool
 	fromLastGood bool
+	brief        bool // part of something larger, which says itself how to go on
 }
 
 // result is what a run came to.
@@ -100,6 +101,7 @@ func (x *execution) do(ctx context.Context) (result, error) {
 	switch {
 	case err == nil:
 		err = e
+	case x.brief:
 	case state == record.Interrupted:
 		x.io.note("stopped after %d of %d rounds; go on with:\n  %s", res.Rounds, x.plan.Recipe.Rounds, x.again())
 	default:

@@ -16,6 +16,7 @@ import (
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/recipe"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // Exit statuses; they stand in the help of every command.
@@ -123,42 +124,90 @@ func interruptible(io streams) (ctx context.Context, stop <-chan struct{}, cance
 	}
 }
 
+// commands are in the order of the help, by group.
+var commands = []struct {
+	group string
+	make  []func(streams, <-chan struct{}) *cobra.Command
+}{
+	{"Begin", []func(streams, <-chan struct{}) *cobra.Command{newDemo, newInit, newMethods, newDatasets, newPartition}},
+	{"Run", []func(streams, <-chan struct{}) *cobra.Command{newRun, newSweep, newReproduce}},
+	{"Look", []func(streams, <-chan struct{}) *cobra.Command{newRuns, newReport, newCompare, newVerify}},
+	{"Use a model", []func(streams, <-chan struct{}) *cobra.Command{newEvaluate, newPredict, newExport}},
+	{"This program", []func(streams, <-chan struct{}) *cobra.Command{newDoctor, newVersion}},
+}
+
 // newRoot assembles the commands.
 func newRoot(io streams, stop <-chan struct{}) *cobra.Command {
+	cobra.EnableCommandSorting = false
 	root := &cobra.Command{
 		Use:   "cohort",
 		Short: "Learn together without handing over data",
 		Long: `Cohort lets organisations and devices learn together without handing over data.
 
-Start with "cohort demo": a hundred clients of unequal strength learn one model on this machine.
-` + exitTable,
+Start with "cohort demo": a hundred clients of unequal strength learn one model on this machine.`,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.CompletionOptions.HiddenDefaultCmd = false
-	for _, add := range commands {
-		c := add(io, stop)
-		c.SetHelpTemplate(c.HelpTemplate() + exitTable)
-		if c.Args == nil {
-			c.Args = cobra.NoArgs
+	root.SetHelpTemplate(root.HelpTemplate() + exitTable)
+	root.SetFlagErrorFunc(flagError)
+	for _, g := range commands {
+		root.AddGroup(&cobra.Group{ID: g.group, Title: g.group + ":"})
+		for _, add := range g.make {
+			c := add(io, stop)
+			c.GroupID = g.group
+			root.AddCommand(c)
 		}
-		c.Args = usageArgs(c.Args)
-		root.AddCommand(c)
 	}
+	last := commands[len(commands)-1].group
+	root.SetHelpCommandGroupID(last)
+	root.SetCompletionCommandGroupID(last)
+	checkArgs(root)
 	return root
 }
 
-// commands are in the order of the help.
-var commands = []func(streams, <-chan struct{}) *cobra.Command{
-	newDemo, newRun, newRuns, newReport, newCompare, newEvaluate, newPredict, newExport, newReproduce, newVersion,
-}
-
-func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
+// checkArgs makes wrong arguments of a command and those below it usage errors, and wrong subcommands name the nearest.
+func checkArgs(c *cobra.Command) {
+	check := c.Args
+	if check == nil {
+		check = cobra.NoArgs
+	}
+	c.Args = func(cmd *cobra.Command, args []string) error {
+		if cmd.HasSubCommands() && len(args) > 0 {
+			return unknownCommand(cmd, args[0])
+		}
 		if err := check(cmd, args); err != nil {
-			return usageError{err}
+			return usagef("%w; usage: %s", err, cmd.UseLine())
 		}
 		return nil
 	}
+	for _, sub := range c.Commands() {
+		checkArgs(sub)
+	}
+}
+
+func unknownCommand(parent *cobra.Command, name string) error {
+	var names []string
+	for _, c := range parent.Commands() {
+		names = append(names, c.Name())
+	}
+	hint := ""
+	if near := recipe.Nearest(name, names); near != "" {
+		hint = fmt.Sprintf("; did you mean %q?", near)
+	}
+	return usagef("%s has no command %q%s", parent.CommandPath(), name, hint)
+}
+
+// flagError adds the nearest flag to the error of one that does not exist.
+func flagError(cmd *cobra.Command, err error) error {
+	_, name, ok := strings.Cut(err.Error(), "unknown flag: --")
+	if !ok {
+		return usageError{err}
+	}
+	var names []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	if near := recipe.Nearest(name, names); near != "" {
+		return usagef("there is no flag --%s; did you mean --%s?", name, near)
+	}
+	return usagef("there is no flag --%s", name)
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -173,10 +172,7 @@ func (o *runCommand) check(args []string) error {
 
 // begin runs a recipe in a new folder.
 func (o *runCommand) begin(ctx context.Context, io streams, stop <-chan struct{}, file string) error {
-	r, err := recipe.Load(file, o.set...)
-	if errors.Is(err, fs.ErrNotExist) {
-		return usageError{fmt.Errorf("there is no recipe %s; \"cohort init METHOD %s\" writes one to start from", file, file)}
-	}
+	r, err := loadRecipe(file, o.set)
 	if err != nil {
 		return err
 	}
