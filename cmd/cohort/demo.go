@@ -40,9 +40,9 @@ type demoResult struct {
 
 func demo(ctx context.Context, io streams, stop <-chan struct{}, o *runOptions) error {
 	if !o.json {
-		io.say(`A hundred simulated devices hold 100 images of characters each, which they share with nobody.
-Twenty at a time train what they can carry: a network (level a), or its leading half, quarter,
-eighth or sixteenth (b to e). The server averages what comes back into one network for all.
+		io.tell(`A hundred simulated devices hold 100 images of characters each and share them with nobody. Twenty at a time
+train what they can carry: a network (level a), or its leading half, quarter, eighth or sixteenth (b to e). The server
+averages what comes back into one network for all. Then the same once more, as if all were as weak as the weakest.
 `)
 	}
 	dir := newFolder("demo", time.Now())
@@ -67,7 +67,7 @@ eighth or sixteenth (b to e). The server averages what comes back into one netwo
 		}
 		x := &execution{io: io, stop: stop, plan: plan, engine: engine, info: info, dir: part.dir, quiet: o.quiet, data: o.data}
 		if !o.quiet {
-			io.note("%s, levels %s, %d rounds, engine %s", part.dir, part.mode, r.Rounds, info)
+			io.note("levels %s, %d rounds, on %s", part.mode, r.Rounds, info)
 		}
 		*part.into, err = x.do(ctx)
 		engine.Close()
@@ -86,16 +86,12 @@ eighth or sixteenth (b to e). The server averages what comes back into one netwo
 func (d demoResult) print(io streams) {
 	plotCurves(io, accuracyPlot, d.Together.curves["accuracy"].as("together"), d.Weakest.curves["accuracy"].as("weakest alone"))
 	d.Together.printLevels(io)
-	io.say(`
-Together they read %s of new characters; if all had only the weakest device's network, %s:
-%.0f points gained. The largest network has %.0f times the parameters of the smallest, and no image left its device.
-
-report  %s
-also    %s
-
-Next: "cohort init heterofl my.yaml" writes a recipe to play with, "cohort run my.yaml" runs it.`,
-		inPercent(d.Together.Metrics["accuracy"]), inPercent(d.Weakest.Metrics["accuracy"]), 100*d.Gain, d.Together.spread(),
-		d.Together.Report, d.Weakest.Report)
+	io.say("")
+	io.tell(`Together they read %s of new characters right; if all had the weakest device's network, %s: learning together
+gains %.0f points. The largest network has %.0f times the parameters of the smallest, and no image left its device.`,
+		inPercent(d.Together.Metrics["accuracy"]), inPercent(d.Weakest.Metrics["accuracy"]), 100*d.Gain, d.Together.spread())
+	io.say("\nreport   %s\nweakest  %s", d.Together.Report, d.Weakest.Report)
+	io.say("\nGo on with\n  cohort init heterofl my.yaml   a recipe to play with, every field explained\n  cohort run my.yaml")
 }
 
 // spread is how many times larger the largest model is than the smallest.

@@ -29,13 +29,13 @@ func dryRun(ctx context.Context, io streams, plan *recipe.Plan, engine *train.En
 	}
 	settings.body(io.out)
 	io.say("")
-	t := newTable("level", ">width", ">parameters", ">MACs", ">a round", ">FLOPs", ">up", ">down", ">a step")
+	t := newTable("level", ">width", ">parameters", ">a round", ">FLOPs", ">up", ">down", ">a step")
 	for _, l := range e.Levels {
 		name := l.Name
 		if name == "" {
 			name = "all"
 		}
-		t.add(name, fmt.Sprintf("%g", l.Rate), count(l.Params), count(l.MACs), fmt.Sprintf("%.3g", l.Expected),
+		t.add(name, fmt.Sprintf("%g", l.Rate), count(l.Params), fmt.Sprintf("%.3g", l.Expected),
 			inFLOPs(l.FLOPs), inBytes(l.Up), inBytes(l.Down), seconds(l.Step))
 	}
 	t.write(io.out)

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"fmt"
+	"strings"
+
 	"github.com/cohort-learning/cohort/dataset"
 	"github.com/cohort-learning/cohort/methods"
 	"github.com/spf13/cobra"
@@ -29,10 +32,11 @@ func newMethods(io streams, _ <-chan struct{}) *cobra.Command {
 				}{schema, list})
 			}
 			for _, m := range list {
-				io.say("%-12s%s", m.Name, m.Summary)
+				text := m.Summary
 				if m.Paper != "" {
-					io.say("%-12s%s", "", m.Paper)
+					text += " (" + m.Paper + ")"
 				}
+				io.entry(m.Name, text)
 			}
 			io.say("\n\"cohort init METHOD\" writes a recipe with every option explained.")
 			return nil
@@ -79,14 +83,15 @@ func newDatasets(io streams, _ <-chan struct{}) *cobra.Command {
 			}
 			io.say("Data sets and formats (data.name in a recipe)\n")
 			for _, d := range sets {
-				io.say("  %-18s%s", d.Name, d.Summary)
-				io.say("  %-18s%s", "", wrapFiles(d.Files))
+				io.entry(d.Name, d.Summary+"; "+wanted(d.Files))
 			}
 			io.say("\nPartitions among the clients (partition.name in a recipe)\n")
 			for _, s := range schemes {
-				io.say("  %-18s%s", s.Name, s.Summary)
+				io.entry(s.Name, s.Summary)
 			}
-			io.say("\nReal data sets lie in the folder that $COHORT_DATA or --data names, each in a folder of its name;\n\"cohort doctor\" says which are there. Nothing is downloaded.")
+			io.say("")
+			io.tell(`Real data sets lie in the folder that $COHORT_DATA or --data names, each in a folder of its name; "cohort doctor"
+says which are there. Nothing is downloaded.`)
 			return nil
 		},
 	}
@@ -94,10 +99,23 @@ func newDatasets(io streams, _ <-chan struct{}) *cobra.Command {
 	return c
 }
 
-// wrapFiles says what files a data set wants.
-func wrapFiles(files string) string {
+// wanted says what files a data set wants.
+func wanted(files string) string {
 	if files == "none" {
-		return "needs no files"
+		return "no files"
 	}
 	return "files: " + files
+}
+
+// entry writes a name and what it means.
+func (s streams) entry(name, text string) { s.say("%s", beside(2, 18, name, text)) }
+
+// beside returns a name, indented, and a text that is folded to its right, the name taking up width columns.
+func beside(indent, width int, name, text string) string {
+	var out []string
+	for line := range strings.SplitSeq(fold(text, columns-indent-width), "\n") {
+		out = append(out, fmt.Sprintf("%*s%-*s%s", indent, "", width, name, line))
+		name = ""
+	}
+	return strings.Join(out, "\n")
 }

@@ -162,12 +162,15 @@ Start with "cohort demo": a hundred clients of unequal strength learn one model 
 	last := commands[len(commands)-1].group
 	root.SetHelpCommandGroupID(last)
 	root.SetCompletionCommandGroupID(last)
-	checkArgs(root)
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "FlagUsages", fmt.Sprintf("FlagUsagesWrapped %d", columns)))
+	finish(root)
 	return root
 }
 
-// checkArgs makes wrong arguments of a command and those below it usage errors, and wrong subcommands name the nearest.
-func checkArgs(c *cobra.Command) {
+// finish folds the help of a command and of those below it, makes their wrong arguments usage errors, and lets wrong
+// subcommands name the nearest.
+func finish(c *cobra.Command) {
+	c.Long = fold(c.Long, columns)
 	check := c.Args
 	if check == nil {
 		check = cobra.NoArgs
@@ -182,7 +185,7 @@ func checkArgs(c *cobra.Command) {
 		return nil
 	}
 	for _, sub := range c.Commands() {
-		checkArgs(sub)
+		finish(sub)
 	}
 }
 

@@ -45,6 +45,7 @@ classes. With --export every client's share is written to a folder of its own, w
 	f.StringVar(&o.data, "data", "", "folder of real data sets (default $COHORT_DATA)")
 	f.StringArrayVar(&o.set, "set", nil, "change a field of the recipe, such as partition.alpha=0.1; may be repeated")
 	f.Int64Var(&o.seed, "seed", -1, "seed, instead of the recipe's")
+	f.Lookup("seed").DefValue = "0" // shown as no default
 	f.StringVar(&o.png, "png", "", "file to draw the heat map to")
 	f.StringVar(&o.export, "export", "", "new folder to write every client's share to")
 	f.BoolVar(&o.all, "all", false, "list all clients, not only the first ones")

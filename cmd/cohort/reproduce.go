@@ -15,7 +15,11 @@ import (
 )
 
 func newReproduce(io streams, stop <-chan struct{}) *cobra.Command {
-	var o runOptions
+	var o struct {
+		engineOptions
+		seed        uint64
+		json, quiet bool
+	}
 	var scale, dir string
 	c := &cobra.Command{
 		Use:   "reproduce NAME",
@@ -23,6 +27,9 @@ func newReproduce(io streams, stop <-chan struct{}) *cobra.Command {
 		Long:  reproduceHelp(),
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.check(); err != nil {
+				return err
+			}
 			e, err := reproduce.Find(args[0])
 			if err != nil {
 				return usageError{err}
@@ -32,7 +39,7 @@ func newReproduce(io streams, stop <-chan struct{}) *cobra.Command {
 				return usagef("--scale %s: expected small, medium or paper", scale)
 			}
 			if dir == "" && s != reproduce.Small {
-				dir = fmt.Sprintf("%s/reproduce-%s-%s-seed%d", runsRoot(), e.Name, s, max(0, o.seed))
+				dir = fmt.Sprintf("%s/reproduce-%s-%s-seed%d", runsRoot(), e.Name, s, o.seed)
 			}
 			if o.dataDir() == "" {
 				return fmt.Errorf("%w: experiments need real data; name its folder with --data or $COHORT_DATA", errNoData)
@@ -44,7 +51,7 @@ func newReproduce(io streams, stop <-chan struct{}) *cobra.Command {
 			engine := train.NewEngine(b)
 			defer engine.Close()
 			info := backend.Describe(b)
-			lab := &reproduce.Lab{Engine: engine, Data: o.dataDir(), Dir: dir, Seed: uint64(max(0, o.seed)), Stop: stop,
+			lab := &reproduce.Lab{Engine: engine, Data: o.dataDir(), Dir: dir, Seed: uint64(o.seed), Stop: stop,
 				Meta: record.Meta{Engine: info.Engine, Kernels: info.Path, Threads: info.Threads, Cohort: version(), Command: commandLine()}}
 			if !o.quiet {
 				fmt.Fprintf(io.err, "%s, scale %s (%s); %s\n", e.Name, s, e.Scales[s].Summary, info)
@@ -67,6 +74,9 @@ func newReproduce(io streams, stop <-chan struct{}) *cobra.Command {
 		},
 	}
 	o.flags(c)
+	c.Flags().Uint64Var(&o.seed, "seed", 0, "seed of the experiment")
+	c.Flags().BoolVar(&o.json, "json", false, "print the rows as JSON")
+	c.Flags().BoolVarP(&o.quiet, "quiet", "q", false, "show no progress")
 	c.Flags().StringVar(&scale, "scale", "small", "small, medium or paper")
 	c.Flags().StringVar(&dir, "dir", "", "folder for the runs; an interrupted experiment goes on there (default under the runs, none for small)")
 	return c
@@ -83,12 +93,12 @@ func (quietProgress) Round(simulation.Round) {}
 
 func reproduceHelp() string {
 	var b strings.Builder
-	b.WriteString("Run published experiments again and compare, claim by claim. Experiments:\n\n")
+	b.WriteString("Run published experiments again and compare, claim by claim. Experiments:\n")
 	for _, e := range reproduce.All() {
-		fmt.Fprintf(&b, "  %-10s %s\n", e.Name, e.Summary)
+		b.WriteString("\n" + beside(2, 12, e.Name, e.Summary) + "\n")
 		for _, s := range reproduce.Scales() {
 			if study, ok := e.Scales[s]; ok {
-				fmt.Fprintf(&b, "    %-8s %s (%s)\n", s, study.Summary, study.Minutes)
+				b.WriteString(beside(4, 10, string(s), fmt.Sprintf("%s (%s)", study.Summary, study.Minutes)) + "\n")
 			}
 		}
 	}

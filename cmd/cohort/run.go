@@ -76,6 +76,7 @@ func (o *runOptions) flags(c *cobra.Command) {
 	o.engineOptions.flags(c)
 	f := c.Flags()
 	f.Int64Var(&o.seed, "seed", -1, "seed, instead of the recipe's")
+	f.Lookup("seed").DefValue = "0" // shown as no default
 	f.IntVar(&o.rounds, "rounds", 0, "rounds, instead of the recipe's")
 	f.IntVar(&o.workers, "workers", 0, "clients simulated at a time (default one a thread)")
 	f.StringArrayVar(&o.set, "set", nil, "change a field of the recipe, such as train.batch=20; may be repeated")
@@ -127,7 +128,7 @@ metrics, checkpoints and a report. The folder lies in $COHORT_RUNS, or in "runs"
 An interrupt (Ctrl-C) finishes the round under way and saves; a second one aborts. Whatever stopped a run, even a power
 failure, --resume goes on to the same bits. Without a name it takes up the newest run that has not finished.`,
 		Example: `  cohort run mnist.yaml
-  cohort run mnist.yaml --seed 1 --set train.batch=20 --set partition.name=dirichlet --set partition.alpha=0.3
+  cohort run mnist.yaml --seed 1 --set train.batch=20 --set partition.name=iid
   cohort run mnist.yaml --dry-run
   cohort run --resume`,
 		Args: cobra.MaximumNArgs(1),

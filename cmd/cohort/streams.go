@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/cohort-learning/cohort/record/termplot"
 	"golang.org/x/term"
@@ -47,4 +49,32 @@ func (s streams) json(v any) error {
 	e := json.NewEncoder(s.out)
 	e.SetIndent("", "  ")
 	return e.Encode(v)
+}
+
+// columns is how wide text for people is at most.
+const columns = 79
+
+// tell writes a text to out, folded.
+func (s streams) tell(format string, args ...any) {
+	s.say("%s", fold(fmt.Sprintf(format, args...), columns))
+}
+
+// fold breaks the lines of a text anew at a width, paragraph by paragraph. Lines that begin with a blank stay as they are.
+func fold(text string, width int) string {
+	var out []string
+	open := false // whether the last line goes on
+	for line := range strings.SplitSeq(text, "\n") {
+		if line == "" || line[0] == ' ' {
+			out, open = append(out, line), false
+			continue
+		}
+		for word := range strings.FieldsSeq(line) {
+			if n := len(out); open && utf8.RuneCountInString(out[n-1])+1+utf8.RuneCountInString(word) <= width {
+				out[n-1] += " " + word
+				continue
+			}
+			out, open = append(out, word), true
+		}
+	}
+	return strings.Join(out, "\n")
 }
