@@ -123,6 +123,7 @@ func TestCancel(t *testing.T) {
 			if a, err := p.Next(ctx, 0); a != nil || !errors.Is(err, context.Canceled) {
 				t.Errorf("answer %v, error %v; want %v", a, err, context.Canceled)
 			}
+			synctest.Wait() // for workers to end what they are at
 		}
 		p.Close()
 	})
@@ -149,6 +150,32 @@ func TestDrop(t *testing.T) {
 			if err != nil || a.Order.ID != want || a.Err != nil {
 				t.Errorf("answer %+v, error %v; want that of order %d", a, err, want)
 			}
+		}
+	})
+	// Workers are ahead by no fewer answers for what was dropped.
+	synctest.Test(t, func(t *testing.T) {
+		var done atomic.Int64
+		p := pool(t.Context(), 2, simulation.Conditions{}, func(ctx context.Context, _ federated.Local) (federated.Result, error) {
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+				done.Add(1)
+			}
+			return federated.Result{}, ctx.Err()
+		})
+		defer p.Close()
+		for range 5 {
+			orders := issue(t, p, 2, false)
+			synctest.Wait()
+			for _, o := range orders {
+				p.Drop(o)
+			}
+			synctest.Wait()
+		}
+		issue(t, p, 4, false)
+		time.Sleep(time.Minute)
+		if done.Load() != 4 {
+			t.Errorf("%d of 4 tasks were worked on before anybody asked", done.Load())
 		}
 	})
 }

@@ -41,6 +41,13 @@ const snapshotSchema = 1
 
 // writeSnapshot writes a snapshot as one safetensors file, which other programs can open, too.
 func writeSnapshot(w io.Writer, s federated.Snapshot, keeps map[int]int) error {
+	for _, state := range append([]federated.State{s.State}, s.Bases...) {
+		for name := range state.Sets {
+			if name == "" || name[0] == '@' || strings.Contains(name, "/") {
+				return fmt.Errorf("state: a set cannot be called %q: names must not be empty, begin with @ or contain /", name)
+			}
+		}
+	}
 	all := weights.NewSet(0)
 	meta := snapshotMeta{Schema: snapshotSchema, Clock: s.Clock, NextID: s.NextID, Flights: s.Flights, Keeps: keeps,
 		State: putState(&all, "", s.State)}

@@ -290,6 +290,68 @@ func TestClip(t *testing.T) {
 	}
 }
 
+// The Scaler divides by a level's width relative to the global one: at the global level it does nothing, at thinner ones it
+// makes a difference.
+func TestScaler(t *testing.T) {
+	w, p := world(t, 3), fedtest.Problem(t, 6, 3)
+	build, err := nn.New("mlp", nn.Config{Input: []int{6}, Classes: 3, Hidden: []int{16}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Build = build
+	sent := func(levels string, unscaled bool, member int) weights.Set {
+		p.Select = federated.Selection{Everyone: true, Eligible: func(m federated.Member) bool { return m.Index == member }}
+		r := fedtest.Run{World: w, Algorithm: algorithm(t, p, heterofl.Config{Mode: mode(t, levels), Unscaled: unscaled}), Config: federated.Config{Rounds: 1}}
+		var s weights.Set
+		r.Members.Tamper = func(a *federated.Answer) {
+			if !a.Order.Barrier {
+				s = a.Result.Addends["w"]
+			}
+		}
+		r.Must(t)
+		return s
+	}
+	if !sent("a1-c4", false, 0).Equal(sent("a1-c4", true, 0)) || !sent("c1", false, 1).Equal(sent("c1", true, 1)) {
+		t.Error("the Scaler changes the global level")
+	}
+	scaled := sent("a1-c4", false, 1)
+	if scaled.Equal(sent("a1-c4", true, 1)) {
+		t.Error("the Scaler does nothing at a thinner level")
+	}
+	// A step of plain gradient descent by hand, with the Scaler of the training loop.
+	a := algorithm(t, p, heterofl.Config{Mode: mode(t, "a1-c4")})
+	thin, err := p.Build(0.25)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wide, err := p.Build(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start, err := p.Initial(w.Seed, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := w.Local(w.Member(1))
+	mask, _ := at.Labels(3)
+	slice := nn.Index(wide, 0.25, nn.Leading).Slice(start)
+	s, err := w.Engine.Begin(&train.Spec{Model: thin, Mask: train.ZeroMask, Scale: 0.25, Clip: 1}, slice, train.Options{LabelMask: mask})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := s.Fit(t.Context(), a.Fit(at, 0)); err != nil {
+		t.Fatal(err)
+	}
+	want, err := s.Params()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !scaled.Equal(want.Sub(slice)) {
+		t.Error("a member's round is not the training loop at its level, with ρ = 1/4, mask and clip")
+	}
+}
+
 // The rows of classes that a member does not have are left out of the average, with and without the mask of the loss; and
 // the mask keeps them from being trained at all.
 func TestLabelRule(t *testing.T) {
