@@ -66,7 +66,7 @@ func levelled(rounds int, seed uint64) fake {
 	f := fake{series: make(map[[2]string][]record.Point)}
 	add := func(name, key string, round int, v float64) {
 		k := [2]string{name, key}
-		f.series[k] = append(f.series[k], record.Point{Round: round - 1, Value: v})
+		f.series[k] = append(f.series[k], record.Point{Round: round, Value: v})
 	}
 	for round := 1; round <= rounds; round++ {
 		t := float64(round)
@@ -259,7 +259,7 @@ func TestCSV(t *testing.T) {
 	points, _ := run.Metrics.Series("accuracy", "b")
 	for i, p := range points {
 		y, err := strconv.ParseFloat(rows[1+24+i][2], 64)
-		if err != nil || y != p.Value || rows[1+24+i][1] != fmt.Sprint(p.Round+1) {
+		if err != nil || y != p.Value || rows[1+24+i][1] != fmt.Sprint(p.Round) {
 			t.Errorf("row %v, measured %+v: %v", rows[1+24+i], p, err)
 		}
 	}
@@ -407,12 +407,12 @@ func TestCompareNumbers(t *testing.T) {
 	run := func(id string, acc, up []float64) report.Run {
 		f := fake{series: make(map[[2]string][]record.Point)}
 		for i := range acc {
-			f.series[[2]string{"accuracy", ""}] = append(f.series[[2]string{"accuracy", ""}], record.Point{Round: i, Value: acc[i]})
+			f.series[[2]string{"accuracy", ""}] = append(f.series[[2]string{"accuracy", ""}], record.Point{Round: i + 1, Value: acc[i]})
 		}
 		for i, v := range up {
 			for _, level := range []string{"a", "b"} { // the whole is their sum
 				k := [2]string{"bytes.up", level}
-				f.series[k] = append(f.series[k], record.Point{Round: i, Value: v / 2})
+				f.series[k] = append(f.series[k], record.Point{Round: i + 1, Value: v / 2})
 			}
 		}
 		return report.Run{Meta: record.Meta{ID: id}, Metrics: f}

@@ -178,7 +178,7 @@ func (r Run) chart(name string) (Chart, error) {
 	return c, nil
 }
 
-// line makes a series. Rounds are counted from 1, as people do; steps within a round lie between it and the next.
+// line makes a series; steps within a round lie between it and the next.
 func line(name string, points []record.Point) Series {
 	most := 0
 	for _, p := range points {
@@ -186,7 +186,7 @@ func line(name string, points []record.Point) Series {
 	}
 	s := Series{Name: name}
 	for _, p := range points {
-		s.X = append(s.X, float64(p.Round+1)+float64(p.Step)/float64(most+1))
+		s.X = append(s.X, float64(p.Round)+float64(p.Step)/float64(most+1))
 		s.Y = append(s.Y, p.Value)
 	}
 	return s
