@@ -196,10 +196,14 @@ func TestNobody(t *testing.T) {
 	if _, err := (&fedtest.Run{World: crowd(2), Algorithm: learn(federated.Selection{Fraction: 2}), Config: federated.Config{Rounds: 1}}).Do(t.Context()); err == nil {
 		t.Error("fraction 2: no error")
 	}
-	// A phase that asks nobody is finished all the same.
+	// A phase that asks nobody is finished all the same. What a method keeps beside tensors is brought into one form, so that
+	// digests are those of what comes back from a file.
 	l := do(t, crowd(2), &census{phases: []federated.Phase{{Name: "test"}}}, 2, nil)
 	if l.Final.Version != 2 {
 		t.Errorf("a phase of the server alone was finished %d times, want 2", l.Final.Version)
+	}
+	if got := string(l.Final.Meta); got != `{"a":1}` {
+		t.Errorf("meta data %q, want it without spaces", got)
 	}
 }
 
@@ -350,6 +354,9 @@ func TestTwoLearningPhases(t *testing.T) {
 		r.Members.Delay = after
 	})
 	for i, o := range l.Opened {
+		for _, f := range l.Phases[i].Failed {
+			t.Errorf("phase %s of version %d: %s failed: %s", o.Phase, o.Base, f.Member, f.Reason)
+		}
 		for _, s := range l.Phases[i].Folded {
 			if s.Base%3 != o.Base%3 { // the version grows by 1 in every phase
 				t.Errorf("phase %s of version %d folded results of version %d", o.Phase, o.Base, s.Base)

@@ -124,7 +124,11 @@ func TestHopeless(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "all 4 clients failed; the first, client-0") || !strings.Contains(err.Error(), "lower the learning rate") {
 		t.Errorf("error %v", err)
 	}
-	j.Conditions.Dropout = 0.01 // now failures are expected
+	p.Select.Fraction = 0.2 // a single client may be bad
+	if _, err := j.Run(t.Context()); err != nil {
+		t.Errorf("one client of one that was asked fails, and ends the run: %v", err)
+	}
+	p.Select.Fraction, j.Conditions.Dropout = 0.8, 0.01 // now failures are expected
 	if _, err := j.Run(t.Context()); err != nil {
 		t.Errorf("failures are expected, and end the run: %v", err)
 	}

@@ -180,6 +180,18 @@ func TestBuffersAreAveraged(t *testing.T) {
 	}
 }
 
+// A member that cannot make a step, since batch norm needs two examples, abstains instead of holding the average back.
+func TestNoStep(t *testing.T) {
+	w := fedtest.Blobs(fedtest.Engine(t, "go"), 6, 3, 8, 1)
+	p := fedtest.Problem(t, 6, 3)
+	p.Select, p.Training.SkipSingles = federated.Selection{Everyone: true}, true
+	for _, phase := range trace(t, w, fedavg.New(p)).Phase("train") {
+		if len(phase.Abstained) != 1 || phase.Abstained[0] != 1 {
+			t.Errorf("%v abstain, want member 1", phase.Abstained)
+		}
+	}
+}
+
 func TestAdaptiveMu(t *testing.T) {
 	w, p := fedtest.Quadratics(fedtest.Engine(t, "go"), 8)
 	a := fedavg.New(p)

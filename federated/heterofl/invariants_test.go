@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -411,8 +412,8 @@ func TestFullOnly(t *testing.T) {
 
 // A last batch of one example has no variance: an error that says so, or it is left out if asked for.
 func TestBatchOfOne(t *testing.T) {
-	w, p := fedtest.Blobs(fedtest.Engine(t, "go"), 6, 3, 9, 8, 8), fedtest.Problem(t, 6, 3)
-	p.Select = federated.Selection{Everyone: true}
+	w, p := fedtest.Blobs(fedtest.Engine(t, "go"), 6, 3, 9, 8, 8, 1), fedtest.Problem(t, 6, 3)
+	p.Select = federated.Selection{Everyone: true, Eligible: func(m federated.Member) bool { return m.Samples > 1 || p.Training.SkipSingles }}
 	l := run(t, w, algorithm(t, p, heterofl.Config{Mode: mode(t, "a1")}))
 	for _, phase := range l.Phase("train") {
 		if len(phase.Failed) != 1 || phase.Failed[0].Member != "member-0" || !strings.Contains(phase.Failed[0].Reason, "9 examples in batches of 4") {
@@ -424,6 +425,9 @@ func TestBatchOfOne(t *testing.T) {
 	for _, phase := range l.Phases {
 		if len(phase.Failed) != 0 {
 			t.Errorf("round %d, %s: failed %v", phase.Round, phase.Phase, phase.Failed)
+		}
+		if phase.Phase == "train" && !slices.Equal(phase.Abstained, federated.Indices{3}) {
+			t.Errorf("round %d: %v abstain, want the member of one example, who cannot make a step", phase.Round, phase.Abstained)
 		}
 	}
 }
