@@ -111,7 +111,8 @@ func (e *Executable) planFor(inputs []compute.Buffer) (*plan, error) {
 }
 
 // Execute runs the plan. Donated inputs are invalid afterwards, also if an
-// error is returned that concerns the computation.
+// error is returned that concerns the computation. A panic in a kernel is such
+// an error; it ends this execution only.
 func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, _ compute.DeviceNum) ([]compute.Buffer, error) {
 	p, err := e.planFor(inputs)
 	if err != nil {
@@ -120,17 +121,38 @@ func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, _ compute.D
 	if len(donate) != 0 && len(donate) != len(inputs) {
 		return nil, errors.Errorf("Execute: %d donations for %d inputs", len(donate), len(inputs))
 	}
+	results := make([]compute.Buffer, len(p.outputs))
+	err = e.compute(p, inputs, donate, results)
+	for i, d := range donate {
+		if d {
+			_ = inputs[i].Finalize() // cannot fail
+		}
+	}
+	if err == nil {
+		return results, nil
+	}
+	for _, r := range results {
+		if r != nil {
+			_ = r.Finalize() // cannot fail
+		}
+	}
+	return nil, errors.WithMessage(err, "Execute")
+}
+
+// compute fills results. Those that it made before an error are to be
+// finalized.
+func (e *Executable) compute(p *plan, inputs []compute.Buffer, donate []bool, results []compute.Buffer) error {
+	buffers := make([]Buffer, len(p.outputs))
 	// Frames are taken inside the pool: there are no more than threads then, and
 	// their memory stays in cache.
 	s := e.backend.pool.Enter()
+	defer s.Leave()
 	f := p.takeFrame()
 	for i, in := range inputs {
 		if s := p.params[i].slot; s >= 0 {
 			f.base[s] = in.(*Buffer).block.data
 		}
 	}
-	results := make([]compute.Buffer, len(p.outputs))
-	buffers := make([]Buffer, len(p.outputs))
 	for i := range p.outputs {
 		o, buf := &p.outputs[i], &buffers[i]
 		buf.backend, buf.shape, buf.valid = e.backend, o.shape, true
@@ -144,15 +166,11 @@ func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, _ compute.D
 		f.base[o.slot] = buf.block.data
 		results[i] = buf
 	}
-	f.run(s)
-	p.giveFrame(f)
-	s.Leave()
-	for i, d := range donate {
-		if d {
-			_ = inputs[i].Finalize() // cannot fail
-		}
+	if err := p.run(f, s); err != nil {
+		return err // the frame may be in any state: drop it
 	}
-	return results, nil
+	p.giveFrame(f)
+	return nil
 }
 
 // once tells whether no other input is the same buffer as input i.

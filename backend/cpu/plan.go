@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"runtime/debug"
 	"slices"
 	"sync"
 	"unsafe"
@@ -79,6 +80,7 @@ type frame struct {
 	arena   unsafe.Pointer
 	base    []unsafe.Pointer
 	runners []runner
+	step    int // the runner at work
 }
 
 // planning is the state of newPlan.
@@ -341,9 +343,28 @@ func (p *plan) giveFrame(f *frame) {
 }
 
 func (f *frame) run(s *workers.Session) {
-	for _, r := range f.runners {
+	for i, r := range f.runners {
+		f.step = i
 		r.run(s)
 	}
+}
+
+// run executes a frame of p and returns a panic of one of its steps as an
+// error. The frame must not be used again then.
+func (p *plan) run(f *frame, s *workers.Session) (err error) {
+	defer func() {
+		v := recover()
+		if v == nil {
+			return
+		}
+		e, ok := v.(*workers.Panic)
+		if !ok {
+			e = &workers.Panic{Value: v, Stack: debug.Stack()}
+		}
+		err = errors.Wrapf(e, "cpu backend: panic in step %d (%s)", f.step, p.steps[f.step].name)
+	}()
+	f.run(s)
+	return nil
 }
 
 // constantParts tells, by node id, which nodes depend on constants only.
@@ -412,8 +433,11 @@ func (g *graph) evaluate(ns []*node) error {
 		f.base[p.outputs[i].slot] = alignedBytes(ns[i].bytes())
 	}
 	s := g.backend.pool.Enter()
-	f.run(s)
+	err = p.run(f, s)
 	s.Leave()
+	if err != nil {
+		return err
+	}
 	for i, n := range ns {
 		n.op, n.ins, n.attr = compute.OpTypeConstant, nil, f.base[p.outputs[i].slot]
 	}

@@ -9,9 +9,15 @@
 //
 // The cut of a job into tasks is the job's own and does not depend on the
 // number of threads, and neither does anything else that a task can see.
+//
+// A task that panics ends its job: no further task begins, and once the others
+// have ended, the panic goes on in the goroutine that runs the job. The pool
+// and the session remain usable.
 package workers
 
 import (
+	"fmt"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -97,7 +103,31 @@ type Session struct {
 	state  atomic.Uint64 // epoch<<16 | open | asleep | helpers inside
 	epoch  uint64
 	wake   chan struct{} // the last helper out wakes the session
+	failed atomic.Pointer[Panic]
 	kernel kernelJob
+}
+
+// Panic is what [Session.Run] panics with when a task of the job did.
+type Panic struct {
+	Value any    // what the task panicked with
+	Stack []byte // of the goroutine that ran the task
+}
+
+// Error returns the value as text.
+func (p *Panic) Error() string { return fmt.Sprint(p.Value) }
+
+// Format writes the text, and for %+v the stack, too.
+func (p *Panic) Format(s fmt.State, verb rune) {
+	fmt.Fprint(s, p.Value)
+	if verb == 'v' && s.Flag('+') {
+		fmt.Fprintf(s, "\n%s", p.Stack)
+	}
+}
+
+// Unwrap returns the value if it is an error.
+func (p *Panic) Unwrap() error {
+	err, _ := p.Value.(error)
+	return err
 }
 
 const (
@@ -183,13 +213,13 @@ func (p *Pool) invite(c call) bool {
 // Worker is the scratch memory of the session's own goroutine.
 func (s *Session) Worker() *Worker { return &s.own }
 
-// Run executes all tasks of the job and returns when they have ended.
+// Run executes all tasks of the job and returns when they have ended. If one
+// panics, Run panics with a [*Panic].
 func (s *Session) Run(job Job) {
 	n := job.Tasks()
 	if n <= 1 || s.pool.threads == 1 {
-		for t := range n {
-			job.Do(t, &s.own)
-		}
+		s.alone(job, n)
+		s.rethrow()
 		return
 	}
 	s.epoch++
@@ -204,6 +234,32 @@ func (s *Session) Run(job Job) {
 	s.drain(&s.own)
 	s.finish()
 	s.job = nil
+	s.rethrow()
+}
+
+// alone runs all tasks in the session's own goroutine.
+func (s *Session) alone(job Job, n int) {
+	defer s.catch()
+	for t := range n {
+		job.Do(t, &s.own)
+	}
+}
+
+// catch, deferred, keeps a panic for rethrow and leaves no task to begin.
+func (s *Session) catch() {
+	v := recover()
+	if v == nil {
+		return
+	}
+	s.next.Store(s.tasks)
+	s.failed.CompareAndSwap(nil, &Panic{v, debug.Stack()}) // the first one counts
+}
+
+// rethrow panics if a task of the last job did.
+func (s *Session) rethrow() {
+	if s.failed.Load() != nil {
+		panic(s.failed.Swap(nil))
+	}
 }
 
 // finish closes the region and waits until all helpers have left, first
@@ -239,8 +295,9 @@ func (s *Session) leave() {
 	}
 }
 
-// drain runs tasks until none is left.
+// drain runs tasks until none is left or one has panicked.
 func (s *Session) drain(w *Worker) {
+	defer s.catch()
 	job, n := s.job, s.tasks
 	for {
 		t := s.next.Add(1) - 1

@@ -1,6 +1,7 @@
 package workers_test
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -68,4 +69,58 @@ func TestRunAfterCloseAndWithoutAllocation(t *testing.T) {
 	s = pool.Enter()
 	s.Run(c)
 	s.Leave()
+}
+
+// failing panics in the tasks from the first bad one on.
+type failing struct {
+	tasks, bad int
+	err        error
+}
+
+func (f failing) Tasks() int { return f.tasks }
+
+func (f failing) Do(task int, _ *workers.Worker) {
+	if task >= f.bad {
+		panic(f.err)
+	}
+}
+
+func TestPanicOfATaskComesOutOfRunAndLeavesThePoolWhole(t *testing.T) {
+	for _, threads := range []int{1, 3} {
+		pool := workers.New(threads)
+		defer pool.Close()
+		cause := errors.New("out of cheese")
+		run := func(f failing) (got any) {
+			s := pool.Enter()
+			defer s.Leave()
+			defer func() { got = recover() }()
+			s.Run(f)
+			return nil
+		}
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				for n := range 200 {
+					p, ok := run(failing{1 + n%40, n % 40, cause}).(*workers.Panic)
+					if !ok || !errors.Is(p, cause) || len(p.Stack) == 0 {
+						t.Errorf("%d threads: Run of a failing job panicked with %v, want a Panic of %v", threads, p, cause)
+					}
+					if got := run(failing{40, 40, cause}); got != nil {
+						t.Errorf("%d threads: Run of a good job after a failing one panicked with %v", threads, got)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		var at, most atomic.Int32
+		c := &count{runs: make([]atomic.Int32, 500), at: &at, max: &most}
+		s := pool.Enter()
+		s.Run(c)
+		s.Leave()
+		for i := range c.runs {
+			if got := c.runs[i].Load(); got != 1 {
+				t.Errorf("%d threads: task %d ran %d times after panics", threads, i, got)
+			}
+		}
+	}
 }
