@@ -16,14 +16,14 @@ type Executable struct {
 	dynamic bool
 
 	mu    sync.Mutex
-	plan  *plan            // without dynamic axes
-	plans map[string]*plan // by the sizes of the dynamic axes
+	plan  *plan  // without dynamic axes
+	plans recent // with them
 }
 
 var _ compute.Executable = (*Executable)(nil)
 
 func newExecutable(b *Builder) (*Executable, error) {
-	e := &Executable{backend: b.backend, fn: b.main, plans: map[string]*plan{}}
+	e := &Executable{backend: b.backend, fn: b.main}
 	for _, r := range b.main.params {
 		e.dynamic = e.dynamic || r.shape.IsDynamic()
 	}
@@ -50,7 +50,7 @@ func compile(b *Backend, f *Function, sizes shapes.AxisBindings) (*plan, error) 
 func (e *Executable) Finalize() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.plan, e.plans, e.fn = nil, nil, nil
+	e.plan, e.plans, e.fn = nil, recent{}, nil
 }
 
 // Inputs returns the names and shapes of the parameters.
@@ -64,6 +64,53 @@ func (e *Executable) Inputs() (names []string, inputShapes []shapes.Shape) {
 
 // Outputs returns the shapes of the results.
 func (e *Executable) Outputs() []shapes.Shape { return shapesOf(e.fn.outputs) }
+
+// maxPlans is how many bindings of dynamic axes an executable keeps plans for:
+// enough for the batch sizes and padded lengths of a program that groups its
+// inputs by size. Others are compiled anew each time they come back.
+const maxPlans = 64
+
+// recent holds the plans for the bindings that were used last.
+type recent struct {
+	plans map[string]*dated
+	clock uint64 // number of uses so far
+}
+
+type dated struct {
+	plan *plan
+	used uint64 // value of the clock at the last use
+}
+
+// get returns the plan for a binding, or nil.
+func (r *recent) get(key string) *plan {
+	d := r.plans[key]
+	if d == nil {
+		return nil
+	}
+	r.clock++
+	d.used = r.clock
+	return d.plan
+}
+
+// put keeps a plan and drops the one that was used the longest ago if there are
+// too many. Executions at work keep theirs until they end.
+func (r *recent) put(key string, p *plan) {
+	if r.plans == nil {
+		r.plans = map[string]*dated{}
+	}
+	r.clock++
+	r.plans[key] = &dated{p, r.clock}
+	if len(r.plans) <= maxPlans {
+		return
+	}
+	oldest, used := "", r.clock
+	for k, d := range r.plans {
+		if d.used < used {
+			oldest, used = k, d.used
+		}
+	}
+	delete(r.plans, oldest)
+}
 
 // planFor checks the inputs and returns the plan for their shapes.
 func (e *Executable) planFor(inputs []compute.Buffer) (*plan, error) {
@@ -99,14 +146,14 @@ func (e *Executable) planFor(inputs []compute.Buffer) (*plan, error) {
 	key := sizes.Key()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if p := e.plans[key]; p != nil {
+	if p := e.plans.get(key); p != nil {
 		return p, nil
 	}
 	p, err := compile(e.backend, e.fn, sizes)
 	if err != nil {
 		return nil, err
 	}
-	e.plans[key] = p
+	e.plans.put(key, p)
 	return p, nil
 }
 
