@@ -25,6 +25,7 @@ import (
 	"github.com/cohort-learning/cohort/federated/heterofl"
 	"github.com/cohort-learning/cohort/recipe"
 	"github.com/cohort-learning/cohort/simulation"
+	"github.com/cohort-learning/cohort/weights"
 )
 
 func main() {
@@ -39,6 +40,7 @@ func main() {
 	flag.StringVar(&o.levels, "levels", "", "fixed or dynamic, instead of the recipe's")
 	flag.StringVar(&o.mask, "mask", "", "zero or none, instead of the recipe's")
 	flag.StringVar(&o.statistics, "statistics", "", "clients or pooled, instead of the recipe's")
+	flag.BoolVar(&o.double, "float64", false, "compute in float64, which leaves no rounding to speak of")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -53,6 +55,7 @@ type options struct {
 	mode, levels, mask, statistics string
 	seed                           int64
 	rounds                         int
+	double                         bool
 }
 
 // load reads the recipe and applies the flags.
@@ -92,6 +95,9 @@ func (o *options) run(ctx context.Context) error {
 	plan, err := r.Plan(ctx, o.data)
 	if err != nil {
 		return err
+	}
+	if o.double {
+		plan.Problem.DType = weights.Float64
 	}
 	engine, info, err := r.Engine()
 	if err != nil {

@@ -44,12 +44,12 @@ class Images:
 
     def __init__(self, x, y, mean, std):
         self.x, self.y = x, y
-        self.mean, self.std = (torch.tensor(v).view(1, -1, 1, 1) for v in (mean, std))
+        self.mean, self.std = (torch.as_tensor(v, dtype=torch.float32).view(1, -1, 1, 1) for v in (mean, std))
         self.padded, self.pad = None, 0
 
     def rows(self, rows):
         rows = torch.as_tensor(rows, dtype=torch.long)
-        return Images(self.x[rows], self.y[rows], self.mean.flatten().tolist(), self.std.flatten().tolist())
+        return Images(self.x[rows], self.y[rows], self.mean, self.std)
 
     def __len__(self):
         return len(self.y)
@@ -67,7 +67,8 @@ class Images:
                 one = self.padded[r, :, pad + dy : pad + dy + h, pad + dx : pad + dx + w]
                 cut.append(one.flip(2) if flip else one)
             x = torch.stack(cut)
-        return (x.float() / 255 - self.mean) / self.std, self.y[rows]
+        x = (x.float() / 255 - self.mean) / self.std
+        return x.to(torch.get_default_dtype()), self.y[rows]
 
 
 def load(name, folder):
@@ -91,7 +92,7 @@ def read_safetensors(path):
             continue
         dtype = {"F32": torch.float32, "F64": torch.float64}[t["dtype"]]
         a, b = t["data_offsets"]
-        out[name] = torch.frombuffer(bytes(raw[8 + n + a : 8 + n + b]), dtype=dtype).clone().view(t["shape"])
+        out[name] = torch.frombuffer(raw[8 + n + a : 8 + n + b], dtype=dtype).view(t["shape"])
     return out
 
 
@@ -199,7 +200,7 @@ class HeteroFL:
         self.labels = [sorted(set(train.y[torch.as_tensor(p)].tolist())) for p in parts]
 
     def mask(self, client):
-        m = torch.zeros(self.net.classes)
+        m = torch.zeros(self.net.classes, dtype=torch.float32)
         m[self.labels[client]] = 1
         return m
 
@@ -235,11 +236,11 @@ class HeteroFL:
             for client, part in trained:
                 at = tuple(slice(0, d) for d in part[k].shape)
                 one = torch.ones(part[k].shape, dtype=torch.float64)
-                if k.startswith("linear."):
+                if k.startswith("linear.") and self.s.get("label_rule", True):
                     one *= self.mask(client).double().view(-1, *[1] * (one.dim() - 1))
                 total[at] += one * part[k].double()
                 count[at] += one
-            out[k] = torch.where(count > 0, total / count.clamp(min=1), old.double()).float()
+            out[k] = torch.where(count > 0, total / count.clamp(min=1), old.double()).to(old.dtype)
         return out
 
     @torch.no_grad()
@@ -251,7 +252,7 @@ class HeteroFL:
             self.net.forward(w, self.train.batch(rows, windows, self.s["crop"])[0], seen=seen)
             total = seen if total is None else {k: v + seen[k] for k, v in total.items()}
             n += 1
-        return {k: (v / n).float() for k, v in (total or {}).items()}
+        return {k: (v / n).to(torch.get_default_dtype()) for k, v in (total or {}).items()}
 
     @torch.no_grad()
     def outputs(self, w, stats):
@@ -301,25 +302,24 @@ def replay(a):
     t, h = from_trace(folder, a.data)
     w = read_safetensors(folder / "weights-0.safetensors")
     assert {k: tuple(v.shape) for k, v in w.items()} == h.net.shapes(1)
-    if a.double:
-        torch.set_default_dtype(torch.float64)
+    torch.set_default_dtype(w["linear.weight"].dtype)
     print(f"{'round':>5} {'clients':>12} {'weights rel':>12} {'max abs':>9} {'stats rel':>10} {'logits':>9} {'of max':>7}  "
           "global (ours)     local (ours)")
     for r, d in enumerate(t["rounds"], 1):
         trained = [(k["client"], h.local(h.cut(w, k["width"]), k["client"], k["width"], d["rate"], batches(k, t["batch"])))
                    for k in d["tasks"]]
         w = h.aggregate(w, trained)
-        stats = h.statistics(w, (b for run in d["stats"] for b in batches(run, t["batch"])))
-        z = h.outputs(w, stats)
         ours = read_safetensors(folder / f"weights-{r}.safetensors")
-        theirs = read_safetensors(folder / f"logits-{r}.safetensors")["logits"]
         own = {k: v for k, v in ours.items() if "running" not in k}
-        rel, most = relative(w, own)
-        srel = relative(stats, {k: v for k, v in ours.items() if "running" in k})[0] if stats else 0
-        zd, zm = (z[t["logits"]] - theirs).abs().max().item(), theirs.abs().max().item()
-        acc, local = h.accuracies(z)
-        print(f"{r:5} {''.join(k['level'] for k in d['tasks']):>12} {rel:12.2e} {most:9.2e} {srel:10.2e} {zd:9.2e} {zm:7.2f}  "
-              f"{100 * acc:.2f} ({100 * d['global']:.2f})  {100 * local:.2f} ({100 * d.get('local', math.nan):.2f})")
+        print(f"{r:5} {''.join(k['level'] for k in d['tasks']):>12} {'%12.2e %9.2e' % relative(w, own)}", end="")
+        if d["stats"]:
+            stats = h.statistics(w, (b for run in d["stats"] for b in batches(run, t["batch"])))
+            z = h.outputs(w, stats)
+            theirs = read_safetensors(folder / f"logits-{r}.safetensors")["logits"]
+            acc, local = h.accuracies(z)
+            print(f" {relative(stats, {k: ours[k] for k in stats})[0]:10.2e} {(z[t['logits']] - theirs).abs().max():9.2e} "
+                  f"{theirs.abs().max():7.2f}  {100 * acc:.2f} ({100 * d['global']:.2f})  {100 * local:.2f} ({100 * d['local']:.2f})", end="")
+        print(flush=True)
         if a.each:
             w = own  # every round from our weights, so that rounding does not add up
 
@@ -357,7 +357,7 @@ def deal_classes(y, lists, shards, g):
         for i in range(over):
             cut[i].append(rows[shards * size + i])
         left[c] = [cut[i] for i in torch.randperm(shards, generator=g).tolist()]
-    return [[r for c in sorted(set(classes)) for r in left[c].pop()] for classes in lists]
+    return [[r for c in classes for r in left[c].pop()] for classes in lists]
 
 
 def rounds_of_levels(mode, clients, dynamic, g):
@@ -384,10 +384,11 @@ def train(a):
     if a.classes:
         shards = a.classes * a.clients // 10
         dealt = (torch.arange(a.classes * a.clients) % 10)[torch.randperm(a.classes * a.clients, generator=g)].view(-1, a.classes)
-        parts, test_parts = deal_classes(full.y, dealt.tolist(), shards, g), deal_classes(test.y, dealt.tolist(), shards, g)
+        lists = [row if a.keep_duplicates else sorted(set(row)) for row in dealt.tolist()]
+        parts, test_parts = deal_classes(full.y, lists, shards, g), deal_classes(test.y, lists, shards, g)
     else:
         parts, test_parts = deal_iid(len(full), a.clients, g), deal_iid(len(test), a.clients, g)
-    s = {"momentum": 0.9, "decay": 5e-4, "clip": a.clip, "crop": a.crop, "mask": a.mask, "scaler": True}
+    s = {"momentum": 0.9, "decay": 5e-4, "clip": a.clip, "crop": a.crop, "mask": a.mask, "scaler": True, "label_rule": not a.no_label_rule}
     net = Net(a.model, a.widths, a.blocks, a.norm, full.x.shape[1])
     h = HeteroFL(net, s, full, test, parts, test_parts)
 
@@ -415,13 +416,13 @@ def train(a):
         training += time.perf_counter() - began
         if (r + 1) % a.every and r + 1 < a.rounds:
             continue
-        if a.statistics == "pooled":
-            st = h.statistics(w, walk(range(len(full)), 1))
-        else:
-            st = h.statistics(w, (b for p in parts for b in walk(p, 1)))
-        acc, local = h.accuracies(h.outputs(w, st))
-        print(json.dumps({"round": r + 1, "global": round(100 * acc, 2), "local": round(100 * local, 2),
-                          "seconds": round(time.perf_counter() - begin, 2)}), flush=True)
+        line = {"round": r + 1}
+        for how in a.statistics.split(","):
+            passes = [range(len(full))] if how == "pooled" else parts
+            acc, local = h.accuracies(h.outputs(w, h.statistics(w, (b for p in passes for b in walk(p, 1)))))
+            suffix = " " + how if "," in a.statistics else ""
+            line |= {"global" + suffix: round(100 * acc, 2), "local" + suffix: round(100 * local, 2)}
+        print(json.dumps(line | {"seconds": round(time.perf_counter() - begin, 2)}), flush=True)
     print(json.dumps({"seconds": round(time.perf_counter() - begin, 2), "train_seconds": round(training, 2)}))
 
 
@@ -436,7 +437,6 @@ def main():
         q.set_defaults(do=do)
         if name == "replay":
             q.add_argument("--each", action="store_true", help="start every round from the recorded weights")
-            q.set_defaults(double=False)
     q = sub.add_parser("train")
     q.set_defaults(do=train)
     integers = lambda s: [int(v) for v in s.split(",") if v]
@@ -448,6 +448,8 @@ def main():
         ("clip", float, 1.0), ("crop", int, 0), ("statistics", str, "clients"), ("every", int, 15),
     ):
         q.add_argument("--" + name, type=kind, default=default)
+    q.add_argument("--keep-duplicates", action="store_true", help="a class dealt twice gives two shards instead of one")
+    q.add_argument("--no-label-rule", action="store_true", help="output rows are averaged over all clients")
     a = p.parse_args()
     if not a.data:
         sys.exit("peer.py: set COHORT_DATA, or give --data, the folder that holds mnist/ and cifar10/")

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -52,7 +53,7 @@ type DrawnFor struct {
 	Rate   float64    `json:"rate"`
 	Tasks  []DrawnRun `json:"tasks"`
 	Stats  []DrawnRun `json:"stats"` // client by client, or the server's alone
-	Global float64    `json:"global"`
+	Global *float64   `json:"global,omitempty"`
 	Local  *float64   `json:"local,omitempty"`
 }
 
@@ -196,9 +197,10 @@ func trace(ctx context.Context, dir, data string, plan *recipe.Plan, job *simula
 		}
 		at := d.Rounds[r.RoundClosed.Round]
 		at.Rate = plan.Problem.Training.Rate.At(r.RoundClosed.Round)
-		at.Global = r.Metric("accuracy", "")
-		if plan.Recipe.Evaluate.Clients {
-			v := r.Metric("accuracy.local", "")
+		if v := r.Metric("accuracy", ""); !math.IsNaN(v) {
+			at.Global = &v
+		}
+		if v := r.Metric("accuracy.local", ""); !math.IsNaN(v) {
 			at.Local = &v
 		}
 		slices.SortFunc(at.Tasks, func(a, b DrawnRun) int { return a.Client - b.Client })
@@ -289,9 +291,17 @@ func rowsOf(part, whole *dataset.Examples) ([]int32, error) {
 }
 
 func writeRound(ctx context.Context, dir string, round int, plan *recipe.Plan, engine *train.Engine, s federated.State) error {
-	m := simulation.Trained{Round: round, Weights: s.Sets["w"], Stats: s.Sets["stats"]}
-	if err := weights.WriteFile(filepath.Join(dir, fmt.Sprintf("weights-%d.safetensors", round)), m.Export(), nil); err != nil {
+	w, stats := s.Sets["w"], s.Sets["stats"]
+	all := w.Filter(func(string) bool { return true })
+	measured := plan.Problem.Due(round - 1)
+	if measured {
+		all.Merge(stats.Convert(plan.Problem.DType))
+	}
+	if err := weights.WriteFile(filepath.Join(dir, fmt.Sprintf("weights-%d.safetensors", round)), all, nil); err != nil {
 		return err
+	}
+	if !measured {
+		return nil
 	}
 	model, err := plan.Problem.Build(1)
 	if err != nil {
@@ -299,7 +309,7 @@ func writeRound(ctx context.Context, dir string, round int, plan *recipe.Plan, e
 	}
 	view := plan.Split.Test.All()
 	view.Rows = view.Rows[:min(logitRows, view.Len())]
-	z, err := engine.Predict(ctx, &train.Spec{Model: model}, m.Weights, m.Stats, view, train.EvalOptions{Batch: 100})
+	z, err := engine.Predict(ctx, &train.Spec{Model: model, DType: plan.Problem.DType}, w, stats, view, train.EvalOptions{Batch: 100})
 	if err != nil {
 		return err
 	}
