@@ -3,6 +3,7 @@ package recipe
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"slices"
 
@@ -26,8 +27,13 @@ type Plan struct {
 }
 
 // Plan loads the data from the folder of real data sets (it may be empty), deals it and checks that the model fits it.
-// Errors are of the recipe ([FieldError]) or of the world.
+// Errors are of the recipe, as those of [Recipe.Validate], or of the world.
 func (r *Recipe) Plan(ctx context.Context, dataDir string) (*Plan, error) {
+	p, err := r.plan(ctx, dataDir)
+	return p, r.place(err)
+}
+
+func (r *Recipe) plan(ctx context.Context, dataDir string) (*Plan, error) {
 	if err := r.Validate(); err != nil {
 		return nil, err
 	}
@@ -36,7 +42,7 @@ func (r *Recipe) Plan(ctx context.Context, dataDir string) (*Plan, error) {
 		return nil, err
 	}
 	p := &Plan{Recipe: r, Method: m}
-	if p.Split, p.Dealt, err = r.Deal(ctx, dataDir); err != nil {
+	if p.Split, p.Dealt, err = r.deal(ctx, dataDir); err != nil {
 		return nil, err
 	}
 	if p.Problem, err = r.problem(p.Split.Train); err != nil {
@@ -50,15 +56,41 @@ func (r *Recipe) Plan(ctx context.Context, dataDir string) (*Plan, error) {
 
 // Deal loads the recipe's data and deals it to the clients.
 func (r *Recipe) Deal(ctx context.Context, dataDir string) (*dataset.Split, *dataset.Dealt, error) {
-	split, err := dataset.Load(ctx, r.spec(dataDir))
+	split, dealt, err := r.deal(ctx, dataDir)
+	return split, dealt, r.place(err)
+}
+
+func (r *Recipe) deal(ctx context.Context, dataDir string) (*dataset.Split, *dataset.Dealt, error) {
+	split, err := load(ctx, r.spec(dataDir))
 	if err != nil {
-		return nil, nil, &FieldError{"data", err}
+		return nil, nil, err
 	}
 	dealt, err := r.Partition.Deal(split.Train, split.Test, r.Seed)
 	if err != nil {
 		return nil, nil, &FieldError{"partition", err}
 	}
 	return split, dealt, nil
+}
+
+// MissingDataError tells that data is not where it is looked for.
+type MissingDataError struct{ Err error }
+
+func (e *MissingDataError) Error() string { return e.Err.Error() }
+func (e *MissingDataError) Unwrap() error { return e.Err }
+
+// load loads data; its errors are a [FieldError], or a [MissingDataError] within one.
+func load(ctx context.Context, s dataset.Spec) (*dataset.Split, error) {
+	split, err := dataset.Load(ctx, s)
+	builtIn := s.Name == "glyphs" || s.Name == "synthetic"
+	switch {
+	case err == nil:
+		return split, nil
+	case ctx.Err() != nil:
+		return nil, err
+	case errors.Is(err, fs.ErrNotExist), !builtIn && s.Root == "" && s.Path == "":
+		err = &MissingDataError{err}
+	}
+	return nil, &FieldError{"data", err}
 }
 
 // spec is the recipe's data in a folder of real data sets.
@@ -101,7 +133,7 @@ func (p *Plan) Job(e *train.Engine) (*simulation.Job, error) {
 func (r *Recipe) Engine() (*train.Engine, backend.Info, error) {
 	b, err := backend.New(r.Run.Engine, backend.Options{Threads: r.Run.Threads})
 	if err != nil {
-		return nil, backend.Info{}, &FieldError{"run.engine", err}
+		return nil, backend.Info{}, r.place(&FieldError{"run.engine", err})
 	}
 	return train.NewEngine(b), backend.Describe(b), nil
 }
@@ -182,6 +214,9 @@ func (r *Recipe) config(data *dataset.Examples) (nn.Config, error) {
 	switch {
 	case c.Classes == 0 && data.Labels == nil:
 		c.Classes = 1
+		if err := c.Validate(r.Model.Name); err != nil {
+			return c, fieldf("data", "%s has numbers to predict, not classes, which model %s cannot: %w", data.Name, r.Model.Name, err)
+		}
 	case c.Classes == 0:
 		c.Classes = data.NumClasses()
 	case c.Classes < data.NumClasses():

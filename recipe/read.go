@@ -25,7 +25,11 @@ type Error struct {
 	Line, Column int    // from 1; 0 if the error is about a field that the file does not mention
 	Field        string // path from the top, may be empty
 	Message      string
+	Err          error // what it comes from, if it came up later than reading; may be nil
 }
+
+// Unwrap returns e.Err.
+func (e *Error) Unwrap() error { return e.Err }
 
 // Error returns "file:line:column: field: message".
 func (e *Error) Error() string {
@@ -114,10 +118,20 @@ func read(file string, text []byte, set []string, base string) (r *Recipe, err e
 		}
 	}
 	r.Method = named.child(named.root, "method").(*ast.StringNode).Value
+	r.origin = docs
 	if err := r.Validate(); err != nil {
-		return nil, blame(docs, err)
+		return nil, err
 	}
 	return r, nil
+}
+
+// place adds to an error about a field where it stands in the files that the recipe was read from, if it was.
+func (r *Recipe) place(err error) error {
+	var fe *FieldError
+	if r.origin == nil || !errors.As(err, &fe) {
+		return err
+	}
+	return blame(r.origin, fe)
 }
 
 // parse reads the text of a document.
@@ -381,7 +395,7 @@ func (f *document) decode(r *Recipe) error {
 func resetUnless(into any, name ast.Node) {
 	v := reflect.ValueOf(into).Elem()
 	if s, ok := name.(*ast.StringNode); ok && v.FieldByName("Name").String() != s.Value {
-		reset(v)
+		reset(v, s.Value)
 	}
 }
 
@@ -390,13 +404,18 @@ func resets(t reflect.Type) bool {
 	return t == reflect.TypeFor[dataset.Spec]() || t == reflect.TypeFor[dataset.Scheme]() || t == reflect.TypeFor[Model]()
 }
 
-// reset clears a section but for the number of clients of a partition.
-func reset(v reflect.Value) {
-	if s, ok := v.Addr().Interface().(*dataset.Scheme); ok {
+// reset clears a section that gets another name, but for the number of clients of a partition; a natural one has a client
+// for each key.
+func reset(v reflect.Value, name string) {
+	s, ok := v.Addr().Interface().(*dataset.Scheme)
+	switch {
+	case !ok:
+		v.SetZero()
+	case name == "natural":
+		*s = dataset.Scheme{}
+	default:
 		*s = dataset.Scheme{Clients: s.Clients}
-		return
 	}
-	v.SetZero()
 }
 
 // value decodes one node into what into points to. Structs are filled field by field, so that an error knows its field.
@@ -461,12 +480,8 @@ func kindWords(t reflect.Type) string {
 	return t.String()
 }
 
-// blame finds the place that a validation error is about, in the last document that speaks of it.
-func blame(docs []*document, err error) error {
-	var fe *FieldError
-	if !errors.As(err, &fe) {
-		return &Error{File: docs[0].file, Message: err.Error()}
-	}
+// blame finds the place that an error is about, in the last document that speaks of it.
+func blame(docs []*document, fe *FieldError) *Error {
 	e := &Error{File: docs[0].file, Field: fe.Field, Message: fe.Err.Error()}
 	deepest := 0
 	for _, d := range docs {
@@ -484,6 +499,7 @@ func blame(docs []*document, err error) error {
 			e = d.at(n, fe.Field, fe.Err.Error())
 		}
 	}
+	e.Err = fe.Err
 	return e
 }
 

@@ -41,6 +41,8 @@ type Recipe struct {
 	Clients   Conditions     `yaml:"clients,omitempty" doc:"How slow and unreliable the simulated clients are; leave out for perfect ones."`
 	Run       Run            `yaml:"run" doc:"Where and how the run is computed; changes no result except as said."`
 	Options   any            `yaml:"options,omitempty" doc:"The method's own options."`
+
+	origin []*document // what it was read from, for errors; nil if it was made otherwise
 }
 
 // Model names an architecture; the fields beside its name are those of [nn.Config].
@@ -164,8 +166,11 @@ func fieldf(field, format string, args ...any) error {
 	return &FieldError{field, fmt.Errorf(format, args...)}
 }
 
-// Validate returns a [FieldError] for the first field that cannot be right, whatever the data turns out to be.
-func (r *Recipe) Validate() error {
+// Validate returns an error for the first field that cannot be right, whatever the data turns out to be: a [FieldError], or
+// an [*Error] that knows the place if the recipe was read from a file.
+func (r *Recipe) Validate() error { return r.place(r.validate()) }
+
+func (r *Recipe) validate() error {
 	m, err := methods.Find(r.Method)
 	if err != nil {
 		return &FieldError{"method", err}

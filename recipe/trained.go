@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -84,11 +85,14 @@ func (m *Trained) fits() error {
 }
 
 // WriteFile writes the model as a safetensors file with the names and layouts of PyTorch, and its card beside it. It
-// returns the paths of both.
+// returns the paths of both; the folder is made if need be.
 func (m *Trained) WriteFile(path string) ([]string, error) {
 	all := m.Weights.Filter(func(string) bool { return true })
 	all.Merge(m.Stats)
 	meta := map[string]string{"format": "pt", "architecture": m.Card.Architecture}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
 	if err := weights.WriteFile(path, all, meta); err != nil {
 		return nil, err
 	}
@@ -216,9 +220,5 @@ func (c *Card) ClassName(i int) string {
 func (c *Card) Data(ctx context.Context, dataDir string) (*dataset.Split, error) {
 	spec := c.Source.Data
 	spec.Root = dataDir
-	split, err := dataset.Load(ctx, spec)
-	if err != nil {
-		return nil, &FieldError{"data", err}
-	}
-	return split, nil
+	return load(ctx, spec)
 }

@@ -41,7 +41,7 @@ func baseOf(v, base reflect.Value) reflect.Value {
 	}
 	fresh := reflect.New(v.Type()).Elem()
 	fresh.Set(base)
-	reset(fresh)
+	reset(fresh, v.FieldByName("Name").String())
 	return fresh
 }
 

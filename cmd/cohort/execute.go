@@ -87,7 +87,7 @@ func (x *execution) do(ctx context.Context) (result, error) {
 		return result{}, folderError(x.dir, err)
 	}
 	if found := run.Journal().Recovery().String(); found != "" {
-		x.io.note("journal: %s", found)
+		x.io.note("%s", found)
 	}
 	state, err := x.drive(ctx, run)
 	if e := run.Close(state, err); e != nil {

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/signal"
 	"strings"
@@ -73,20 +72,17 @@ func exitStatus(err error) int {
 	var u usageError
 	var r *recipe.Error
 	var f *recipe.FieldError
+	var missing *recipe.MissingDataError
 	switch {
 	case errors.Is(err, federated.ErrStopped), errors.Is(err, context.Canceled):
 		return exitInterrupted
-	case errors.As(err, &f) && strings.HasPrefix(f.Field, "data") && errors.Is(err, fs.ErrNotExist):
-		return exitDataMissing
-	case errors.Is(err, errNoData):
+	case errors.As(err, &missing):
 		return exitDataMissing
 	case errors.As(err, &u), errors.As(err, &r), errors.As(err, &f):
 		return exitUsage
 	}
 	return exitFailed
 }
-
-var errNoData = errors.New("data not found")
 
 func describe(err error) string {
 	if errors.Is(err, context.Canceled) {

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/cohort-learning/cohort/backend"
+	"github.com/cohort-learning/cohort/recipe"
 	"github.com/cohort-learning/cohort/record"
 	"github.com/cohort-learning/cohort/reproduce"
 	"github.com/cohort-learning/cohort/simulation"
@@ -42,7 +44,7 @@ func newReproduce(io streams, stop <-chan struct{}) *cobra.Command {
 				dir = fmt.Sprintf("%s/reproduce-%s-%s-seed%d", runsRoot(), e.Name, s, o.seed)
 			}
 			if o.dataDir() == "" {
-				return fmt.Errorf("%w: experiments need real data; name its folder with --data or $COHORT_DATA", errNoData)
+				return &recipe.MissingDataError{Err: errors.New("experiments need real data; name its folder with --data or $COHORT_DATA")}
 			}
 			b, err := backend.New(o.backend, backend.Options{Threads: o.threads})
 			if err != nil {

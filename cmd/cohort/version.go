@@ -43,7 +43,7 @@ func newVersion(io streams, _ <-chan struct{}) *cobra.Command {
 		Short: "Print the version",
 		RunE: func(*cobra.Command, []string) error {
 			if asJSON {
-				return io.json(map[string]string{"version": version(), "go": strings.TrimPrefix(runtime.Version(), "go"),
+				return io.json(map[string]any{"schema": schema, "version": version(), "go": strings.TrimPrefix(runtime.Version(), "go"),
 					"os": runtime.GOOS, "arch": runtime.GOARCH})
 			}
 			_, err := fmt.Fprintf(io.out, "cohort %s (%s, %s/%s)\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
