@@ -117,6 +117,7 @@ const (
 	opCapture                                // value of an enclosing function
 	opUnpack                                 // packed integers, one byte each
 	opPack                                   // the inverse
+	opDecode                                 // float32 from quantized blocks (blockFormat)
 )
 
 // Function records the body of a function or closure.

@@ -53,6 +53,7 @@ func supportedOps() map[compute.OpType]bool {
 		compute.OpTypeOptimizationBarrier, compute.OpTypeSchedulingBarrier,
 		compute.OpTypeFusedSoftmax, compute.OpTypeFusedGelu, compute.OpTypeFusedLayerNorm,
 		compute.OpTypeFusedDense, compute.OpTypeFusedAttentionQKVProjection,
+		compute.OpTypeFusedQuantizedDense, compute.OpTypeQuantizedEmbeddingLookup,
 	} {
 		ops[op] = true
 	}

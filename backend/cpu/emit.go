@@ -137,6 +137,15 @@ func (b *planning) binder(n *node, made []*node) (func(base []unsafe.Pointer) ru
 		return func(base []unsafe.Pointer) runner {
 			return serial(func(*workers.Session) { loops.Pack(out[0].at(base), in[0].at(base), dt, count) })
 		}, nil
+	case opDecode:
+		f, err := n.attr.(blockFormat).format()
+		if err != nil {
+			return nil, err
+		}
+		blocks := n.size() / f.Values
+		return func(base []unsafe.Pointer) runner {
+			return newRanged(blocks, 2*f.Values, func(lo, hi int) { f.Decode(out[0].at(base), in[0].at(base), lo, hi) })
+		}, nil
 	case compute.OpTypeSchedulingBarrier:
 		bytes := n.bytes()
 		return func(base []unsafe.Pointer) runner {

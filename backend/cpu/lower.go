@@ -161,6 +161,8 @@ func (l *lowering) one(r *record, ins []*node) (*node, error) {
 		return g.where(ins[0], ins[1], ins[2], dims), nil
 	case compute.OpTypeConvertDType:
 		return g.convert(ins[0], r.shape.DType), nil
+	case opDecode:
+		return g.decode(ins[0], r.attr.(blockFormat))
 	case compute.OpTypeBitcast:
 		return g.bitcast(ins[0], r.shape.DType), nil
 	case compute.OpTypeReshape:
@@ -477,6 +479,17 @@ func (g *graph) iota(dt dtypes.DType, dims []int, axis int) *node {
 		loops.Convert(dtypes.Int64, dt)(p, unsafe.Pointer(&counts[0]), nil, nil, d)
 	}
 	return g.broadcast(g.constant(dt, []int{d}, p), dims, []int{axis})
+}
+
+func (g *graph) decode(x *node, b blockFormat) (*node, error) {
+	f, err := b.format()
+	if err != nil {
+		return nil, err
+	}
+	dims := slices.Clone(x.dims)
+	last := len(dims) - 1
+	dims[last] = dims[last] / f.Bytes * f.Values
+	return g.emit(opDecode, dtypes.Float32, dims, b, g.contiguous(x)), nil
 }
 
 func (g *graph) bitcast(x *node, dt dtypes.DType) *node {

@@ -223,20 +223,33 @@ func (f *Function) FusedDense(x, weight, bias compute.Value, options compute.Den
 	if bias != nil {
 		y = c.binary(compute.OpTypeAdd, y, c.align(bias, y))
 	}
-	switch options.Activation {
-	case compute.ActivationNone:
-	case compute.ActivationRelu:
-		y = c.binary(compute.OpTypeMax, y, c.number(r, 0))
-	case compute.ActivationGelu:
-		y = c.gelu(y, true)
-	case compute.ActivationSilu:
-		y = c.binary(compute.OpTypeMul, y, c.unary(compute.OpTypeLogistic, y))
-	case compute.ActivationTanh:
-		y = c.unary(compute.OpTypeTanh, y)
-	default:
-		return nil, errors.Wrapf(compute.ErrNotImplemented, "cpu backend: FusedDense with activation %s", options.Activation)
-	}
+	y = c.activate(y, options.Activation)
 	return y, c.err
+}
+
+// activate records an activation function.
+func (c *chain) activate(x compute.Value, a compute.ActivationType) compute.Value {
+	const add, mul, least, most = compute.OpTypeAdd, compute.OpTypeMul, compute.OpTypeMin, compute.OpTypeMax
+	if c.err != nil {
+		return nil
+	}
+	switch a {
+	case compute.ActivationNone:
+		return x
+	case compute.ActivationRelu:
+		return c.binary(most, x, c.number(x, 0))
+	case compute.ActivationGelu:
+		return c.gelu(x, true)
+	case compute.ActivationSilu:
+		return c.binary(mul, x, c.unary(compute.OpTypeLogistic, x))
+	case compute.ActivationHardSwish: // x·min(max(x/6 + ½, 0), 1)
+		y := c.binary(add, c.binary(mul, x, c.number(x, 1.0/6)), c.number(x, 0.5))
+		y = c.binary(least, c.binary(most, y, c.number(x, 0)), c.number(x, 1))
+		return c.binary(mul, x, y)
+	case compute.ActivationTanh:
+		return c.unary(compute.OpTypeTanh, x)
+	}
+	return c.do(nil, errors.Wrapf(compute.ErrNotImplemented, "cpu backend: activation %s", a))
 }
 
 // FusedAttentionQKVProjection records one product and its split in three, each
