@@ -34,5 +34,7 @@
 // partial results are combined in a fixed order. Any number of goroutines may
 // execute one Executable at once; together they use no more threads than the
 // backend has. Arithmetic on half-precision types is done in float32 and
-// rounded after every operation.
+// rounded after every operation. A panic in a kernel is an error of the
+// execution that it ends, and of no other. An executable with dynamic axes
+// keeps the plans of the 64 bindings that were used last.
 package cpu
