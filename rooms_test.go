@@ -57,10 +57,10 @@ func room(pkg string) (name string, level int) {
 	return name, level
 }
 
-// sisters reports whether both packages are federated methods, or one the contract that they are tested by: their tests
+// sisters reports whether both packages are the driver, a method, or the contract that they are tested by: their tests
 // compare them with one another.
 func sisters(a, b string) bool {
-	return strings.HasPrefix(a, "federated/") && strings.HasPrefix(b, "federated/")
+	return strings.HasPrefix(a, "federated") && strings.HasPrefix(b, "federated")
 }
 
 // TestRooms checks every import of the module, in tests as well as in the program, against the plan of the house.
