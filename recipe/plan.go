@@ -67,7 +67,7 @@ func (r *Recipe) deal(ctx context.Context, dataDir string) (*dataset.Split, *dat
 	}
 	dealt, err := r.Partition.Deal(split.Train, split.Test, r.Seed)
 	if err != nil {
-		return nil, nil, &FieldError{"partition", err}
+		return nil, nil, within("partition", r.Partition, err)
 	}
 	return split, dealt, nil
 }
@@ -110,7 +110,7 @@ func (p *Plan) Algorithm() (federated.Algorithm, error) {
 		return nil, fieldf("options", "these are not the options of %s", p.Recipe.Method)
 	}
 	a, err := options.New(p.Problem)
-	return a, optionError(err)
+	return a, p.Recipe.optionError(err)
 }
 
 // Job returns the run of the plan on an engine.
@@ -184,7 +184,7 @@ func (r *Recipe) architecture(data *dataset.Examples) (nn.Builder, error) {
 	}
 	build, err := nn.New(r.Model.Name, c)
 	if err != nil {
-		return nil, &FieldError{"model", err}
+		return nil, within("model", r.Model, err)
 	}
 	return build, nil
 }

@@ -437,8 +437,15 @@ func (f *document) value(n ast.Node, into reflect.Value, path string) error {
 		}
 		return nil
 	}
+	if into.Kind() == reflect.Pointer { // a value that may be missing
+		into.Set(reflect.New(into.Type().Elem()))
+		into = into.Elem()
+	}
 	if err := yaml.NodeToValue(n, into.Addr().Interface()); err != nil {
 		return f.at(n, path, fmt.Sprintf("%s, expected %s", short(n.String()), kindWords(into.Type())))
+	}
+	if empty(into) {
+		into.SetZero() // a list or map without members is none
 	}
 	return nil
 }

@@ -12,9 +12,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/cohort-learning/cohort/dataset"
 	"github.com/cohort-learning/cohort/federated"
@@ -184,10 +186,10 @@ func (r *Recipe) validate() error {
 	spec := r.Data
 	spec.Root = "." // where data lies is known when it is loaded
 	if err := spec.Validate(); err != nil {
-		return &FieldError{"data", err}
+		return within("data", spec, err)
 	}
 	if err := r.Partition.Validate(); err != nil {
-		return &FieldError{"partition", err}
+		return within("partition", r.Partition, err)
 	}
 	if !slices.Contains(nn.Names(), r.Model.Name) {
 		return fieldf("model.name", "there is no architecture %q%s; expected one of %s", r.Model.Name,
@@ -199,7 +201,7 @@ func (r *Recipe) validate() error {
 		}
 	}
 	if err := r.Clients.simulation().Validate(); err != nil {
-		return &FieldError{"clients", err}
+		return within("clients", r.Clients, err)
 	}
 	if r.Clients.Stall > 0 && r.Round.Deadline == 0 {
 		return fieldf("clients.stall", "clients that never answer need a round.deadline")
@@ -213,18 +215,39 @@ func (r *Recipe) validate() error {
 		return err
 	}
 	_, err = options.New(&federated.Problem{Build: trial})
-	return optionError(err)
+	return r.optionError(err)
 }
 
-// optionError names the option that a method's error begins with, as "mode: …" does.
-func optionError(err error) error {
+// optionError names the option that a method's error begins with, as "mode: …" does, or else the first that it speaks of.
+func (r *Recipe) optionError(err error) error {
 	if err == nil {
 		return nil
 	}
 	if field, rest, ok := strings.Cut(err.Error(), ": "); ok && !strings.ContainsAny(field, " \"") {
 		return &FieldError{"options." + field, errors.New(rest)}
 	}
-	return &FieldError{"options", err}
+	return within("options", r.Options, err)
+}
+
+// within blames the first field of a section that an error of another package speaks of, the name if it says that something
+// is unknown, or else the section.
+func within(section string, fields any, err error) error {
+	t := reflect.TypeOf(fields)
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	known := fieldsOf(t)
+	for word := range strings.FieldsFuncSeq(err.Error(), func(r rune) bool { return !unicode.IsLetter(r) && r != '_' }) {
+		if word == "unknown" {
+			word = "name"
+		} else if word == "name" {
+			continue
+		}
+		if _, ok := known[word]; ok {
+			return &FieldError{section + "." + word, err}
+		}
+	}
+	return &FieldError{section, err}
 }
 
 func (t Train) validate() error {
@@ -290,7 +313,7 @@ func (r Round) validate() error {
 		return fieldf("round.fraction", "%g, expected a number in (0, 1]", r.Fraction)
 	}
 	if err := r.pace().Validate(); err != nil {
-		return &FieldError{"round", err}
+		return within("round", r, err)
 	}
 	return nil
 }

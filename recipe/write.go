@@ -1,12 +1,16 @@
 package recipe
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
+	"math"
 	"reflect"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
-
-	"github.com/goccy/go-yaml"
+	"time"
 )
 
 // YAML returns the recipe as a file that [Parse] reads to the same recipe: every field that matters with its value.
@@ -127,13 +131,73 @@ func (w *writer) line(text, doc string) {
 	w.WriteString("\n")
 }
 
+// scalar writes a value in one line of YAML.
 func scalar(v reflect.Value) string {
-	b, err := yaml.MarshalWithOptions(v.Interface(), yaml.Flow(true))
-	if err != nil {
-		panic(fmt.Sprintf("recipe: cannot write %v: %v", v, err))
+	if d, ok := v.Interface().(time.Duration); ok {
+		return d.String()
 	}
-	return strings.TrimSpace(string(b))
+	switch v.Kind() {
+	case reflect.Pointer:
+		return scalar(v.Elem())
+	case reflect.String:
+		return word(v.String())
+	case reflect.Bool:
+		return strconv.FormatBool(v.Bool())
+	case reflect.Int, reflect.Int32, reflect.Int64:
+		return strconv.FormatInt(v.Int(), 10)
+	case reflect.Uint, reflect.Uint32, reflect.Uint64:
+		return strconv.FormatUint(v.Uint(), 10)
+	case reflect.Float32, reflect.Float64:
+		return number(v.Float(), v.Type().Bits())
+	case reflect.Slice:
+		parts := make([]string, v.Len())
+		for i := range parts {
+			parts[i] = scalar(v.Index(i))
+		}
+		return "[" + strings.Join(parts, ", ") + "]"
+	case reflect.Map:
+		var parts []string
+		for _, k := range v.MapKeys() {
+			parts = append(parts, scalar(k)+": "+scalar(v.MapIndex(k)))
+		}
+		slices.Sort(parts)
+		return "{" + strings.Join(parts, ", ") + "}"
+	}
+	panic(fmt.Sprintf("recipe: a field of type %s cannot be written", v.Type()))
 }
+
+// number writes a number with as few digits as read back to it.
+func number(x float64, bits int) string {
+	switch {
+	case math.IsInf(x, 1):
+		return ".inf"
+	case math.IsInf(x, -1):
+		return "-.inf"
+	case math.IsNaN(x):
+		return ".nan"
+	}
+	text := strconv.FormatFloat(x, 'g', -1, bits)
+	if mantissa, exponent, ok := strings.Cut(text, "e"); ok && !strings.Contains(mantissa, ".") {
+		return mantissa + ".0e" + exponent // YAML wants a point
+	}
+	return text
+}
+
+// word writes a text: as it is if YAML takes that for a text, else between quotes.
+func word(s string) string {
+	if plainWord.MatchString(s) && !slices.Contains([]string{"true", "false", "null", "yes", "no", "on", "off", "y", "n"}, strings.ToLower(s)) {
+		return s
+	}
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(s); err != nil {
+		panic(err) // a string can always be encoded
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+var plainWord = regexp.MustCompile(`^[A-Za-z_/][A-Za-z0-9_/-]*([ .][A-Za-z0-9_/-]+)*$`)
 
 // placeholder is what stands for a field that is not set.
 func placeholder(v reflect.Value) string {
@@ -174,6 +238,7 @@ var docs = map[string]string{
 	"data.target":               "csv: name of the column to predict; empty is the last.",
 	"data.task":                 "csv: classification or regression; empty decides by the target's values.",
 	"data.key":                  "csv: column that says whose row it is, for a natural partition.",
+	"data.header":               "csv: whether the first line names the columns: present or none; empty finds out.",
 	"data.drop":                 "csv: columns to leave out.",
 	"data.tokens":               "text: tokens an example.",
 	"data.text_rows":            "text: rows that the training text is cut into.",
@@ -216,7 +281,7 @@ func relevant(section, name, field string) bool {
 		"data": {
 			"size": {"glyphs", "images"}, "noise": {"glyphs"}, "distort": {"glyphs"}, "channels": {"images"},
 			"path": {"csv", "images", "idx", "text", "export"}, "test_path": {"csv", "images", "idx", "text"},
-			"test_fraction": {"csv", "images", "idx"}, "target": {"csv"}, "task": {"csv"}, "key": {"csv"}, "drop": {"csv"},
+			"test_fraction": {"csv", "images", "idx"}, "target": {"csv"}, "task": {"csv"}, "header": {"csv"}, "key": {"csv"}, "drop": {"csv"},
 			"tokens": {"text", "ptb", "wikitext-2"}, "text_rows": {"text", "ptb", "wikitext-2"}, "test_rows": {"text", "ptb", "wikitext-2"},
 			"alpha": {"synthetic"}, "beta": {"synthetic"}, "clients": {"synthetic"}, "classes": {"glyphs"},
 		},
