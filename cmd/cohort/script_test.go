@@ -30,14 +30,18 @@ func TestMain(m *testing.M) {
 //	go test ./cmd/cohort -run TestScripts/run_resume -v
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
-		Dir:   filepath.Join("testdata", "script"),
-		Setup: prepareScript,
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": cmdExits, "json": cmdJSON, "glyphs": cmdGlyphs, "await": cmdAwait, "replace": cmdReplace, "pngsize": cmdPNGSize,
-			"samefield": cmdSameField, "spoil": cmdSpoil, "better": cmdBetter,
-		},
+		Dir:           filepath.Join("testdata", "script"),
+		Setup:         prepareScript,
+		Cmds:          scriptCommands,
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
 	})
+}
+
+// scriptCommands are the commands that scripts have beside those of testscript.
+var scriptCommands = map[string]func(*testscript.TestScript, bool, []string){
+	"exits": cmdExits, "json": cmdJSON, "samefield": cmdSameField, "better": cmdBetter, // of results
+	"glyphs": cmdGlyphs, "pngsize": cmdPNGSize, // of pictures
+	"await": cmdAwait, "replace": cmdReplace, "spoil": cmdSpoil, // of files
 }
 
 // prepareScript gives every script the same small recipe and a surrounding that says nothing about this machine.
@@ -142,7 +146,7 @@ func compareJSON(ts *testscript.TestScript, path string, v any, op, want string)
 	}
 }
 
-// cmdGlyphs draws a folder of pictures, a sub-folder a class: glyphs DIR CLASSES PER_CLASS.
+// cmdGlyphs draws a folder of pictures of digits, a sub-folder a class: glyphs DIR CLASSES PER_CLASS [NAME OF CLASS...].
 func cmdGlyphs(ts *testscript.TestScript, _ bool, args []string) {
 	classes, err := strconv.Atoi(args[1])
 	ts.Check(err)
@@ -155,7 +159,11 @@ func cmdGlyphs(ts *testscript.TestScript, _ bool, args []string) {
 		if label >= classes {
 			continue
 		}
-		dir := filepath.Join(ts.MkAbs(args[0]), split.Train.Classes[label])
+		name := split.Train.Classes[label]
+		if len(args) > 3 {
+			name = args[3+label]
+		}
+		dir := filepath.Join(ts.MkAbs(args[0]), name)
 		ts.Check(os.MkdirAll(dir, 0o755))
 		img := image.NewGray(image.Rect(0, 0, 12, 12))
 		copy(img.Pix, split.Train.U8[i*144:(i+1)*144])

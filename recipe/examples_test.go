@@ -1,0 +1,47 @@
+package recipe
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestExamples reads every example, and plans those that need no files: data, partition and model fit together.
+func TestExamples(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join("..", "examples", "*.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	families := map[string]bool{"heterofl": false, "fedrolex": false, "fedavg": false, "fedprox": false, "fedadam": false, "scaffold": false,
+		"fedbn": false, "local": false}
+	planned := 0
+	for _, file := range files {
+		r, err := Load(file)
+		if err != nil {
+			t.Errorf("%v", err)
+			continue
+		}
+		families[r.Method] = true
+		if r.Data.Name != "glyphs" && r.Data.Name != "synthetic" {
+			continue
+		}
+		r.Data.Train, r.Data.Test = min(r.Data.Train, 1500), min(r.Data.Test, 300)
+		p, err := r.Plan(t.Context(), "")
+		if err != nil {
+			t.Errorf("%v", err)
+			continue
+		}
+		planned++
+		if _, err := p.Card(); err != nil {
+			t.Errorf("%s: %v", file, err)
+		}
+	}
+	for name, found := range families {
+		if !found {
+			t.Errorf("no example of %s", name)
+		}
+	}
+	if planned < 7 {
+		t.Errorf("only %d of %s could be planned", planned, strings.Join(files, ", "))
+	}
+}
