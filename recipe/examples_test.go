@@ -4,6 +4,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/cohort-learning/cohort/methods"
 )
 
 // TestExamples reads every example, and plans those that need no files: data, partition and model fit together.
@@ -43,5 +45,19 @@ func TestExamples(t *testing.T) {
 	}
 	if planned < 7 {
 		t.Errorf("only %d of %s could be planned", planned, strings.Join(files, ", "))
+	}
+}
+
+// TestDefaultsFit plans the default of every method on less data: data, partition, model and method fit together.
+func TestDefaultsFit(t *testing.T) {
+	for _, name := range methods.Names() {
+		r, err := Default(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Data.Train, r.Data.Test = 500, 100
+		if _, err := r.Plan(t.Context(), ""); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

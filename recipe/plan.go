@@ -26,7 +26,7 @@ type Plan struct {
 	Method  methods.Method
 }
 
-// Plan loads the data from the folder of real data sets (it may be empty), deals it and checks that the model fits it.
+// Plan loads the data from the folder of real data sets (it may be empty), deals it and checks that model and method fit it.
 // Errors are of the recipe, as those of [Recipe.Validate], or of the world.
 func (r *Recipe) Plan(ctx context.Context, dataDir string) (*Plan, error) {
 	p, err := r.plan(ctx, dataDir)
@@ -48,8 +48,13 @@ func (r *Recipe) plan(ctx context.Context, dataDir string) (*Plan, error) {
 	if p.Problem, err = r.problem(p.Split.Train); err != nil {
 		return nil, err
 	}
-	if _, err := p.Algorithm(); err != nil {
+	a, err := p.Algorithm()
+	if err != nil {
 		return nil, err
+	}
+	fleet := &simulation.Fleet{Split: p.Split, Dealt: p.Dealt, Seed: r.Seed}
+	if err := a.Check(fleet.Server()); err != nil {
+		return nil, &FieldError{"method", err}
 	}
 	return p, nil
 }

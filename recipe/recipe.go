@@ -130,7 +130,7 @@ func Default(method string) (*Recipe, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Recipe{
+	r := &Recipe{
 		Version:   Version,
 		Method:    m.Name,
 		Rounds:    20,
@@ -144,7 +144,11 @@ func Default(method string) (*Recipe, error) {
 		Evaluate: Evaluate{Every: 1, Batch: 100, Clients: true, Statistics: "clients"},
 		Run:      Run{Checkpoint: 1},
 		Options:  m.Options(),
-	}, nil
+	}
+	if m.Name == "scaffold" { // its corrections are for plain SGD
+		r.Train.Optimizer.Momentum = 0
+	}
+	return r, nil
 }
 
 // SameRun reports whether two recipes describe the same run: they differ at most in name and in how it is computed.
