@@ -87,13 +87,24 @@ func tell(order []string, settings map[string][]Setting) []string {
 			}
 		}
 	}
+	short := map[string]int{} // how many of the fields that differ end in a word
+	for field, v := range values {
+		if len(v) > 1 {
+			short[lastWord(field)]++
+		}
+	}
 	var names []string
 	for _, key := range order {
 		var words []string
 		for _, s := range settings[key] {
-			if len(values[s.Field]) > 1 {
-				words = append(words, s.Field+"="+s.Value)
+			if len(values[s.Field]) < 2 {
+				continue
 			}
+			field := s.Field
+			if short[lastWord(field)] == 1 {
+				field = lastWord(field)
+			}
+			words = append(words, field+"="+s.Value)
 		}
 		if len(words) == 0 && len(order) == 1 {
 			for _, s := range settings[key] {
@@ -108,6 +119,14 @@ func tell(order []string, settings map[string][]Setting) []string {
 		names = append(names, strings.Join(words, " "))
 	}
 	return names
+}
+
+// lastWord returns "batch" of "train.batch", but a name with its section.
+func lastWord(field string) string {
+	if w := field[strings.LastIndexByte(field, '.')+1:]; w != "name" {
+		return w
+	}
+	return strings.TrimSuffix(field, ".name")
 }
 
 // read fills in the metrics.

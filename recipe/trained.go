@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/cohort-learning/cohort/dataset"
@@ -75,8 +76,17 @@ func (m *Trained) fits() error {
 	if err != nil {
 		return err
 	}
-	if err := m.Weights.Match(model.Zeros(weights.Float32)); err != nil {
-		return fmt.Errorf("the tensors are not those of %s: %w", m.Card.Architecture, err)
+	for _, p := range model.Params { // nothing is allocated: the card may be anybody's
+		t, ok := m.Weights.Get(p.Name)
+		switch {
+		case !ok:
+			return fmt.Errorf("tensor %s of %s is missing", p.Name, m.Card.Architecture)
+		case !slices.Equal(t.Shape, p.Shape(m.Card.Rate)):
+			return fmt.Errorf("tensor %s is %v, %s at rate %g has %v", p.Name, t.Shape, m.Card.Architecture, m.Card.Rate, p.Shape(m.Card.Rate))
+		}
+	}
+	if n := m.Weights.Len(); n != len(model.Params) {
+		return fmt.Errorf("%d tensors, %s has %d", n, m.Card.Architecture, len(model.Params))
 	}
 	if names := model.StatNames(); m.Stats.Len() != len(names) && m.Stats.Len() != 0 {
 		return fmt.Errorf("%d statistics of batch norm layers, expected %d", m.Stats.Len(), len(names))

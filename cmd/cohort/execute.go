@@ -104,10 +104,17 @@ func (x *execution) do(ctx context.Context) (result, error) {
 	case x.brief:
 	case state == record.Interrupted:
 		x.io.note("stopped after %d of %d rounds; go on with:\n  %s", res.Rounds, x.plan.Recipe.Rounds, x.again())
+	case diskFull(err):
+		err = fmt.Errorf("the disk of %s is full: free some space; nothing that was closed is lost. Go on with:\n  %s", x.dir, x.again())
 	default:
 		err = fmt.Errorf("%w\nwhat was closed is kept; go on with:\n  %s", err, x.again())
 	}
 	return res, err
+}
+
+// diskFull reports whether there was no space for a file, or for a table of the metrics.
+func diskFull(err error) bool {
+	return journal.IsFull(err) || strings.Contains(err.Error(), "disk is full")
 }
 
 // again is the command that takes the run up.
