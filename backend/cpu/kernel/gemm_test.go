@@ -227,7 +227,13 @@ func TestNoAllocation(t *testing.T) {
 		for name, prepare := range bigCalls(p) {
 			c, _ := prepare()
 			_, s := giveWork(c)
-			if n := testing.AllocsPerRun(1, func() { Run(c, s) }); n != 0 {
+			n := 1.0
+			for range 3 { // the count is the whole process's, and the runtime may allocate on its own account
+				if n = testing.AllocsPerRun(1, func() { Run(c, s) }); n == 0 {
+					break
+				}
+			}
+			if n != 0 {
 				t.Errorf("%v: %s: %g allocations", p, name, n)
 			}
 		}
