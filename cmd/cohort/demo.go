@@ -14,8 +14,9 @@ import (
 func newDemo(io streams, stop <-chan struct{}) *cobra.Command {
 	var o runOptions
 	c := &cobra.Command{
-		Use:   "demo",
-		Short: "Watch a hundred unequal clients learn one model",
+		Annotations: map[string]string{finishesRounds: "yes"},
+		Use:         "demo",
+		Short:       "Watch a hundred unequal clients learn one model",
 		Long: `Run HeteroFL on this machine: a hundred virtual clients of five levels of strength, the weakest with a sixteenth
 of the width, learn to read characters that the program draws. Then run the same with the weakest level alone, to show
 what learning together adds. It needs no files and no network, and leaves two runs with reports.`,

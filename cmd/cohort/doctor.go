@@ -31,6 +31,9 @@ there. Every data set that is found is read in full.`,
 				return err
 			}
 			d := examine(cmd.Context(), &o)
+			if err := cmd.Context().Err(); err != nil {
+				return err
+			}
 			if asJSON {
 				if err := io.json(d); err != nil {
 					return err

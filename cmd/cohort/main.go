@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/cohort-learning/cohort/federated"
@@ -47,9 +48,11 @@ func main() { os.Exit(run(os.Args[1:], stdio())) }
 
 // run executes one command line and returns its exit status.
 func run(args []string, io streams) int {
-	ctx, stop, cancel := interruptible(io)
+	var rounds atomic.Bool
+	ctx, stop, cancel := interruptible(io, &rounds)
 	defer cancel()
 	root := newRoot(io, stop)
+	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) { rounds.Store(cmd.Annotations[finishesRounds] != "") }
 	root.SetArgs(args)
 	root.SetOut(io.out)
 	root.SetErr(io.err)
@@ -91,9 +94,12 @@ func describe(err error) string {
 	return err.Error()
 }
 
-// interruptible returns a context that a second interrupt cancels, and a channel that the first one closes: what is in
-// flight is finished and saved first.
-func interruptible(io streams) (ctx context.Context, stop <-chan struct{}, cancel func()) {
+// finishesRounds is the annotation of commands that finish the round under way when they are interrupted.
+const finishesRounds = "finishes rounds"
+
+// interruptible returns a context that an interrupt cancels. If the command goes by rounds, only a second one does; the
+// first closes the channel, and what is in flight is finished and saved.
+func interruptible(io streams, rounds *atomic.Bool) (ctx context.Context, stop <-chan struct{}, cancel func()) {
 	ctx, cancelCtx := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
@@ -103,6 +109,10 @@ func interruptible(io streams) (ctx context.Context, stop <-chan struct{}, cance
 		select {
 		case <-signals:
 		case <-done:
+			return
+		}
+		if !rounds.Load() {
+			cancelCtx()
 			return
 		}
 		close(closing)

@@ -34,6 +34,11 @@ func (p *progress) Progress(round int, phase string, answered, asked int) {
 		return
 	}
 	p.drawn = time.Now()
+	if p.rounds == 0 { // nobody knows how many there are
+		fmt.Fprintf(p.io.err, "\r\x1b[Kround %d, %s %d/%d", round+1, phase, answered, asked)
+		p.shown = true
+		return
+	}
 	const width = 20
 	part := (float64(round) + float64(answered)/float64(max(1, asked))) / float64(max(1, p.rounds))
 	full := int(math.Round(part * width))

@@ -24,10 +24,11 @@ func newReproduce(io streams, stop <-chan struct{}) *cobra.Command {
 	}
 	var scale, dir string
 	c := &cobra.Command{
-		Use:   "reproduce NAME",
-		Short: "Run published experiments again and compare, claim by claim",
-		Long:  reproduceHelp(),
-		Args:  cobra.ExactArgs(1),
+		Annotations: map[string]string{finishesRounds: "yes"},
+		Use:         "reproduce NAME",
+		Short:       "Run published experiments again and compare, claim by claim",
+		Long:        reproduceHelp(),
+		Args:        cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.check(); err != nil {
 				return err
@@ -57,8 +58,10 @@ func newReproduce(io streams, stop <-chan struct{}) *cobra.Command {
 				Meta: record.Meta{Engine: info.Engine, Kernels: info.Path, Threads: info.Threads, Cohort: version(), Command: commandLine()}}
 			if !o.quiet {
 				fmt.Fprintf(io.err, "%s, scale %s (%s); %s\n", e.Name, s, e.Scales[s].Summary, info)
-				lab.Say = func(name string) { fmt.Fprintln(io.err, "running", name) }
-				lab.Watch = func(string) simulation.Observer { return &quietProgress{newProgress(io, 0, !io.tty)} }
+				p := newProgress(io, 0, !io.tty)
+				defer p.wipe()
+				lab.Say = func(name string) { p.wipe(); io.note("running %s", name) }
+				lab.Watch = func(string) simulation.Observer { return quietProgress{p} }
 			}
 			result, err := e.Run(cmd.Context(), s, lab)
 			if err != nil {
@@ -87,7 +90,7 @@ func newReproduce(io streams, stop <-chan struct{}) *cobra.Command {
 // errGate says that a result that had to be reached was not; the rows have said which.
 var errGate = fmt.Errorf("a required result was not reached")
 
-// quietProgress shows the bar of a run but no line a round.
+// quietProgress shows where a run is but no line a round.
 type quietProgress struct{ *progress }
 
 // Round implements [simulation.Observer].

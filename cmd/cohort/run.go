@@ -120,8 +120,9 @@ type runCommand struct {
 func newRun(io streams, stop <-chan struct{}) *cobra.Command {
 	var o runCommand
 	c := &cobra.Command{
-		Use:   "run RECIPE | run --resume [RUN]",
-		Short: "Run a recipe on this machine",
+		Annotations: map[string]string{finishesRounds: "yes"},
+		Use:         "run RECIPE | run --resume [RUN]",
+		Short:       "Run a recipe on this machine",
 		Long: `Run a recipe on this machine and keep everything about the run in one folder: the resolved recipe, a journal,
 metrics, checkpoints and a report. The folder lies in $COHORT_RUNS, or in "runs" here.
 

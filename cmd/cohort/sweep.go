@@ -26,8 +26,9 @@ type sweepCommand struct {
 func newSweep(io streams, stop <-chan struct{}) *cobra.Command {
 	var o sweepCommand
 	c := &cobra.Command{
-		Use:   "sweep RECIPE --over FIELD=V1,V2...",
-		Short: "Run a recipe for every combination of values and seeds",
+		Annotations: map[string]string{finishesRounds: "yes"},
+		Use:         "sweep RECIPE --over FIELD=V1,V2...",
+		Short:       "Run a recipe for every combination of values and seeds",
 		Long: `Run a recipe once for every combination of the values that --over lists and every seed, one after the other, and compare:
 mean and standard deviation over seeds for each combination. With --dir a sweep that was stopped goes on where it was:
 finished runs are kept.`,

@@ -16,8 +16,9 @@ func newVerify(io streams, stop <-chan struct{}) *cobra.Command {
 	var o engineOptions
 	var asJSON, quiet bool
 	c := &cobra.Command{
-		Use:   "verify RUN",
-		Short: "Compute a run again and compare",
+		Annotations: map[string]string{finishesRounds: "yes"},
+		Use:         "verify RUN",
+		Short:       "Compute a run again and compare",
 		Long: `Check that a run is what it says: the journal's chain of hashes, the checkpoints against the journal, and then every round,
 computed again from the recipe, against the recorded digests, bit for bit. On another engine or another kind of processor
 than the run's the bits differ, and the metrics of every round are compared within a tolerance instead.`,
