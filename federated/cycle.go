@@ -236,7 +236,7 @@ func (c *Cycle) Finish(ctx context.Context, srv Server, s State, p Phase, sums m
 	case "test":
 		return c.test(ctx, srv, s)
 	case "eval":
-		measureMembers(&d, sums[""], roll)
+		measureMembers(&d, sums[""], roll, c.Loss == train.CrossEntropy)
 		return s, d, nil
 	}
 	return s, d, fmt.Errorf("phase %q is unknown", p.Name)
@@ -263,7 +263,12 @@ func (c *Cycle) test(ctx context.Context, srv Server, s State) (State, Diagnosti
 	if err != nil {
 		return s, d, fmt.Errorf("testing the global model: %w", err)
 	}
-	d.Add("accuracy", "", m.Accuracy)
+	if spec.Loss == train.MeanSquares {
+		d.Add("r2", "", m.R2)
+		d.Add("error.absolute", "", m.MAE)
+	} else {
+		d.Add("accuracy", "", m.Accuracy)
+	}
 	d.Add("loss", "", m.Loss)
 	if spec.Target != train.FromData {
 		d.Add("perplexity", "", m.Perplexity)
@@ -271,15 +276,18 @@ func (c *Cycle) test(ctx context.Context, srv Server, s State) (State, Diagnosti
 	return s, d, nil
 }
 
-// measureMembers adds the members' accuracy: of all their test examples together, the mean over members, and the mean over
-// the worst tenth of the members.
-func measureMembers(d *Diagnostics, sum *Sum, roll Roll) {
+// measureMembers adds the members' loss and, if they classify, their accuracy: of all their test examples together, the
+// mean over members, and the mean over the worst tenth of the members.
+func measureMembers(d *Diagnostics, sum *Sum, roll Roll, classify bool) {
 	if sum == nil || sum.Scalars["examples"] == 0 {
 		return
 	}
 	n := sum.Scalars["examples"]
-	d.Add("accuracy.local", "", sum.Scalars["correct"]/n)
 	d.Add("loss.local", "", sum.Scalars["loss"]/n)
+	if !classify {
+		return
+	}
+	d.Add("accuracy.local", "", sum.Scalars["correct"]/n)
 	correct, examples := roll.Each.Values["correct"], roll.Each.Values["examples"]
 	acc := make([]float64, len(correct))
 	var mean float64

@@ -13,7 +13,7 @@ type Config struct {
 	// Input is the shape of one example: [height, width, channels] of an image, or [features]. Linear and mlp take both.
 	// The transformer leaves it empty and takes Tokens.
 	Input []int `yaml:"input,omitempty"`
-	// Classes is the number of labels, at least 2. The transformer leaves it at 0 and takes Vocabulary.
+	// Classes is the number of labels, at least 2, or 1 to predict a number. The transformer leaves it at 0 and takes Vocabulary.
 	Classes int `yaml:"classes,omitempty"`
 
 	// Widths are the channels of the convolutions (cnn: one each, default 64, 128, 256, 512; lenet: two, default 32, 64) or
@@ -195,8 +195,8 @@ func (c Config) validate(name string, a architecture) error {
 	if name == "transformer" {
 		return c.validateTransformer()
 	}
-	if c.Classes < 2 {
-		return fmt.Errorf("classes %d: a classifier needs at least 2", c.Classes)
+	if c.Classes < 1 {
+		return fmt.Errorf("classes %d: need at least 2 for labels, or 1 to predict a number", c.Classes)
 	}
 	switch {
 	case len(c.Input) == 3, len(c.Input) == 1 && (name == "linear" || name == "mlp"):

@@ -218,10 +218,7 @@ func (r *Recipe) config(data *dataset.Examples) (nn.Config, error) {
 	c.Input = data.Shape
 	switch {
 	case c.Classes == 0 && data.Labels == nil:
-		c.Classes = 1
-		if err := c.Validate(r.Model.Name); err != nil {
-			return c, fieldf("data", "%s has numbers to predict, not classes, which model %s cannot: %w", data.Name, r.Model.Name, err)
-		}
+		c.Classes = 1 // the rows have numbers to predict
 	case c.Classes == 0:
 		c.Classes = data.NumClasses()
 	case c.Classes < data.NumClasses():
