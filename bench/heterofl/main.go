@@ -9,6 +9,9 @@
 //	go run ./bench/heterofl -recipe bench/heterofl/trace-cnn.yaml -trace /tmp/trace
 //	python3 bench/heterofl/peer.py replay /tmp/trace
 //
+// With -draws it trains on draws that the peer wrote ("peer.py train --write-draws DIR"): the same data, partition, initial
+// weights, selection and levels, with batches in an order of its own.
+//
 // docs/results/heterofl-pytorch.md holds the results.
 package main
 
@@ -33,6 +36,7 @@ func main() {
 	flag.StringVar(&o.recipe, "recipe", "", "recipe to run")
 	flag.StringVar(&o.data, "data", os.Getenv("COHORT_DATA"), "folder of real data sets")
 	flag.StringVar(&o.trace, "trace", "", "new folder to write what was drawn, and every global model, to")
+	flag.StringVar(&o.draws, "draws", "", "folder with draws of the peer to use instead of those of the seed")
 	flag.StringVar(&o.backend, "backend", "", "engine, instead of the recipe's")
 	flag.Int64Var(&o.seed, "seed", -1, "seed, instead of the recipe's")
 	flag.IntVar(&o.rounds, "rounds", 0, "rounds, instead of the recipe's")
@@ -52,6 +56,7 @@ func main() {
 
 type options struct {
 	recipe, data, trace, backend   string
+	draws                          string
 	mode, levels, mask, statistics string
 	seed                           int64
 	rounds                         int
@@ -99,6 +104,15 @@ func (o *options) run(ctx context.Context) error {
 	if o.double {
 		plan.Problem.DType = weights.Float64
 	}
+	var given *draws
+	if o.draws != "" {
+		if given, err = readDraws(o.draws); err != nil {
+			return err
+		}
+		if err := given.deal(ctx, plan, o.data); err != nil {
+			return err
+		}
+	}
 	engine, info, err := r.Engine()
 	if err != nil {
 		return err
@@ -108,6 +122,9 @@ func (o *options) run(ctx context.Context) error {
 	job, err := plan.Job(engine)
 	if err != nil {
 		return err
+	}
+	if given != nil {
+		job.Algorithm = &directed{job.Algorithm, given}
 	}
 	print := &printer{out: json.NewEncoder(os.Stdout)}
 	job.Observer = print

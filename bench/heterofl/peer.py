@@ -23,6 +23,7 @@ import torch
 from torch.nn import functional as F
 
 LEVELS = {"a": 1, "b": 1 / 2, "c": 1 / 4, "d": 1 / 8, "e": 1 / 16}
+LETTERS = {v: k for k, v in LEVELS.items()}
 
 
 # ---- data --------------------------------------------------------------------------------------
@@ -94,6 +95,18 @@ def read_safetensors(path):
         a, b = t["data_offsets"]
         out[name] = torch.frombuffer(raw[8 + n + a : 8 + n + b], dtype=dtype).view(t["shape"])
     return out
+
+
+def write_safetensors(path, tensors):
+    head, at = {}, 0
+    for name, t in tensors.items():
+        head[name] = {"dtype": "F32", "shape": list(t.shape), "data_offsets": [at, at + 4 * t.numel()]}
+        at += 4 * t.numel()
+    head = json.dumps(head).encode()
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(head)) + head)
+        for t in tensors.values():
+            f.write(t.contiguous().numpy().tobytes())
 
 
 # ---- networks ----------------------------------------------------------------------------------
@@ -376,11 +389,17 @@ def rounds_of_levels(mode, clients, dynamic, g):
 
 def train(a):
     g = torch.Generator().manual_seed(a.seed)
+    drawn = {"seed": a.seed, "selected": [], "levels": []}
+
+    def some(images, n, name):
+        rows = torch.arange(len(images))
+        if n:
+            rows = torch.randperm(len(images), generator=g)[:n].sort().values
+        drawn[name] = rows.tolist()
+        return images.rows(rows)
+
     full, test = load(a.dataset, a.data)
-    if a.images:
-        full = full.rows(torch.randperm(len(full), generator=g)[: a.images].sort().values)
-    if a.test_images:
-        test = test.rows(torch.randperm(len(test), generator=g)[: a.test_images].sort().values)
+    full, test = some(full, a.images, "train_rows"), some(test, a.test_images, "test_rows")
     if a.classes:
         shards = a.classes * a.clients // 10
         dealt = (torch.arange(a.classes * a.clients) % 10)[torch.randperm(a.classes * a.clients, generator=g)].view(-1, a.classes)
@@ -398,19 +417,25 @@ def train(a):
             order = rows[torch.randperm(len(rows), generator=g)]
             for b in order.split(a.batch):
                 windows = None
-                if a.crop:
+                if a.crop or a.flip:
                     draw = torch.randint(2 * a.crop + 1, (len(b), 3), generator=g) - a.crop
-                    draw[:, 2] = torch.randint(2, (len(b),), generator=g)
+                    draw[:, 2] = torch.randint(2, (len(b),), generator=g) * a.flip
                     windows = draw.tolist()
                 yield b, windows
 
+    drawn |= {"train": [sorted(p) for p in parts], "test": [sorted(p) for p in test_parts]}
     w = net.initial(g)
+    if a.write_draws:
+        os.makedirs(a.write_draws)
+        write_safetensors(Path(a.write_draws) / "weights.safetensors", w)
     levels = rounds_of_levels(a.mode, a.clients, a.levels == "dynamic", g)
     begin, training = time.perf_counter(), 0
     for r in range(a.rounds):
         lr = a.rate * 0.1 ** sum(r >= m for m in a.drops)
         rates = next(levels)
         chosen = sorted(torch.randperm(a.clients, generator=g)[: math.ceil(a.fraction * a.clients - 1e-9)].tolist())
+        drawn["selected"].append(chosen)
+        drawn["levels"].append([LETTERS[rates[k]] for k in chosen])
         began = time.perf_counter()
         w = h.aggregate(w, [(k, h.local(h.cut(w, rates[k]), k, rates[k], lr, walk(parts[k], a.epochs))) for k in chosen])
         training += time.perf_counter() - began
@@ -423,6 +448,8 @@ def train(a):
             suffix = " " + how if "," in a.statistics else ""
             line |= {"global" + suffix: round(100 * acc, 2), "local" + suffix: round(100 * local, 2)}
         print(json.dumps(line | {"seconds": round(time.perf_counter() - begin, 2)}), flush=True)
+    if a.write_draws:
+        (Path(a.write_draws) / "draws.json").write_text(json.dumps(drawn))
     print(json.dumps({"seconds": round(time.perf_counter() - begin, 2), "train_seconds": round(training, 2)}))
 
 
@@ -448,6 +475,8 @@ def main():
         ("clip", float, 1.0), ("crop", int, 0), ("statistics", str, "clients"), ("every", int, 15),
     ):
         q.add_argument("--" + name, type=kind, default=default)
+    q.add_argument("--write-draws", metavar="DIR", help="new folder for what was drawn, for heterofl -draws DIR")
+    q.add_argument("--flip", action="store_true", help="mirror half of the images")
     q.add_argument("--keep-duplicates", action="store_true", help="a class dealt twice gives two shards instead of one")
     q.add_argument("--no-label-rule", action="store_true", help="output rows are averaged over all clients")
     a = p.parse_args()
