@@ -21,7 +21,7 @@ func Example() {
 	_, err = recipe.Parse("my.yaml", []byte("method: fedavg\ntrain:\n  bacth: 20\n"))
 	fmt.Println(err)
 	// Output:
-	// fedavg 5 20 0.02
+	// fedavg 5 20 0.05
 	// my.yaml:3:3: train.bacth: there is no such field (did you mean "batch"?); the fields here are batch, clip, crop, epochs, flip, optimizer, schedule, skip_singles, steps
 }
 

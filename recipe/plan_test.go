@@ -163,7 +163,7 @@ func TestFolder(t *testing.T) {
 		t.Errorf("measured again %v and %v, recorded %v and %v", got.Accuracy, got.Loss, last["accuracy"], last["loss"])
 	}
 
-	// Training a client's 20 examples once takes three forward passes of each.
+	// Training a client's 20 examples twice takes three forward passes of each, twice.
 	run, metrics, err := Report(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -174,7 +174,7 @@ func TestFolder(t *testing.T) {
 		if err != nil || len(points) != 2 {
 			t.Fatalf("flops of %s: %v, %v", l.Name, points, err)
 		}
-		if want := 3 * l.FLOPs * 20 * float64(l.Clients); points[0].Value != want || points[0].Round != 1 {
+		if want := 2 * 3 * l.FLOPs * 20 * float64(l.Clients); points[0].Value != want || points[0].Round != 1 {
 			t.Errorf("level %d: %+v, want %v in round 1", i, points[0], want)
 		}
 	}
