@@ -331,7 +331,7 @@ def replay(a):
             theirs = read_safetensors(folder / f"logits-{r}.safetensors")["logits"]
             acc, local = h.accuracies(z)
             print(f" {relative(stats, {k: ours[k] for k in stats})[0]:10.2e} {(z[t['logits']] - theirs).abs().max():9.2e} "
-                  f"{theirs.abs().max():7.2f}  {100 * acc:.2f} ({100 * d['global']:.2f})  {100 * local:.2f} ({100 * d['local']:.2f})", end="")
+                  f"{theirs.abs().max():7.2f}  {100 * acc:.2f} ({100 * d['global']:.2f})  {100 * local:.2f} ({100 * d.get('local', math.nan):.2f})", end="")
         print(flush=True)
         if a.each:
             w = own  # every round from our weights, so that rounding does not add up
@@ -408,7 +408,8 @@ def train(a):
     else:
         parts, test_parts = deal_iid(len(full), a.clients, g), deal_iid(len(test), a.clients, g)
     s = {"momentum": 0.9, "decay": 5e-4, "clip": a.clip, "crop": a.crop, "mask": a.mask, "scaler": True, "label_rule": not a.no_label_rule}
-    net = Net(a.model, a.widths, a.blocks, a.norm, full.x.shape[1])
+    top = LEVELS[a.mode[0]]  # the global model's level
+    net = Net(a.model, [width(n, top) for n in a.widths], a.blocks, a.norm, full.x.shape[1])
     h = HeteroFL(net, s, full, test, parts, test_parts)
 
     def walk(rows, epochs):
@@ -437,7 +438,7 @@ def train(a):
         drawn["selected"].append(chosen)
         drawn["levels"].append([LETTERS[rates[k]] for k in chosen])
         began = time.perf_counter()
-        w = h.aggregate(w, [(k, h.local(h.cut(w, rates[k]), k, rates[k], lr, walk(parts[k], a.epochs))) for k in chosen])
+        w = h.aggregate(w, [(k, h.local(h.cut(w, rates[k] / top), k, rates[k] / top, lr, walk(parts[k], a.epochs))) for k in chosen])
         training += time.perf_counter() - began
         if (r + 1) % a.every and r + 1 < a.rounds:
             continue
