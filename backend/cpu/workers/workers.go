@@ -17,9 +17,11 @@ package workers
 
 import (
 	"fmt"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"github.com/cohort-learning/cohort/backend/cpu/kernel"
@@ -53,18 +55,13 @@ func (w *Worker) Bytes(n int) unsafe.Pointer {
 // Pool is a set of slots and the goroutines that help on them.
 type Pool struct {
 	threads int
-	free    atomic.Int32 // slots nobody holds
-	calls   chan call    // invitations to helpers
+	free    atomic.Int32  // slots nobody holds
+	calls   chan *Session // invitations to helpers: whoever takes one holds a slot
 	mu      sync.Mutex
 	room    sync.Cond // signalled when a slot becomes free
 	waiting int       // callers of Enter that wait for a slot
 	idle    []*Session
 	closed  bool
-}
-
-type call struct {
-	s     *Session
-	epoch uint64
 }
 
 // New starts a pool with the given number of threads (at least one), the
@@ -73,9 +70,9 @@ func New(threads int) *Pool {
 	p := &Pool{threads: max(threads, 1)}
 	p.room.L = &p.mu
 	p.free.Store(int32(p.threads))
-	p.calls = make(chan call, p.threads)
+	p.calls = make(chan *Session, p.threads)
 	for range p.threads - 1 {
-		go help(p.calls)
+		go p.help()
 	}
 	return p
 }
@@ -100,8 +97,7 @@ type Session struct {
 	job    Job
 	tasks  int32
 	next   atomic.Int32
-	state  atomic.Uint64 // epoch<<16 | open | asleep | helpers inside
-	epoch  uint64
+	state  atomic.Uint32 // open | asleep | helpers inside
 	wake   chan struct{} // the last helper out wakes the session
 	failed atomic.Pointer[Panic]
 	kernel kernelJob
@@ -190,7 +186,7 @@ func (p *Pool) release() {
 }
 
 // invite asks one helper to join, if a slot is free for it.
-func (p *Pool) invite(c call) bool {
+func (p *Pool) invite(s *Session) bool {
 	if !p.take() {
 		return false
 	}
@@ -198,7 +194,7 @@ func (p *Pool) invite(c call) bool {
 	defer p.mu.Unlock()
 	if !p.closed && p.waiting == 0 { // a computation of its own is worth more than a helper
 		select {
-		case p.calls <- c:
+		case p.calls <- s:
 			return true
 		default:
 		}
@@ -222,16 +218,10 @@ func (s *Session) Run(job Job) {
 		s.rethrow()
 		return
 	}
-	s.epoch++
 	s.job, s.tasks = job, int32(n)
 	s.next.Store(0)
-	s.state.Store(s.epoch<<16 | open)
-	for range min(n, s.pool.threads) - 1 {
-		if !s.pool.invite(call{s, s.epoch}) {
-			break
-		}
-	}
-	s.drain(&s.own)
+	s.state.Store(open)
+	s.lead()
 	s.finish()
 	s.job = nil
 	s.rethrow()
@@ -262,8 +252,8 @@ func (s *Session) rethrow() {
 	}
 }
 
-// finish closes the region and waits until all helpers have left, first
-// spinning, as they are in their last task, then asleep.
+// finish closes the region and waits until all helpers have left: awake as
+// long as their last tasks are short, then asleep.
 func (s *Session) finish() {
 	for {
 		v := s.state.Load()
@@ -271,9 +261,12 @@ func (s *Session) finish() {
 			break
 		}
 	}
-	for range spinRounds {
+	for w := (watch{}); ; {
 		if s.state.Load()&helpers == 0 {
 			return
+		}
+		if w.round() && w.waited > longTask {
+			break
 		}
 	}
 	for {
@@ -290,12 +283,29 @@ func (s *Session) finish() {
 
 // leave is the way out of a helper.
 func (s *Session) leave() {
-	if v := s.state.Add(^uint64(0)); v&helpers == 0 && v&asleep != 0 {
+	if v := s.state.Add(^uint32(0)); v&helpers == 0 && v&asleep != 0 {
 		s.wake <- struct{}{}
 	}
 }
 
-// drain runs tasks until none is left or one has panicked.
+// lead runs tasks until none is left or one has panicked, and before each
+// invites helpers if there are slots for them: one that was called for an
+// earlier job comes late, and slots become free while a long job runs.
+func (s *Session) lead() {
+	defer s.catch()
+	job, n, p := s.job, s.tasks, s.pool
+	for {
+		t := s.next.Add(1) - 1
+		if t >= n {
+			return
+		}
+		for more := n - t - 1; more > 0 && p.free.Load() > 0 && p.invite(s); more-- {
+		}
+		job.Do(int(t), &s.own)
+	}
+}
+
+// drain is lead for helpers.
 func (s *Session) drain(w *Worker) {
 	defer s.catch()
 	job, n := s.job, s.tasks
@@ -308,11 +318,12 @@ func (s *Session) drain(w *Worker) {
 	}
 }
 
-// join lets a helper in if the region it was called for is still open.
-func (s *Session) join(epoch uint64) bool {
+// join lets a helper in if the session has a job under way, which may be a
+// later one than that for which it was called.
+func (s *Session) join() bool {
 	for {
 		v := s.state.Load()
-		if v>>16 != epoch || v&open == 0 {
+		if v&open == 0 {
 			return false
 		}
 		if s.state.CompareAndSwap(v, v+1) {
@@ -321,36 +332,83 @@ func (s *Session) join(epoch uint64) bool {
 	}
 }
 
-// spinRounds is how often an idle helper looks for the next invitation before
-// it sleeps: long enough to span the short serial pieces between two jobs of
-// one execution (some twenty microseconds), short enough not to matter.
-const spinRounds = 4000
+// Waiting awake is what makes short jobs worth sharing: a sleeping thread
+// takes 20 to 100 microseconds to come, as long as a whole job may take, and
+// then finds nothing left to do. So a helper stays awake while somebody computes
+// whom it could join, and a moment longer, because the next step of a training
+// loop follows at once. Nothing is spent while all slots are taken, as they are
+// when many executions run side by side.
+const (
+	busyWait = 2 * time.Millisecond   // for the next job of an execution
+	idleWait = 200 * time.Microsecond // for the next execution
+	longTask = 10 * time.Millisecond  // for the last task of another
+)
 
-func help(calls <-chan call) {
+// watch counts the rounds of a loop that waits awake.
+type watch struct {
+	rounds int
+	since  time.Time
+	waited time.Duration
+}
+
+// round tells, now and then, that waited is up to date; then it also has let
+// other goroutines run.
+func (w *watch) round() bool {
+	const often = 4000 // rounds of some 5 ns
+	w.rounds++
+	if w.rounds%often != 0 {
+		return false
+	}
+	now := time.Now()
+	if w.since.IsZero() {
+		w.since = now
+	}
+	w.waited = now.Sub(w.since)
+	if w.rounds%(4*often) == 0 {
+		runtime.Gosched()
+	}
+	return true
+}
+
+// worth tells whether it is worth a helper's while to stay awake.
+func (p *Pool) worth(waited time.Duration) bool {
+	switch free := int(p.free.Load()); {
+	case free <= 0: // nobody can invite
+		return false
+	case free < p.threads:
+		return waited < busyWait
+	}
+	return waited < idleWait
+}
+
+func (p *Pool) help() {
 	var w Worker
 	for {
-		c, ok := next(calls)
+		s, ok := p.next()
 		if !ok {
 			return
 		}
-		if c.s.join(c.epoch) {
-			c.s.drain(&w)
-			c.s.leave()
+		if s.join() {
+			s.drain(&w)
+			s.leave()
 		}
-		c.s.pool.release()
+		p.release()
 	}
 }
 
-func next(calls <-chan call) (call, bool) {
-	for range spinRounds {
+// next waits for an invitation; false means that the pool is closed.
+func (p *Pool) next() (*Session, bool) {
+	for w := (watch{}); ; {
 		select {
-		case c, ok := <-calls:
-			return c, ok
+		case s, ok := <-p.calls:
+			return s, ok
 		default:
 		}
+		if w.round() && !p.worth(w.waited) {
+			s, ok := <-p.calls
+			return s, ok
+		}
 	}
-	c, ok := <-calls
-	return c, ok
 }
 
 // kernelJob makes a job of the kernel package one of this package.
