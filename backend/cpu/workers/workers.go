@@ -56,10 +56,11 @@ func (w *Worker) Bytes(n int) unsafe.Pointer {
 type Pool struct {
 	threads int
 	free    atomic.Int32  // slots nobody holds
+	waiting atomic.Int32  // callers of Enter that wait for a slot
+	asleep  atomic.Int32  // helpers that wait asleep
 	calls   chan *Session // invitations to helpers: whoever takes one holds a slot
 	mu      sync.Mutex
 	room    sync.Cond // signalled when a slot becomes free
-	waiting int       // callers of Enter that wait for a slot
 	idle    []*Session
 	closed  bool
 }
@@ -138,11 +139,11 @@ func (p *Pool) Enter() *Session {
 		p.mu.Lock()
 	} else {
 		p.mu.Lock()
-		p.waiting++
+		p.waiting.Add(1)
 		for !p.take() {
 			p.room.Wait()
 		}
-		p.waiting--
+		p.waiting.Add(-1)
 	}
 	var s *Session
 	if n := len(p.idle); n > 0 {
@@ -176,34 +177,45 @@ func (p *Pool) take() bool {
 	}
 }
 
+// release gives a slot back. Whoever begins to wait for one after waiting was
+// read finds this one.
 func (p *Pool) release() {
 	p.free.Add(1)
-	p.mu.Lock()
-	if p.waiting > 0 {
+	if p.waiting.Load() > 0 {
+		p.mu.Lock()
 		p.room.Signal()
+		p.mu.Unlock()
 	}
-	p.mu.Unlock()
+}
+
+// spare takes a slot for a helper, if nobody waits for it: a computation of its
+// own is worth more than a helper.
+func (p *Pool) spare() bool {
+	if !p.take() {
+		return false
+	}
+	if p.waiting.Load() > 0 {
+		p.release()
+		return false
+	}
+	return true
 }
 
 // invite asks one helper to join, if a slot is free for it.
 func (p *Pool) invite(s *Session) bool {
-	if !p.take() {
+	if !p.spare() {
 		return false
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.closed && p.waiting == 0 { // a computation of its own is worth more than a helper
-		select {
-		case p.calls <- s:
-			return true
-		default:
-		}
+	sent := !p.closed
+	if sent {
+		p.calls <- s // does not block: there are no more slots than room
 	}
-	p.free.Add(1)
-	if p.waiting > 0 {
-		p.room.Signal()
+	p.mu.Unlock()
+	if !sent {
+		p.release()
 	}
-	return false
+	return sent
 }
 
 // Worker is the scratch memory of the session's own goroutine.
@@ -261,12 +273,9 @@ func (s *Session) finish() {
 			break
 		}
 	}
-	for w := (watch{}); ; {
+	for w := (watch{}); w.waited < longTask; w.round() {
 		if s.state.Load()&helpers == 0 {
 			return
-		}
-		if w.round() && w.waited > longTask {
-			break
 		}
 	}
 	for {
@@ -332,6 +341,49 @@ func (s *Session) join() bool {
 	}
 }
 
+func (p *Pool) help() {
+	var w Worker
+	for s := p.next(); s != nil; s = p.next() {
+		p.assist(s, &w)
+	}
+}
+
+// assist follows an invitation of s, with its slot. The invitation counts for
+// any region of s: for the one it was sent for, or for one that has opened since.
+//
+// The slot is free again before s can go on, so that s finds it for the next
+// region. And where it was not free in time, because the helper came between two
+// regions, the helper looks again after it has given the slot back: so a region
+// that could not invite is found by the helper that was on its way.
+func (p *Pool) assist(s *Session, w *Worker) {
+	for !s.join() {
+		p.release()
+		if s.state.Load()&open == 0 || !p.spare() {
+			return
+		}
+	}
+	s.drain(w)
+	p.release()
+	s.leave()
+}
+
+// next waits for an invitation; nil means that the pool is closed.
+func (p *Pool) next() *Session {
+	for w := (watch{}); ; {
+		select {
+		case s := <-p.calls:
+			return s
+		default:
+		}
+		if w.round() && w.waited >= patience(p.free.Load(), p.threads) {
+			p.asleep.Add(1)
+			s := <-p.calls
+			p.asleep.Add(-1)
+			return s
+		}
+	}
+}
+
 // Waiting awake is what makes short jobs worth sharing: a sleeping thread
 // takes 20 to 100 microseconds to come, as long as a whole job may take, and
 // then finds nothing left to do. So a helper stays awake while somebody computes
@@ -344,6 +396,17 @@ const (
 	longTask = 10 * time.Millisecond  // for the last task of another
 )
 
+// patience is how long a helper of a pool with so many free slots waits awake.
+func patience(free int32, threads int) time.Duration {
+	switch {
+	case free <= 0: // nobody can invite
+		return 0
+	case int(free) < threads:
+		return busyWait
+	}
+	return idleWait
+}
+
 // watch counts the rounds of a loop that waits awake.
 type watch struct {
 	rounds int
@@ -351,64 +414,21 @@ type watch struct {
 	waited time.Duration
 }
 
-// round tells, now and then, that waited is up to date; then it also has let
-// other goroutines run.
+// round is called once a round. It tells, now and then, that waited is up to
+// date; then it also has let other goroutines run, the awaited one perhaps.
 func (w *watch) round() bool {
-	const often = 4000 // rounds of some 5 ns
+	const often = 4000 // rounds of some nanoseconds
 	w.rounds++
 	if w.rounds%often != 0 {
 		return false
 	}
+	runtime.Gosched()
 	now := time.Now()
 	if w.since.IsZero() {
 		w.since = now
 	}
 	w.waited = now.Sub(w.since)
-	if w.rounds%(4*often) == 0 {
-		runtime.Gosched()
-	}
 	return true
-}
-
-// worth tells whether it is worth a helper's while to stay awake.
-func (p *Pool) worth(waited time.Duration) bool {
-	switch free := int(p.free.Load()); {
-	case free <= 0: // nobody can invite
-		return false
-	case free < p.threads:
-		return waited < busyWait
-	}
-	return waited < idleWait
-}
-
-func (p *Pool) help() {
-	var w Worker
-	for {
-		s, ok := p.next()
-		if !ok {
-			return
-		}
-		if s.join() {
-			s.drain(&w)
-			s.leave()
-		}
-		p.release()
-	}
-}
-
-// next waits for an invitation; false means that the pool is closed.
-func (p *Pool) next() (*Session, bool) {
-	for w := (watch{}); ; {
-		select {
-		case s, ok := <-p.calls:
-			return s, ok
-		default:
-		}
-		if w.round() && !p.worth(w.waited) {
-			s, ok := <-p.calls
-			return s, ok
-		}
-	}
 }
 
 // kernelJob makes a job of the kernel package one of this package.
