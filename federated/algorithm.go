@@ -45,8 +45,8 @@ type Fold struct {
 
 // Selection says who takes part in a phase.
 type Selection struct {
-	Everyone bool              // all eligible members
-	Fraction float64           // else this part of the eligible members that have examples, in (0, 1]; 0 selects nobody
+	Everyone bool              // all eligible members that are not gone
+	Fraction float64           // else this part of those of them that have examples, in (0, 1]; 0 selects nobody
 	RoundUp  bool              // ⌈·⌉ instead of ⌊·⌋ members; at least one either way
 	Eligible func(Member) bool // nil: everyone is
 	// ByExamples draws members with probabilities proportional to their examples, one after the other without putting back,
@@ -59,9 +59,12 @@ type Member struct {
 	Index   int    // position in the roster
 	Name    string // stable name; random streams are keyed by it
 	Samples int    // training examples it declared
+	Gone    bool   // it has left or was put out, and is not asked any more
 }
 
-// Population is the roster: who could be asked. Methods must be safe for concurrent use.
+// Population is the roster: who could be asked. It may grow at its end, and members may go, but an index, name and number
+// of samples stay a member's for ever. The driver reads its length at the opening of each phase; what comes later takes
+// part from the next phase on. Methods must be safe for concurrent use.
 type Population interface {
 	Len() int
 	Member(i int) Member

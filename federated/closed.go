@@ -15,7 +15,16 @@ type PhaseOpened struct {
 	Everyone bool          `json:"everyone,omitempty"`
 	Selected Indices       `json:"selected,omitempty"` // members asked now, unless everyone is
 	InFlight int           `json:"inflight,omitempty"` // members still at work from earlier rounds
+	Roster   int           `json:"roster"`             // how many members the population had, those that are gone included
 	Opened   time.Duration `json:"opened"`
+}
+
+// cohort is who is asked according to the record.
+func (o PhaseOpened) cohort() cohort {
+	if o.Everyone {
+		return cohort{all: true, n: o.Roster}
+	}
+	return cohort{n: len(o.Selected), list: o.Selected}
 }
 
 // PhaseClosed is the record of a phase's end. However many members there are, its JSON stays a few bytes a member: lists
@@ -24,7 +33,7 @@ type PhaseClosed struct {
 	Round     int           `json:"round"`
 	Phase     string        `json:"phase"`
 	Asked     int           `json:"asked"`              // now or, where rounds overlap, earlier and still awaited
-	Everyone  bool          `json:"everyone,omitempty"` // everybody there is was asked and folded: Folded is left out
+	Everyone  bool          `json:"everyone,omitempty"` // everybody of the roster was folded, from the version at the opening: Folded is left out
 	Folded    []Share       `json:"folded,omitempty"`
 	Abstained Indices       `json:"abstained,omitempty"`
 	Lost      Indices       `json:"lost,omitempty"`   // members whose answer did not count
@@ -54,7 +63,7 @@ type RoundClosed struct {
 	Last bool `json:"-"`
 }
 
-// Snapshot is everything the driver needs to go on after a round, besides the members' memories.
+// Snapshot is everything the driver needs to go on after a phase or a round, besides the members' memories.
 type Snapshot struct {
 	State  State
 	Clock  time.Duration
@@ -63,6 +72,18 @@ type Snapshot struct {
 	// beginning of the phases in which they were issued.
 	Flights []Flight
 	Bases   []State
+	// Under is the phase that had been opened since, and not closed, when the run ended; nil if there was none. The driver
+	// takes no snapshot with it: whoever resumes a run puts it there, from what the log was told.
+	Under *Underway
+}
+
+// Underway is a phase under way. The driver opens it again as it was, with the recorded selection, roster and opening time:
+// it does not log PhaseOpened again, and its deadline counts from the first opening on [Members.Now]. Its orders get the
+// IDs that they had, so that whoever carries them knows which of them are answered.
+type Underway struct {
+	Opened PhaseOpened
+	// Fold is the phase's last checkpoint ([FoldSaver]), or empty. Orders that are inside are not issued again.
+	Fold []byte
 }
 
 // Flight is an order that was in flight when a snapshot was taken.

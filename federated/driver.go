@@ -1,13 +1,9 @@
 package federated
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"math"
-	"slices"
 	"time"
 
 	"github.com/cohort-learning/cohort/rng"
@@ -21,12 +17,15 @@ type Config struct {
 	Window int
 	// Stop, when closed, ends the run after the round under way.
 	Stop <-chan struct{}
+	// Recorded, if not nil, says how the phases of a run on record were opened, and the run repeats them: nobody is drawn.
+	Recorded func(round int, phase string) (PhaseOpened, error)
 }
 
 // ErrStopped is returned by Run when Config.Stop ended it before its last round; the last snapshot resumes it.
 var ErrStopped = errors.New("stopped before the last round")
 
-// Run drives an algorithm from its beginning, or from a snapshot, to its last round and returns the last state.
+// Run drives an algorithm from its beginning, or from a snapshot, to its last round and returns the last state. A snapshot may
+// have been taken after a round or after any phase, and may say which phase is under way.
 //
 // For each phase it selects members with the stream (seed, round, phase, "selection"), sends them their tasks, folds what
 // comes back and closes the phase when the quorum has answered, the deadline has passed or nobody is left to wait for. A
@@ -43,6 +42,7 @@ func Run(ctx context.Context, alg Algorithm, srv Server, members Members, log Lo
 		return State{}, err
 	}
 	d := &driver{alg: alg, srv: srv, members: members, log: log, cfg: cfg, flying: map[int]*Order{}}
+	d.saver, _ = log.(FoldSaver)
 	if err := d.begin(ctx, from); err != nil {
 		return State{}, err
 	}
@@ -65,6 +65,7 @@ type driver struct {
 	srv     Server
 	members Members
 	log     Log
+	saver   FoldSaver // nil: phases have no checkpoints
 	cfg     Config
 
 	state  State
@@ -72,6 +73,12 @@ type driver struct {
 	done   bool           // stopped
 	flying map[int]*Order // in flight, by ID
 	early  []*Answer      // answers that came during another phase, in their order
+	roster int            // length of the population in the phase under way or, at the beginning, coming; 0: to be read
+
+	// Of the phase under way when the run was resumed:
+	under   *PhaseOpened
+	partial *folding     // its sums
+	inside  map[int]bool // orders that are inside
 }
 
 // base is what an order was made from: a phase and the state at its beginning.
@@ -89,33 +96,11 @@ func (d *driver) stopped() bool {
 	}
 }
 
-func (d *driver) begin(ctx context.Context, from *Snapshot) error {
-	if from == nil {
-		s, err := d.alg.Init(ctx, d.srv)
-		if err != nil {
-			return fmt.Errorf("initial state: %w", err)
-		}
-		d.state = s
-		return d.state.canonical()
-	}
-	d.state, d.nextID = from.State, from.NextID
-	bases := make([]*base, len(from.Bases))
-	for i, s := range from.Bases {
-		p, ok := d.alg.Next(s)
-		if !ok {
-			return fmt.Errorf("snapshot: there is no phase %d in round %d, to which orders in flight belong", s.Step, s.Round)
-		}
-		bases[i] = &base{s, p}
-	}
-	for _, f := range from.Flights {
-		if f.Base < 0 || f.Base >= len(bases) || f.Member < 0 || f.Member >= d.srv.Population.Len() {
-			return fmt.Errorf("snapshot: order %d refers to member %d and base %d, which do not exist", f.ID, f.Member, f.Base)
-		}
-		if err := d.send(ctx, bases[f.Base], f.ID, f.Member, f.Issued); err != nil {
-			return err
-		}
-	}
-	return nil
+// server returns the coordinator's side, with the roster of the phase under way.
+func (d *driver) server() Server {
+	s := d.srv
+	s.Population = head{s.Population, d.roster}
+	return s
 }
 
 // send issues an order for one member.
@@ -145,7 +130,6 @@ func (d *driver) round(ctx context.Context) error {
 		if err := d.phase(ctx, p); err != nil {
 			return fmt.Errorf("round %d, %s: %w", round, p.Name, err)
 		}
-		d.state.Step++
 	}
 	d.state.Round, d.state.Step = round+1, 0
 	d.done = d.state.Round < d.cfg.Rounds && d.stopped()
@@ -156,45 +140,23 @@ func (d *driver) round(ctx context.Context) error {
 	}, snap)
 }
 
-func (d *driver) snapshot() Snapshot {
-	s := Snapshot{State: d.state, Clock: d.members.Now(), NextID: d.nextID}
-	orders := slices.Collect(maps.Values(d.flying))
-	for _, a := range d.early {
-		orders = append(orders, a.Order)
-	}
-	slices.SortFunc(orders, func(a, b *Order) int { return cmp.Compare(a.ID, b.ID) })
-	place := map[*base]int{}
-	for _, o := range orders {
-		if _, ok := place[o.from]; !ok {
-			place[o.from] = len(s.Bases)
-			s.Bases = append(s.Bases, o.from.state)
-		}
-		s.Flights = append(s.Flights, Flight{o.ID, o.Member.Index, place[o.from], o.Issued})
-	}
-	return s
-}
-
-// phase runs one phase and moves d.state to what Finish returns.
+// phase runs one phase and moves d.state to what Finish returns, and past the phase.
 func (d *driver) phase(ctx context.Context, p Phase) error {
 	if err := p.Who.Validate(); err != nil {
 		return err
 	}
-	who := p.Who.draw(d.srv.Population, d.busy(p), func() *rng.Stream { return d.srv.Rand(d.state.Round, p.Name+"/selection") })
-	opened := d.members.Now()
-	if err := d.log.PhaseOpened(PhaseOpened{
-		Round: d.state.Round, Phase: p.Name, Base: d.state.Version, Everyone: who.all, Selected: who.list,
-		InFlight: d.waiting(p.Name), Opened: opened,
-	}); err != nil {
+	opened, err := d.open(p)
+	if err != nil {
 		return err
 	}
-	f, err := d.exchange(ctx, p, who, opened)
+	f, err := d.exchange(ctx, p, opened)
 	if err != nil {
 		return err
 	}
 	roll := f.roll()
 	var diag Diagnostics
 	if len(roll.Folded) > 0 || p.Who.nobody() {
-		next, di, err := d.alg.Finish(ctx, d.srv, d.state, p, f.sums(), roll)
+		next, di, err := d.alg.Finish(ctx, d.server(), d.state, p, f.sums(), roll)
 		if err != nil {
 			return err
 		}
@@ -206,173 +168,39 @@ func (d *driver) phase(ctx context.Context, p Phase) error {
 	} else {
 		diag.Notes = append(diag.Notes, "nobody's result was folded: the model stays as it is")
 	}
-	closed := PhaseClosed{Round: d.state.Round, Phase: p.Name, Traffic: f.traffic(), Metrics: diag.Metrics, Notes: diag.Notes,
+	d.state.Step++
+	d.roster = 0
+	closed := PhaseClosed{Round: opened.Round, Phase: p.Name, Traffic: f.traffic(), Metrics: diag.Metrics, Notes: diag.Notes,
 		Closed: d.members.Now()}
-	roll.closed(&closed, d.srv.Population.Len())
-	return d.log.PhaseClosed(closed)
+	roll.closed(&closed, opened)
+	return d.log.PhaseClosed(closed, d.snapshot)
 }
 
-// busy returns the members that are at work on an earlier task of a learning phase: they are not asked again.
-func (d *driver) busy(p Phase) map[int]bool {
-	if p.Barrier {
-		return nil
+// open selects the members of a phase and logs it, or takes it up as it was opened before.
+func (d *driver) open(p Phase) (PhaseOpened, error) {
+	if d.under != nil {
+		o := *d.under
+		d.under = nil
+		return o, nil
 	}
-	busy := make(map[int]bool, len(d.flying)+len(d.early))
-	for _, o := range d.flying {
-		busy[o.Member.Index] = true
+	if d.roster == 0 {
+		d.roster = d.srv.Population.Len()
 	}
-	for _, a := range d.early {
-		busy[a.Order.Member.Index] = true
+	round := d.state.Round
+	o := PhaseOpened{Round: round, Phase: p.Name, Base: d.state.Version, Roster: d.roster, InFlight: d.waiting(p.Name), Opened: d.members.Now()}
+	if d.cfg.Recorded == nil {
+		who := p.Who.draw(d.srv.Population, d.roster, d.busy(p), func() *rng.Stream { return d.srv.Rand(round, p.Name+"/selection") })
+		o.Everyone, o.Selected = who.all, who.list
+		return o, d.log.PhaseOpened(o)
 	}
-	return busy
-}
-
-// waiting returns how many orders of a phase have been issued and not yet folded.
-func (d *driver) waiting(phase string) int {
-	n := 0
-	for _, o := range d.flying {
-		if o.Phase == phase {
-			n++
-		}
+	past, err := d.cfg.Recorded(round, p.Name)
+	if err != nil {
+		return o, err
 	}
-	for _, a := range d.early {
-		if a.Order.Phase == phase {
-			n++
-		}
+	o.Everyone, o.Selected, o.Roster = past.Everyone, past.Selected, past.Roster
+	if n := d.srv.Population.Len(); o.Roster < 1 || o.Roster > n || !o.cohort().within(o.Roster) {
+		return o, fmt.Errorf("the record asks members of a roster of %d; the population has %d members", o.Roster, n)
 	}
-	return n
-}
-
-// exchange asks the members of a phase and folds their answers, until the phase may close.
-func (d *driver) exchange(ctx context.Context, p Phase, who cohort, opened time.Duration) (*folding, error) {
-	pace := d.cfg.Pace
-	if p.Barrier {
-		pace = Pace{}
-	}
-	f := newFolding(p, pace.discount())
-	tooLate := d.dropStale(p, f, pace)
-	before := d.waiting(p.Name)
-	f.expect(who.n + before + tooLate)
-	quorum := pace.quorum(who.n + before)
-	// When everybody is waited for anyway, tasks go out a window at a time: what is in flight costs memory.
-	window := who.n + before
-	if pace.patient() {
-		window = d.window()
-	}
-	var deadline time.Duration
-	if pace.Deadline > 0 {
-		deadline = opened + pace.Deadline
-	}
-	from := &base{d.state, p}
-	out := before // orders of this phase that have not been folded
-	for sent := 0; ; {
-		for ; sent < who.n && out < window; sent, out = sent+1, out+1 {
-			if err := d.send(ctx, from, d.nextID, who.at(sent), opened); err != nil {
-				return nil, err
-			}
-			d.nextID++
-		}
-		if out == 0 || f.answered() >= quorum {
-			break
-		}
-		a, err := d.next(ctx, p.Name, deadline)
-		if err != nil {
-			return nil, err
-		}
-		if a == nil {
-			break
-		}
-		out--
-		if err := d.fold(f, a, pace); err != nil {
-			return nil, err
-		}
-		d.log.Progress(p.Name, f.heard(), f.asked)
-	}
-	if pace.Staleness == 0 {
-		why := fmt.Sprintf("had not answered when %d of %d had", f.answered(), f.asked)
-		if f.answered() < quorum {
-			why = fmt.Sprintf("had not answered by the deadline of %v", pace.Deadline)
-		}
-		d.abandon(f, why, func(o *Order) bool { return o.Phase == p.Name })
-	}
-	return f, nil
-}
-
-// dropStale gives up orders whose answers could not count any more, and returns how many there were.
-func (d *driver) dropStale(p Phase, f *folding, pace Pace) int {
-	d.abandon(f, fmt.Sprintf("still at work after the model changed more than %d times", pace.Staleness), func(o *Order) bool {
-		return o.Phase == p.Name && d.state.Version-o.Base > pace.Staleness
-	})
-	return len(f.failed)
-}
-
-// abandon gives up the orders in flight that match.
-func (d *driver) abandon(f *folding, why string, match func(*Order) bool) {
-	for _, id := range slices.Sorted(maps.Keys(d.flying)) {
-		if o := d.flying[id]; match(o) {
-			delete(d.flying, id)
-			d.members.Drop(o)
-			f.abandon(o, why)
-		}
-	}
-}
-
-// next returns an answer of the phase: one that came early, or the next to come. It is nil at the deadline.
-func (d *driver) next(ctx context.Context, phase string, deadline time.Duration) (*Answer, error) {
-	if i := slices.IndexFunc(d.early, func(a *Answer) bool { return a.Order.Phase == phase }); i >= 0 {
-		a := d.early[i]
-		d.early = slices.Delete(d.early, i, i+1)
-		return a, nil
-	}
-	for {
-		a, err := d.members.Next(ctx, deadline)
-		if err != nil || a == nil {
-			return nil, err
-		}
-		delete(d.flying, a.Order.ID)
-		if a.Order.Phase == phase {
-			return a, nil
-		}
-		d.early = append(d.early, a)
-	}
-}
-
-// fold adds one answer to the sums of the phase and commits what the member keeps.
-func (d *driver) fold(f *folding, a *Answer, pace Pace) error {
-	keep := f.add(a, d.state.Version-a.Order.Base, pace.Staleness)
-	if keep == nil {
-		return nil
-	}
-	if err := d.members.Keep(a.Order.Member.Index, keep); err != nil {
-		return fmt.Errorf("memory of %s: %w", a.Order.Member.Name, err)
-	}
-	return nil
-}
-
-func (d *driver) window() int {
-	if d.cfg.Window > 0 {
-		return d.cfg.Window
-	}
-	return 256
-}
-
-// patient reports whether every round waits for everybody it asked.
-func (p Pace) patient() bool {
-	return (p.Quorum == 0 || p.Quorum == 1) && p.Deadline == 0 && p.Staleness == 0
-}
-
-// quorum is how many answers of n end the wait.
-func (p Pace) quorum(n int) int {
-	if p.Quorum == 0 {
-		return n
-	}
-	return max(1, int(math.Ceil(p.Quorum*float64(n)-1e-9)))
-}
-
-// discount is the exponent by which results of this pace are discounted: 0 where none can be stale.
-func (p Pace) discount() float64 {
-	if p.Staleness == 0 {
-		return 0
-	}
-	return p.Discount
+	d.roster = o.Roster
+	return o, d.log.PhaseOpened(o)
 }

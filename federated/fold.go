@@ -24,10 +24,15 @@ type folding struct {
 	groups    map[string]*groupSum
 	moved     map[string]*Traffic
 	asked     int
+	stale     int // of them, those given up at the opening
 	folded    []Folded
 	abstained []int
 	failed    []Failure
 	each      eachTable
+
+	noting  bool  // whether orders are noted, for checkpoints
+	orders  []int // by ID, those of which it is known what became of them
+	unsaved int   // answers since the last checkpoint
 }
 
 type groupSum struct {
@@ -72,7 +77,15 @@ func (f *folding) abandon(o *Order, reason string) {
 	if t, err := o.Make(); err == nil {
 		f.sent(t)
 	}
+	f.note(o)
 	f.fail(o, reason)
+}
+
+// note keeps in mind that it is known what became of an order.
+func (f *folding) note(o *Order) {
+	if f.noting {
+		f.orders = append(f.orders, o.ID)
+	}
 }
 
 func (f *folding) sent(t Task) *Traffic {
@@ -90,6 +103,7 @@ func (f *folding) sent(t Task) *Traffic {
 // member's new memory, to be committed, or nil.
 func (f *folding) add(a *Answer, behind, limit int) *weights.Set {
 	o, r := a.Order, a.Result
+	f.note(o)
 	moved := f.sent(a.Task)
 	if a.Err != nil {
 		f.fail(o, a.Err.Error())
@@ -241,7 +255,7 @@ func (f *folding) traffic() []Traffic {
 }
 
 // closed fills in the record of the phase who took part.
-func (r Roll) closed(c *PhaseClosed, population int) {
+func (r Roll) closed(c *PhaseClosed, opened PhaseOpened) {
 	c.Asked, c.Abstained = r.Asked, r.Abstained
 	for _, f := range r.Failed {
 		c.Lost = append(c.Lost, f.Index)
@@ -256,7 +270,7 @@ func (r Roll) closed(c *PhaseClosed, population int) {
 	for _, f := range r.Folded {
 		shares[f.Base] = append(shares[f.Base], f.Member)
 	}
-	if len(shares) == 1 && len(r.Folded) == population {
+	if len(shares[opened.Base]) == opened.Roster {
 		c.Everyone = true
 		return
 	}

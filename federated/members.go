@@ -3,6 +3,7 @@ package federated
 import (
 	"context"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/cohort-learning/cohort/weights"
@@ -13,7 +14,8 @@ import (
 type Members interface {
 	// Now returns the time since the run began, not counting time during which the run was stopped.
 	Now() time.Duration
-	// Issue sends an order and returns without waiting for its answer.
+	// Issue sends an order and returns without waiting for its answer. A resumed run issues orders that were unanswered at
+	// its snapshot once more, with their old IDs; members that remember an answer to such an ID give it again.
 	Issue(ctx context.Context, o *Order) error
 	// Next waits for the next answer, or until the clock reaches the deadline, in which case the answer is nil. A zero
 	// deadline is no deadline. It must not be called with nothing in flight. Every order is answered at most once. When ctx
@@ -76,10 +78,23 @@ type Traffic struct {
 type Log interface {
 	// PhaseOpened is called before the first task of a phase is sent.
 	PhaseOpened(PhaseOpened) error
-	// PhaseClosed is called when the state after the phase is known.
-	PhaseClosed(PhaseClosed) error
+	// PhaseClosed is called when the state after the phase is known. The function takes a snapshot from which the run goes on
+	// with the next phase, or with the end of the round; it may be called as long as PhaseClosed has not returned. Answers
+	// that [Members.Next] has returned for orders among the snapshot's flights are not yet used, and will be asked for again
+	// where the run goes on from it; all others have had their effect.
+	PhaseClosed(PhaseClosed, func() Snapshot) error
 	// RoundClosed is called with a snapshot from which the run can go on. The run is only then past this round.
 	RoundClosed(RoundClosed, Snapshot) error
 	// Progress is called for every answer; it must be quick.
 	Progress(phase string, answered, asked int)
+}
+
+// FoldSaver is implemented by a [Log] that saves the sums of a phase while it is under way, so that a run resumed in the
+// middle of it does not need the answers again that are inside.
+type FoldSaver interface {
+	// FoldDue reports whether to save now, given how many answers have come since it was saved last; it must be quick.
+	FoldDue(unsaved int) bool
+	// SaveFold makes durable what write writes, beside the phase that was opened: the next [Underway.Fold]. When it has
+	// returned, all answers to orders of this phase that [Members.Next] has returned so far are inside.
+	SaveFold(opened PhaseOpened, write func(io.Writer) error) error
 }

@@ -34,3 +34,24 @@ func (p Pace) Validate() error {
 	}
 	return nil
 }
+
+// patient reports whether every round waits for everybody it asked.
+func (p Pace) patient() bool {
+	return (p.Quorum == 0 || p.Quorum == 1) && p.Deadline == 0 && p.Staleness == 0
+}
+
+// quorum is how many answers of n end the wait.
+func (p Pace) quorum(n int) int {
+	if p.Quorum == 0 {
+		return n
+	}
+	return max(1, int(math.Ceil(p.Quorum*float64(n)-1e-9)))
+}
+
+// discount is the exponent by which results of this pace are discounted: 0 where none can be stale.
+func (p Pace) discount() float64 {
+	if p.Staleness == 0 {
+		return 0
+	}
+	return p.Discount
+}

@@ -43,23 +43,28 @@ func (c cohort) at(k int) int {
 	return c.list[k]
 }
 
-// draw selects the members of a phase: everybody eligible, or the head of a random permutation of those who are eligible
-// and have examples. Members that are busy with an earlier task are not asked again and take up places of the cohort.
-func (s Selection) draw(pop Population, busy map[int]bool, r func() *rng.Stream) cohort {
+// within reports whether everybody in c is one of the first n members.
+func (c cohort) within(n int) bool {
+	if c.all {
+		return c.n <= n
+	}
+	return len(c.list) == 0 || c.list[0] >= 0 && c.list[len(c.list)-1] < n
+}
+
+// draw selects the members of a phase among the first n of a population: everybody eligible, or the head of a random
+// permutation of those who are eligible and have examples. Members that are busy with an earlier task are not asked again
+// and take up places of the cohort; those that are gone are not there.
+func (s Selection) draw(pop Population, n int, busy map[int]bool, r func() *rng.Stream) cohort {
 	if s.nobody() {
 		return cohort{}
 	}
-	if s.Everyone && s.Eligible == nil && len(busy) == 0 {
-		return cohort{all: true, n: pop.Len()}
+	if s.Everyone && s.Eligible == nil && len(busy) == 0 && allThere(pop, n) {
+		return cohort{all: true, n: n}
 	}
-	pool := make([]int, 0, pop.Len())
-	for i := range pop.Len() {
-		if s.Everyone && s.Eligible == nil {
-			pool = append(pool, i)
-			continue
-		}
+	pool := make([]int, 0, n)
+	for i := range n {
 		m := pop.Member(i)
-		if (s.Everyone || m.Samples > 0) && (s.Eligible == nil || s.Eligible(m)) {
+		if !m.Gone && (s.Everyone || m.Samples > 0) && (s.Eligible == nil || s.Eligible(m)) {
 			pool = append(pool, i)
 		}
 	}
@@ -90,6 +95,24 @@ func (s Selection) draw(pop Population, busy map[int]bool, r func() *rng.Stream)
 	slices.Sort(chosen)
 	return cohort{n: len(chosen), list: chosen}
 }
+
+// allThere reports whether none of the first n members is gone.
+func allThere(pop Population, n int) bool {
+	for i := range n {
+		if pop.Member(i).Gone {
+			return false
+		}
+	}
+	return true
+}
+
+// head is the first n members of a population.
+type head struct {
+	Population
+	n int
+}
+
+func (h head) Len() int { return h.n }
 
 // byExamples draws positions of pool, whose members all have examples, with probabilities proportional to their number,
 // without putting back.

@@ -121,8 +121,8 @@ func (l *log) PhaseOpened(p federated.PhaseOpened) error {
 	return l.append(KindPhaseOpened, p.Round, p)
 }
 
-// PhaseClosed implements [federated.Log].
-func (l *log) PhaseClosed(p federated.PhaseClosed) error {
+// PhaseClosed implements [federated.Log]. A simulation goes on at rounds, so it takes no snapshot of a phase.
+func (l *log) PhaseClosed(p federated.PhaseClosed, _ func() federated.Snapshot) error {
 	l.phases = append(l.phases, Phase{p, l.lap()})
 	body := record.Body{Round: p.Round}
 	add := func(name, key string, v float64) {

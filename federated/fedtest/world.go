@@ -139,7 +139,7 @@ func (l *Trace) PhaseOpened(p federated.PhaseOpened) error {
 }
 
 // PhaseClosed implements [federated.Log].
-func (l *Trace) PhaseClosed(p federated.PhaseClosed) error {
+func (l *Trace) PhaseClosed(p federated.PhaseClosed, _ func() federated.Snapshot) error {
 	l.Phases = append(l.Phases, p)
 	if l.OnPhase != nil {
 		l.OnPhase(p)
