@@ -36,6 +36,32 @@ type phaseRecord struct {
 	body  record.Body
 }
 
+func newPhaseRecord(p federated.PhaseClosed) phaseRecord {
+	body := record.Body{Round: p.Round}
+	add := func(name, key string, v float64) {
+		body.Metrics = append(body.Metrics, record.Metric{Name: name, Key: key, Value: v})
+	}
+	for _, m := range p.Metrics {
+		add(m.Name, m.Key, m.Value)
+	}
+	of := "" // phases other than training are part of the metrics' names
+	if p.Phase != "train" {
+		of = "." + p.Phase
+	}
+	for _, t := range p.Traffic {
+		add("clients"+of, t.Tag, float64(t.Members))
+		add("bytes.down"+of, t.Tag, float64(t.Down))
+		add("bytes.up"+of, t.Tag, float64(t.Up))
+	}
+	for _, f := range p.Failed {
+		body.Events = append(body.Events, record.Event{Level: record.Warn, Client: f.Member, Message: f.Phase + ": " + f.Reason})
+	}
+	for _, n := range p.Notes {
+		body.Events = append(body.Events, record.Event{Level: record.Info, Message: p.Phase + ": " + n})
+	}
+	return phaseRecord{p, body}
+}
+
 // MarshalJSON writes the members of both parts side by side.
 func (p phaseRecord) MarshalJSON() ([]byte, error) {
 	type plain federated.PhaseClosed
@@ -124,29 +150,7 @@ func (l *log) PhaseOpened(p federated.PhaseOpened) error {
 // PhaseClosed implements [federated.Log]. A simulation goes on at rounds, so it takes no snapshot of a phase.
 func (l *log) PhaseClosed(p federated.PhaseClosed, _ func() federated.Snapshot) error {
 	l.phases = append(l.phases, Phase{p, l.lap()})
-	body := record.Body{Round: p.Round}
-	add := func(name, key string, v float64) {
-		body.Metrics = append(body.Metrics, record.Metric{Name: name, Key: key, Value: v})
-	}
-	for _, m := range p.Metrics {
-		add(m.Name, m.Key, m.Value)
-	}
-	of := "" // phases other than training are part of the metrics' names
-	if p.Phase != "train" {
-		of = "." + p.Phase
-	}
-	for _, t := range p.Traffic {
-		add("clients"+of, t.Tag, float64(t.Members))
-		add("bytes.down"+of, t.Tag, float64(t.Down))
-		add("bytes.up"+of, t.Tag, float64(t.Up))
-	}
-	for _, f := range p.Failed {
-		body.Events = append(body.Events, record.Event{Level: record.Warn, Client: f.Member, Message: f.Phase + ": " + f.Reason})
-	}
-	for _, n := range p.Notes {
-		body.Events = append(body.Events, record.Event{Level: record.Info, Message: p.Phase + ": " + n})
-	}
-	if err := l.append(KindPhaseClosed, p.Round, phaseRecord{p, body}); err != nil {
+	if err := l.append(KindPhaseClosed, p.Round, newPhaseRecord(p)); err != nil {
 		return err
 	}
 	return l.hopeless(p)
