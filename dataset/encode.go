@@ -51,8 +51,19 @@ func (c *Encoding) features() []string {
 	return names
 }
 
+// header says whether a table of this encoding has a line of names.
+func (c *Encoding) header() string {
+	if c.Header {
+		return "present"
+	}
+	return "none"
+}
+
 // loadTable reads a table, finds out its encoding (unless given), and its test part or holds one out.
 func loadTable(s Spec) (*Split, error) {
+	if s.Encoding != nil && s.Header == "" {
+		s.Header = s.Encoding.header()
+	}
 	t, err := openTable(s.Path, s.Header)
 	if err != nil {
 		return nil, err
@@ -71,11 +82,7 @@ func loadTable(s Spec) (*Split, error) {
 	if s.TestPath == "" {
 		split = s.holdOut(train)
 	} else {
-		header := "none"
-		if enc.Header {
-			header = "present"
-		}
-		u, err := openTable(s.TestPath, header)
+		u, err := openTable(s.TestPath, enc.header())
 		if err != nil {
 			return nil, err
 		}

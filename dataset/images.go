@@ -35,15 +35,7 @@ func loadImages(ctx context.Context, s Spec) (*Split, error) {
 	if shape[0] < 1 || shape[0] > 4096 {
 		return nil, fmt.Errorf("size %d is outside 1..4096", shape[0])
 	}
-	trainDir, testDir := s.Path, s.TestPath
-	if sub := filepath.Join(s.Path, "train"); exists(sub) {
-		trainDir = sub
-		for _, name := range []string{"test", "val", "valid"} {
-			if sub := filepath.Join(s.Path, name); testDir == "" && exists(sub) {
-				testDir = sub
-			}
-		}
-	}
+	trainDir, testDir := imageParts(s)
 	classes, err := classFolders(trainDir)
 	if err != nil {
 		return nil, err
@@ -77,6 +69,20 @@ func loadImages(ctx context.Context, s Spec) (*Split, error) {
 	return split, nil
 }
 
+// imageParts finds the folders of the training and the test part; the latter is "" if there is none.
+func imageParts(s Spec) (train, test string) {
+	train, test = s.Path, s.TestPath
+	if sub := filepath.Join(s.Path, "train"); exists(sub) {
+		train = sub
+		for _, name := range []string{"test", "val", "valid"} {
+			if sub := filepath.Join(s.Path, name); test == "" && exists(sub) {
+				test = sub
+			}
+		}
+	}
+	return train, test
+}
+
 // classFolders returns the names of the sub-folders, sorted.
 func classFolders(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
@@ -106,7 +112,7 @@ func readImages(ctx context.Context, name, dir string, classes []string, shape [
 				}
 				return err
 			}
-			if ext := strings.ToLower(filepath.Ext(path)); !d.IsDir() && (ext == ".png" || ext == ".jpg" || ext == ".jpeg") {
+			if !d.IsDir() && isPicture(path) {
 				paths = append(paths, path)
 				e.Labels = append(e.Labels, int32(label))
 			}

@@ -62,6 +62,15 @@ func (s Spec) namedText(dir, train, test string) (*Split, error) {
 type vocabulary struct {
 	words []string
 	id    map[string]int32
+	fixed bool // it was given
+}
+
+// fix gives the vocabulary its words, if there are any.
+func (v *vocabulary) fix(words []string) {
+	for i, w := range words {
+		v.id[w] = int32(i)
+	}
+	v.words, v.fixed = slices.Clone(words), len(words) > 0
 }
 
 func (v *vocabulary) number(word []byte, grow bool) int32 {

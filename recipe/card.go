@@ -64,7 +64,15 @@ type Source struct {
 
 // Card describes the global model of the plan.
 func (p *Plan) Card() (*Card, error) {
-	r, data := p.Recipe, p.Split.Train
+	levels, err := p.Levels()
+	if err != nil {
+		return nil, err
+	}
+	return p.Recipe.card(p.Split.Train, levels, p.Dealt.Train.Clients(), p.Split.Train.Len())
+}
+
+// card describes a global model trained by so many clients, with so many examples together, that are like data.
+func (r *Recipe) card(data *dataset.Examples, levels []Level, clients, examples int) (*Card, error) {
 	c, err := r.config(data)
 	if err != nil {
 		return nil, err
@@ -73,16 +81,11 @@ func (p *Plan) Card() (*Card, error) {
 	if err != nil {
 		return nil, fmt.Errorf("writing the architecture: %w", err)
 	}
-	levels, err := p.Levels()
-	if err != nil {
-		return nil, err
-	}
 	card := &Card{
 		Schema: CardVersion, Architecture: r.Model.Name, Config: text, Rate: levels[0].Rate, Levels: levels,
-		Task:  Classification,
-		Input: Input{Kind: "features", Shape: data.Shape, Bytes: data.U8 != nil, Mean: data.Mean, Std: data.Std, Columns: data.Encoding},
-		Source: Source{Method: r.Method, Data: r.spec(""), Clients: p.Dealt.Train.Clients(), Examples: data.Len(), Seed: r.Seed,
-			Run: r.Name},
+		Task:   Classification,
+		Input:  Input{Kind: "features", Shape: data.Shape, Bytes: data.U8 != nil, Mean: data.Mean, Std: data.Std, Columns: data.Encoding},
+		Source: Source{Method: r.Method, Data: r.spec(""), Clients: clients, Examples: examples, Seed: r.Seed, Run: r.Name},
 	}
 	switch {
 	case data.Tok != nil:

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/cohort-learning/cohort/dataset"
 	"github.com/cohort-learning/cohort/journal"
 	"github.com/cohort-learning/cohort/record"
 	"github.com/cohort-learning/cohort/record/report"
@@ -25,7 +26,25 @@ const (
 // Create makes the folder of a new run of the plan: what [record.Create] makes, the card of the model, and the picture of
 // the partition. Method and seed of meta are the recipe's.
 func (p *Plan) Create(dir string, meta record.Meta, o record.Options) (*record.Run, error) {
-	r := p.Recipe
+	return p.Recipe.create(dir, meta, o, p.Card, p.picture())
+}
+
+// Resume takes up the run in dir, which must be one of the plan's recipe. A run that was killed before it began is begun.
+func (p *Plan) Resume(dir string, meta record.Meta, o record.Options) (*record.Run, error) {
+	return p.Recipe.resume(dir, meta, o, p.Card, p.picture())
+}
+
+// picture returns who has what; nil if the data has no classes.
+func (p *Plan) picture() *dataset.Manifest {
+	if p.Split.Train.Labels == nil {
+		return nil
+	}
+	return p.Dealt.Manifest(p.Split.Train, p.Split.Test)
+}
+
+// create makes the folder of a run of the recipe, with the card of its model and, unless it is nil, the picture of who has
+// what.
+func (r *Recipe) create(dir string, meta record.Meta, o record.Options, card func() (*Card, error), m *dataset.Manifest) (*record.Run, error) {
 	meta.Method, meta.Seed = r.Method, r.Seed
 	if meta.ID == "" {
 		meta.ID = filepath.Base(dir)
@@ -34,40 +53,38 @@ func (p *Plan) Create(dir string, meta record.Meta, o record.Options) (*record.R
 	if err != nil {
 		return nil, err
 	}
-	if err := p.furnish(dir, o.FS); err != nil {
+	if err := furnish(dir, o.FS, card, m); err != nil {
 		return nil, errors.Join(fmt.Errorf("describing the run: %w", err), run.Close(record.Failed, err))
 	}
 	return run, nil
 }
 
-// Resume takes up the run in dir, which must be one of the plan's recipe. A run that was killed before it began is begun.
-func (p *Plan) Resume(dir string, meta record.Meta, o record.Options) (*record.Run, error) {
+func (r *Recipe) resume(dir string, meta record.Meta, o record.Options, card func() (*Card, error), m *dataset.Manifest) (*record.Run, error) {
 	run, err := record.Resume(dir, o)
 	if errors.Is(err, journal.ErrEmpty) || errors.Is(err, fs.ErrNotExist) {
-		return p.Create(dir, meta, o)
+		return r.create(dir, meta, o, card, m)
 	}
 	if err != nil {
 		return nil, err
 	}
 	if _, err := CardOfRun(dir); err != nil { // killed at the very beginning
-		if err := p.furnish(dir, o.FS); err != nil {
+		if err := furnish(dir, o.FS, card, m); err != nil {
 			return nil, errors.Join(fmt.Errorf("describing the run: %w", err), run.Close(record.Failed, err))
 		}
 	}
 	return run, nil
 }
 
-func (p *Plan) furnish(dir string, fsys journal.FS) error {
+func furnish(dir string, fsys journal.FS, describe func() (*Card, error), m *dataset.Manifest) error {
 	if fsys == nil {
 		fsys = journal.OS()
 	}
-	card, err := p.Card()
+	card, err := describe()
 	if err != nil {
 		return err
 	}
 	card.Source.Run = filepath.Base(dir)
-	if p.Split.Train.Labels != nil {
-		m := p.Dealt.Manifest(p.Split.Train, p.Split.Test)
+	if m != nil {
 		if err := journal.WriteFile(fsys, filepath.Join(dir, PartitionName), func(w io.Writer) error { return m.WritePNG(w) }); err != nil {
 			return err
 		}

@@ -109,14 +109,7 @@ func (r *Recipe) spec(dataDir string) dataset.Spec {
 }
 
 // Algorithm returns the method on the plan's problem.
-func (p *Plan) Algorithm() (federated.Algorithm, error) {
-	options, ok := p.Recipe.Options.(methods.Options)
-	if !ok {
-		return nil, fieldf("options", "these are not the options of %s", p.Recipe.Method)
-	}
-	a, err := options.New(p.Problem)
-	return a, p.Recipe.optionError(err)
-}
+func (p *Plan) Algorithm() (federated.Algorithm, error) { return p.Recipe.algorithm(p.Problem) }
 
 // Job returns the run of the plan on an engine.
 func (p *Plan) Job(e *train.Engine) (*simulation.Job, error) {
