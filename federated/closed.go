@@ -63,7 +63,8 @@ type RoundClosed struct {
 	Last bool `json:"-"`
 }
 
-// Snapshot is everything the driver needs to go on after a phase or a round, besides the members' memories.
+// Snapshot is everything the driver needs to go on after a phase or a round, besides the members' memories. One that stands
+// before round 0, as no snapshot that is taken does, has no need of a state: the first one is computed, as always.
 type Snapshot struct {
 	State  State
 	Clock  time.Duration

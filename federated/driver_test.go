@@ -298,7 +298,7 @@ func TestStaleness(t *testing.T) {
 			}
 			for _, f := range p.Failed {
 				got += strings.TrimPrefix(f.Member, "m") + " lost "
-				if !strings.Contains(f.Reason, "still at work after the model changed more than 1 times") {
+				if !strings.Contains(f.Reason, "not folded before the model changed more than 1 times") {
 					t.Errorf("staleness %d: reason %q", staleness, f.Reason)
 				}
 			}

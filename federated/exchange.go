@@ -114,10 +114,17 @@ func (d *driver) exchange(ctx context.Context, p Phase, opened PhaseOpened) (*fo
 	return f, nil
 }
 
-// dropStale gives up orders whose answers could not count any more, and returns how many there were.
+// dropStale gives up orders whose answers could not count any more, answered early or not, and returns how many there were.
 func (d *driver) dropStale(p Phase, f *folding, pace Pace) int {
-	d.abandon(f, fmt.Sprintf("still at work after the model changed more than %d times", pace.Staleness), func(o *Order) bool {
-		return o.Phase == p.Name && d.state.Version-o.Base > pace.Staleness
+	why := fmt.Sprintf("not folded before the model changed more than %d times", pace.Staleness)
+	stale := func(o *Order) bool { return o.Phase == p.Name && d.state.Version-o.Base > pace.Staleness }
+	d.abandon(f, why, stale)
+	d.early = slices.DeleteFunc(d.early, func(a *Answer) bool {
+		if stale(a.Order) {
+			f.abandon(a.Order, why)
+			return true
+		}
+		return false
 	})
 	return len(f.failed)
 }

@@ -11,15 +11,23 @@ import (
 // begin makes the first state, or takes up a snapshot: it sends again what was in flight.
 func (d *driver) begin(ctx context.Context, from *Snapshot) error {
 	if from == nil {
+		from = &Snapshot{}
+	}
+	d.state, d.nextID = from.State, from.NextID
+	if d.state.Round == 0 && d.state.Step == 0 {
 		d.roster = d.srv.Population.Len()
+		if from.Under != nil {
+			d.roster = min(d.roster, from.Under.Opened.Roster)
+		}
 		s, err := d.alg.Init(ctx, d.server())
 		if err != nil {
 			return fmt.Errorf("initial state: %w", err)
 		}
+		if err := s.canonical(); err != nil {
+			return err
+		}
 		d.state = s
-		return d.state.canonical()
 	}
-	d.state, d.nextID = from.State, from.NextID
 	if err := d.reopen(from.Under); err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}

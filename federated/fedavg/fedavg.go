@@ -169,11 +169,29 @@ func (c client) Run(ctx context.Context, at federated.Local, t federated.Task, k
 	if err != nil {
 		return federated.Result{}, err
 	}
-	weight := uint64(at.Train.Len())
-	if c.Uniform || c.ByExamples {
+	return c.Reply(t, federated.Trained{Weights: trained, Examples: uint64(at.Train.Len()), Report: report})
+}
+
+// External implements [federated.External].
+func (a *Algorithm) External() error { return nil }
+
+// Assignment implements [federated.External].
+func (a *Algorithm) Assignment(t federated.Task) (federated.Assignment, error) {
+	var params task
+	if err := json.Unmarshal(t.Params, &params); err != nil {
+		return federated.Assignment{}, fmt.Errorf("task parameters: %w", err)
+	}
+	return federated.Assignment{Rate: a.Rate, Scale: 1, Proximal: params.Mu}, nil
+}
+
+// Reply implements [federated.External]: Δ_k with weight n_k.
+func (a *Algorithm) Reply(t federated.Task, r federated.Trained) (federated.Result, error) {
+	weight := r.Examples
+	if a.Uniform || a.ByExamples {
 		weight = 1
 	}
-	return federated.Result{Weight: weight, Addends: map[string]weights.Set{"w": trained.Sub(w)}, Scalars: federated.FitScalars(report)}, nil
+	return federated.Result{Weight: weight, Addends: map[string]weights.Set{"w": r.Weights.Sub(t.Sets["w"])},
+		Scalars: federated.FitScalars(r.Report)}, nil
 }
 
 // step returns the local step with the proximal gradient μ(w − w_received), if there is one.

@@ -7,8 +7,8 @@
 //	}
 //
 // It runs the method for a few rounds in a [World] of five members on every engine of the binary, over and over under
-// conditions that must not matter — threads, order of arrival, a resume after any round, members that fail, panic or send
-// nonsense — and compares the states bit for bit. In short mode one engine is enough.
+// conditions that must not matter — threads, order of arrival, a resume after any round, a coordinator that is killed
+// anywhere, members that fail, panic or send nonsense — and compares the states bit for bit. In short mode one engine is enough.
 //
 // World, [Run], [Members] and [Trace] are there for a method's own tests, too.
 package fedtest
@@ -68,6 +68,9 @@ func TestAlgorithm(t *testing.T, o Options) {
 			t.Run("threads and arrival", c.arrival)
 			t.Run("resume", c.resume)
 			t.Run("cancel", c.cancel)
+			if i == 0 { // it is all the same to the engine
+				t.Run("killed", c.killed)
+			}
 			if o.Server {
 				return
 			}

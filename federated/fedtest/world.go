@@ -210,18 +210,22 @@ type Run struct {
 	Trace     Trace
 }
 
+// prepare fills in what the members need.
+func (r *Run) prepare() {
+	if r.Members.Client == nil {
+		r.Members.Client = r.Algorithm.Client()
+	}
+	r.Members.Local = r.World.Local
+}
+
 // Do runs to the end, or until an error.
 func (r *Run) Do(ctx context.Context) (*Trace, error) {
-	m := &r.Members
-	if m.Client == nil {
-		m.Client = r.Algorithm.Client()
-	}
-	m.Local = r.World.Local
+	r.prepare()
 	if r.From != nil {
-		m.Restore(r.From.Clock, maps.Clone(r.Kept))
+		r.Members.Restore(r.From.Clock, maps.Clone(r.Kept))
 	}
-	r.Trace.Members = m
-	s, err := federated.Run(ctx, r.Algorithm, r.World.Server(), m, &r.Trace, r.Config, r.From)
+	r.Trace.Members = &r.Members
+	s, err := federated.Run(ctx, r.Algorithm, r.World.Server(), &r.Members, &r.Trace, r.Config, r.From)
 	r.Trace.Final = s
 	return &r.Trace, err
 }

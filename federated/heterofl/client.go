@@ -3,6 +3,7 @@ package heterofl
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/cohort-learning/cohort/federated"
@@ -58,10 +59,41 @@ func (c client) Run(ctx context.Context, at federated.Local, t federated.Task, k
 	if err != nil {
 		return federated.Result{}, err
 	}
+	return c.Reply(t, federated.Trained{Weights: trained, Examples: uint64(at.Train.Len()), Labels: labels, Report: report})
+}
+
+// External implements [federated.External]. FjORD's steps of changing width are not for others.
+func (a *Algorithm) External() error {
+	if a.Scheme == Ordered {
+		return errors.New("fjord redraws the width of the model at every step, which only its own client does")
+	}
+	return nil
+}
+
+// Assignment implements [federated.External].
+func (a *Algorithm) Assignment(t federated.Task) (federated.Assignment, error) {
+	var level task
+	if err := json.Unmarshal(t.Params, &level); err != nil {
+		return federated.Assignment{}, fmt.Errorf("task parameters: %w", err)
+	}
+	out := federated.Assignment{Level: level.Level, Rate: level.Rate, Scale: 1, Mask: a.Mask}
+	if !a.Unscaled {
+		out.Scale = level.Rate / a.Rate
+	}
+	return out, nil
+}
+
+// Reply implements [federated.External]: the change of the member's slice, of which the rows of its own labels count.
+func (a *Algorithm) Reply(t federated.Task, r federated.Trained) (federated.Result, error) {
+	for _, l := range r.Labels {
+		if l < 0 || int(l) >= a.global.Classes {
+			return federated.Result{}, fmt.Errorf("label %d in a model of %d classes", l, a.global.Classes)
+		}
+	}
 	return federated.Result{
-		Addends: map[string]weights.Set{"w": trained.Sub(w)},
-		Cover:   c.cover(t.Index, labels),
-		Scalars: federated.FitScalars(report),
+		Addends: map[string]weights.Set{"w": r.Weights.Sub(t.Sets["w"])},
+		Cover:   a.cover(t.Index, r.Labels),
+		Scalars: federated.FitScalars(r.Report),
 	}, nil
 }
 
@@ -77,13 +109,13 @@ func (c client) spec(rate float64) (*train.Spec, error) {
 
 // cover is the part of a member's slice that counts: all of it, except that in tensors whose first axis is labels only the
 // rows of the member's own labels do.
-func (c client) cover(ix weights.Index, labels []int32) weights.Index {
+func (a *Algorithm) cover(ix weights.Index, labels []int32) weights.Index {
 	cover := make(weights.Index, len(ix))
-	for _, p := range c.global.Params {
+	for _, p := range a.global.Params {
 		axes := ix[p.Name]
 		if p.Labels {
 			rows := labels
-			if n := p.Dims[0].At(c.Rate); n > c.global.Classes && !c.Reference { // an embedding's row for the mask token
+			if n := p.Dims[0].At(a.Rate); n > a.global.Classes && !a.Reference { // an embedding's row for the mask token
 				rows = append(append([]int32(nil), labels...), int32(n-1))
 			}
 			with := make([]weights.Axis, len(p.Dims))
