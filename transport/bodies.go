@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -28,7 +30,7 @@ const (
 	KindResult   Kind = "result"   // → verdict
 	KindVerdict  Kind = "verdict"  //
 	KindClose    Kind = "close"    // the end of a phase
-	KindControl  Kind = "control"  // pause, resume, stop, revoked
+	KindControl  Kind = "control"  // sync, stop, revoked
 	KindLeave    Kind = "leave"    // → verdict
 	KindError    Kind = "error"    // instead of any other answer
 )
@@ -36,6 +38,9 @@ const (
 var kinds = map[Kind]bool{KindHello: true, KindWelcome: true, KindTerms: true, KindConsent: true, KindSync: true, KindDuties: true,
 	KindTask: true, KindProgress: true, KindAsk: true, KindPermit: true, KindResult: true, KindVerdict: true, KindClose: true,
 	KindControl: true, KindLeave: true, KindError: true}
+
+// Kinds returns all kinds of messages, sorted.
+func Kinds() []Kind { return slices.Sorted(maps.Keys(kinds)) }
 
 // Body is the content of a message: a pointer to one of the structs below.
 type Body interface {
@@ -104,6 +109,7 @@ type Holding struct {
 type Duties struct {
 	Messages []string `json:"messages"`
 	More     bool     `json:"more"` // there are more: sync again
+	Gone     string   `json:"gone"` // orders that the member holds and nobody waits for, as ranges: forget them
 	Head     *Head    `json:"head"`
 }
 
@@ -195,7 +201,7 @@ type Close struct {
 
 // Control is an instruction of the coordinator.
 type Control struct {
-	Action string `json:"action"` // pause, resume, stop, revoked
+	Action string `json:"action"` // sync (there is something new), stop, revoked
 	Reason string `json:"reason,omitempty"`
 }
 
@@ -298,7 +304,12 @@ func (b *Ask) Validate(int) error {
 }
 
 // Validate implements [Body].
-func (b *Permit) Validate(int) error { return nil }
+func (b *Permit) Validate(int) error {
+	if b.Retry < 0 || b.Expires < 0 {
+		return fmt.Errorf("retry after %v, expires after %v", b.Retry, b.Expires)
+	}
+	return nil
+}
 
 // Validate implements [Body].
 func (b *Result) Validate(refs int) error {

@@ -6,7 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"slices"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/cohort-learning/cohort/identity"
@@ -64,81 +65,123 @@ var (
 )
 
 // Seal returns the bytes of a message: one line of JSON whose members stand in the order of [Envelope], without white space,
-// and whose last member "sig" is the Ed25519 signature of the bytes before it, after a fixed prefix.
+// and whose last member "sig" is the Ed25519 signature of the bytes before it, after a fixed prefix. What Seal returns, [Open]
+// accepts.
 func Seal(k identity.Key, e Envelope) ([]byte, error) {
 	e.V = Version
 	if len(e.Body) == 0 {
 		e.Body = json.RawMessage("{}")
 	}
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
+	if err := e.check(); err != nil {
+		return nil, fmt.Errorf("message %s: %w", e.Kind, err)
+	}
+	if len(e.Body) > MaxMessage {
+		return nil, fmt.Errorf("message %s with a body of %d bytes: %w, at most %d", e.Kind, len(e.Body), ErrTooLarge, MaxMessage)
+	}
+	b := bytes.NewBuffer(make([]byte, 0, len(domain)+len(e.Body)+512+256*len(e.Refs)))
+	b.WriteString(domain)
+	enc := json.NewEncoder(b)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(e); err != nil {
 		return nil, fmt.Errorf("message %s: %w", e.Kind, err)
 	}
-	msg := bytes.TrimSuffix(b.Bytes(), []byte("}\n"))
-	if len(msg)+sigTail > MaxMessage {
-		return nil, fmt.Errorf("message %s of %d bytes: %w, at most %d", e.Kind, len(msg)+sigTail, ErrTooLarge, MaxMessage)
+	text := bytes.TrimSuffix(b.Bytes(), []byte("}\n"))
+	size := len(text) - len(domain) + sigTail
+	if size > MaxMessage {
+		return nil, fmt.Errorf("message %s of %d bytes: %w, at most %d", e.Kind, size, ErrTooLarge, MaxMessage)
 	}
-	sig := k.Sign(signed(msg))
+	if !utf8.Valid(text) {
+		return nil, fmt.Errorf("message %s: the body is not UTF-8", e.Kind)
+	}
+	msg := slices.Grow(text, sigTail)[len(domain):]
 	msg = append(msg, sigBefore...)
-	msg = base64.RawURLEncoding.AppendEncode(msg, sig)
+	msg = base64.RawURLEncoding.AppendEncode(msg, k.Sign(text))
 	return append(msg, sigAfter...), nil
 }
 
-func signed(msg []byte) []byte { return append([]byte(domain), msg...) }
-
-// Open verifies that a message was signed with the key and returns it.
+// Open verifies that a message was signed with the key, and only then reads and returns it.
 func Open(p identity.Public, msg []byte) (Envelope, error) {
-	e, text, sig, err := parse(msg)
+	text, sig, err := split(msg)
 	if err != nil {
 		return Envelope{}, err
 	}
-	if !p.Verify(signed(text), sig) {
-		return Envelope{}, fmt.Errorf("%s from %q: %w", e.Kind, e.From, ErrSignature)
+	if !verify(p, text, sig) {
+		return Envelope{}, ErrSignature
 	}
-	return e, nil
+	return parse(text)
 }
 
 // Peek returns a message without verifying who signed it: to find out whose key to verify it with.
 func Peek(msg []byte) (Envelope, error) {
-	e, _, _, err := parse(msg)
-	return e, err
+	text, _, err := split(msg)
+	if err != nil {
+		return Envelope{}, err
+	}
+	return parse(text)
 }
 
-func parse(msg []byte) (e Envelope, text, sig []byte, err error) {
+// scratch holds the bytes that are signed, for as long as a signature is checked.
+var scratch = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
+
+func verify(p identity.Public, text, sig []byte) bool {
+	b := scratch.Get().(*[]byte)
+	defer scratch.Put(b)
+	*b = append(append((*b)[:0], domain...), text...)
+	return p.Verify(*b, sig)
+}
+
+// split checks the form of a message as far as it can be seen from outside, and returns what is signed and the signature.
+func split(msg []byte) (text, sig []byte, err error) {
 	if len(msg) > MaxMessage {
-		return e, nil, nil, fmt.Errorf("%d bytes: %w, at most %d", len(msg), ErrTooLarge, MaxMessage)
+		return nil, nil, fmt.Errorf("%d bytes: %w, at most %d", len(msg), ErrTooLarge, MaxMessage)
+	}
+	if v, ok := version(msg); !ok {
+		return nil, nil, fmt.Errorf("%w: it does not begin with its version", ErrMalformed)
+	} else if v != Version {
+		return nil, nil, fmt.Errorf("%w: %d, this program speaks %d", ErrVersion, v, Version)
 	}
 	at := len(msg) - sigTail
 	if at < 2 || !bytes.HasPrefix(msg[at:], []byte(sigBefore)) || !bytes.HasSuffix(msg, []byte(sigAfter)) {
-		return e, nil, nil, fmt.Errorf("%w: it does not end in a signature", ErrMalformed)
+		return nil, nil, fmt.Errorf("%w: it does not end in a signature", ErrMalformed)
 	}
-	if !utf8.Valid(msg) {
-		return e, nil, nil, fmt.Errorf("%w: it is not UTF-8", ErrMalformed)
+	sig, err = base64.RawURLEncoding.Strict().DecodeString(string(msg[at+len(sigBefore) : at+len(sigBefore)+sigText]))
+	if err != nil || len(sig) != 64 {
+		return nil, nil, fmt.Errorf("%w: the signature is not 64 bytes in base64url", ErrMalformed)
 	}
-	text = msg[:at:at]
-	sig = make([]byte, 0, 64)
-	if sig, err = base64.RawURLEncoding.Strict().AppendDecode(sig, msg[at+len(sigBefore):at+len(sigBefore)+sigText]); err != nil {
-		return e, nil, nil, fmt.Errorf("%w: signature: %v", ErrMalformed, err)
+	return msg[:at:at], sig, nil
+}
+
+// version reads the first member of a message, which is the same in all versions.
+func version(msg []byte) (v int, ok bool) {
+	digits, ok := bytes.CutPrefix(msg, []byte(`{"v":`))
+	if !ok {
+		return 0, false
 	}
-	var v struct {
-		V int `json:"v"`
+	for i, c := range digits[:min(len(digits), 10)] {
+		switch {
+		case c >= '0' && c <= '9':
+			v = 10*v + int(c-'0')
+		case c == ',' && i > 0:
+			return v, digits[0] != '0'
+		default:
+			return 0, false
+		}
 	}
-	whole := append(text, '}') // copies, as text has no room
-	if err := json.Unmarshal(whole, &v); err != nil {
-		return e, nil, nil, fmt.Errorf("%w: %v", ErrMalformed, err)
+	return 0, false
+}
+
+func parse(text []byte) (e Envelope, err error) {
+	if !utf8.Valid(text) {
+		return Envelope{}, fmt.Errorf("%w: it is not UTF-8", ErrMalformed)
 	}
-	if v.V != Version {
-		return e, nil, nil, fmt.Errorf("%w: %d, this program speaks %d", ErrVersion, v.V, Version)
-	}
-	if err := strict(whole, &e); err != nil {
-		return e, nil, nil, fmt.Errorf("%w: %v", ErrMalformed, err)
+	// append copies, as text has no room.
+	if err := strict(append(text, '}'), &e); err != nil {
+		return Envelope{}, fmt.Errorf("%w: %v", ErrMalformed, err)
 	}
 	if err := e.check(); err != nil {
-		return e, nil, nil, fmt.Errorf("%w: %v", ErrMalformed, err)
+		return Envelope{}, fmt.Errorf("%w: %v", ErrMalformed, err)
 	}
-	return e, text, sig, nil
+	return e, nil
 }
 
 // maxRefs bounds the blobs of a message.
@@ -159,19 +202,6 @@ func (e *Envelope) check() error {
 		if r.Bytes < 0 {
 			return fmt.Errorf("a blob of %d bytes", r.Bytes)
 		}
-	}
-	return nil
-}
-
-// strict decodes one JSON value into v and refuses members that v does not have.
-func strict(b []byte, v any) error {
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		return err
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return errors.New("something follows the value")
 	}
 	return nil
 }
