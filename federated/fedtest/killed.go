@@ -18,63 +18,85 @@ import (
 	"pgregory.net/rapid"
 )
 
-// killed runs the method under a coordinator that is killed up to three times, anywhere, with checkpoints of its phases
-// or without, and goes on: it must come to the same states as one that is not.
+// killed runs the method under a coordinator that is killed, with checkpoints of its phases or without, and goes on: it must
+// come to the same states as one that is not. In rounds that overlap it is killed once at every place there is, besides up
+// to three times anywhere at every pace.
 func (c *contract) killed(t *testing.T) {
 	// Rounds without measuring follow each other directly, with members still at work from the one before.
 	problem := c.fresh(t)
-	problem.Rounds, problem.Measuring.Every = 5, 3
+	problem.Rounds, problem.Measuring.Every = 5, 2
 	memo := &memo{results: map[[32]byte]federated.Result{}}
-	fresh := func(pace federated.Pace, delayed uint64) *Run {
-		r := &Run{World: c.world, Algorithm: c.algorithm(t, problem), Config: federated.Config{Rounds: problem.Rounds, Pace: pace, Window: 3}}
+	fresh := func(how conditions) *Run {
+		r := &Run{World: c.world, Algorithm: c.algorithm(t, problem), Config: federated.Config{Rounds: problem.Rounds, Pace: how.pace, Window: 3}}
 		r.Members.Client = memo.of(r.Algorithm.Client())
-		if delayed > 0 {
-			r.Members.Delay = delay(delayed)
+		if how.delays > 0 {
+			r.Members.Delay = delay(how.delays)
 		}
 		return r
 	}
-	type outcome struct {
-		*Coordinator
-		events int
-	}
-	plain := map[string]outcome{}
-	paces := []federated.Pace{{}, {Quorum: 0.5}, {Deadline: 600 * time.Millisecond},
-		{Staleness: 2, Quorum: 0.5, Discount: 0.5}, {Staleness: 1, Quorum: 0.3, Deadline: 700 * time.Millisecond}}
-	rapid.Check(t, func(rt *rapid.T) {
-		pace, delayed := rapid.SampledFrom(paces).Draw(rt, "pace"), rapid.Uint64Range(0, 3).Draw(rt, "delays")
-		key := fmt.Sprint(pace, delayed)
-		want, ok := plain[key]
-		if !ok {
-			want.Coordinator = new(Coordinator)
-			if _, err := want.Live(context.Background(), fresh(pace, delayed), -1); err != nil {
-				rt.Fatal(err)
+	plain := map[conditions]*Coordinator{}
+	whole := func(how conditions) *Coordinator {
+		if _, ok := plain[how]; !ok {
+			plain[how] = new(Coordinator)
+			if _, err := plain[how].Live(context.Background(), fresh(how), -1); err != nil {
+				t.Fatal(err)
 			}
-			want.events = want.Events
-			plain[key] = want
 		}
-		got := &Coordinator{Every: rapid.IntRange(0, 3).Draw(rt, "checkpoint every"), Shuffle: rapid.Uint64().Draw(rt, "shuffle")}
-		// Numbers that rapid draws itself are small most of the time.
-		r := rng.New(rapid.Uint64().Draw(rt, "fate"), 0, "", "lives")
-		for life := rapid.IntRange(1, 3).Draw(rt, "lives"); life >= 0; life-- {
-			events := -1
-			if life > 0 {
-				events = r.IntN(want.events)
-			}
-			_, err := got.Live(context.Background(), fresh(pace, delayed), events)
+		return plain[how]
+	}
+	// try returns what goes wrong if lives end after so many events each.
+	try := func(how conditions, got *Coordinator, lives ...int) error {
+		for _, events := range append(lives, -1) {
+			_, err := got.Live(context.Background(), fresh(how), events)
 			if err == nil {
 				break
 			}
 			if !errors.Is(err, Killed) {
-				rt.Fatal(err)
+				return err
 			}
 		}
+		want := whole(how)
 		if g, w := digests(got.Rounds), digests(want.Rounds); !slices.Equal(g, w) {
-			rt.Fatalf("states differ:\n got %.16q\nwant %.16q", g, w)
+			return fmt.Errorf("states differ:\n got %.16q\nwant %.16q", g, w)
 		}
 		if !maps.EqualFunc(got.Kept(), want.Kept(), func(a, b *weights.Set) bool { return a.Equal(*b) }) {
-			rt.Fatal("what members keep differs")
+			return errors.New("what members keep differs")
+		}
+		return nil
+	}
+	for _, pace := range paces[3:] {
+		how := conditions{pace, 1}
+		for events := range whole(how).Events {
+			if err := try(how, &Coordinator{Every: 1}, events); err != nil {
+				t.Fatalf("%+v: killed after %d events: %v", pace, events, err)
+			}
+		}
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		how := conditions{rapid.SampledFrom(paces).Draw(rt, "pace"), rapid.Uint64Range(0, 3).Draw(rt, "delays")}
+		got := &Coordinator{Every: rapid.IntRange(0, 3).Draw(rt, "checkpoint every"), Shuffle: rapid.Uint64().Draw(rt, "shuffle")}
+		// Numbers that rapid draws itself are small most of the time.
+		r := rng.New(rapid.Uint64().Draw(rt, "fate"), 0, "", "lives")
+		lives := make([]int, rapid.IntRange(1, 3).Draw(rt, "lives"))
+		for i := range lives {
+			lives[i] = r.IntN(whole(how).Events)
+		}
+		if err := try(how, got, lives...); err != nil {
+			rt.Fatalf("killed after %v events: %v", lives, err)
 		}
 	})
+}
+
+// conditions are how rounds close and how late members are.
+type conditions struct {
+	pace   federated.Pace
+	delays uint64 // seed; 0: there are none
+}
+
+var paces = []federated.Pace{
+	{}, {Quorum: 0.5}, {Deadline: 600 * time.Millisecond},
+	{Staleness: 1, Quorum: 0.3, Deadline: 700 * time.Millisecond},
+	{Staleness: 2, Quorum: 0.5, Discount: 0.5},
 }
 
 func digests(rounds []federated.RoundClosed) []string {
