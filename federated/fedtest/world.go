@@ -28,6 +28,7 @@ type World struct {
 type Holder struct {
 	Name        string
 	Train, Test dataset.View
+	Gone        bool
 }
 
 // Len implements [federated.Population].
@@ -35,7 +36,7 @@ func (w *World) Len() int { return len(w.Members) }
 
 // Member implements [federated.Population].
 func (w *World) Member(i int) federated.Member {
-	return federated.Member{Index: i, Name: w.Members[i].Name, Samples: w.Members[i].Train.Len()}
+	return federated.Member{Index: i, Name: w.Members[i].Name, Samples: w.Members[i].Train.Len(), Gone: w.Members[i].Gone}
 }
 
 // Local returns where a member works.
