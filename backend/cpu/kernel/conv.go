@@ -219,6 +219,9 @@ type correlationPart struct {
 	work     int // where the packed weights begin in the workspace
 	packedRo []int32
 	packedKo []int32
+
+	orders []*borderOrder // of the bands of an image, or of a full band and of the last; nil if rows are not sorted
+	tapWo  []int32        // with orders: weight offset of each tap
 }
 
 func newCorrelation(t *tile, s correlationShape) *correlation {
@@ -268,7 +271,12 @@ func (c *correlation) newPart(h, w axisClass, work int) *correlationPart {
 	}
 	p.b = newBands(h, w, s.n, s.h.in, s.w.in, s.in*s.groups, s.h.out, s.w.out, s.out*s.groups, s.in, pixels, limit)
 	runs := s.out <= maxDotColumns && s.in >= minRun && t.runDots[s.out-1] != nil
-	p.ko, p.wo = c.summands(p, runs)
+	if !runs && !t.packA && s.in >= borderChannels {
+		p.orders = ordersOf(p.b, func(row, rows, images int) (*borderOrder, int) {
+			return newBorderOrder(p.b, row, rows, images, s.in)
+		})
+	}
+	p.ko, p.wo = c.summands(p, runs || p.orders != nil)
 	p.kBlock = blockOf(k, maxKBlock, 1)
 	p.panels = ceilDiv(s.out, t.nr)
 	if p.b.count*s.groups < manyTasks/2 {
@@ -288,6 +296,10 @@ func (c *correlation) newPart(h, w axisClass, work int) *correlationPart {
 		p.source = bTask
 	default:
 		p.source = bPhase
+	}
+	if p.orders != nil {
+		c.planBorder(p)
+		return p
 	}
 	if t.packA {
 		p.packedRo, p.packedKo = packedTables(t.mr, len(p.b.pixel), p.kBlock)
@@ -351,6 +363,10 @@ func (c *correlation) pack(task int, w, work []float32) {
 			packColumns(dst, src, p.wo, c.s.out, c.s.weight.out)
 			return
 		}
+		if p.orders != nil {
+			c.packTaps(p, dst, src, 0, c.s.in, min(nr, c.s.out-j0))
+			return
+		}
 		c.t.pack(dst, src, p.wo, min(nr, c.s.out-j0), nr, nr, c.s.weight.out)
 		return
 	}
@@ -394,6 +410,10 @@ func (c *correlation) do(task int, in, w, out, work []float32, s *Scratch) {
 	if p.source >= bRuns {
 		m.starts = p.starts
 		m.packed = work[p.work+(group*p.panels+j0/nr)*nr*len(p.ko):]
+	}
+	if p.orders != nil {
+		c.multiplyBorder(p, orderOf(p.b, p.orders, band), s, buf[p.b.bufferLen():])
+		return
 	}
 	s.multiply(buf[p.b.bufferLen():])
 }

@@ -41,6 +41,7 @@ type weightGradPart struct {
 	source   bSource
 	packedRo []int32
 	packedKo []int32
+	orders   []*gradOrder // as in correlationPart
 }
 
 const (
@@ -77,7 +78,7 @@ func newWeightGrad(t *tile, s ConvShape) *weightGrad {
 			}
 			g.parts = append(g.parts, &weightGradPart{
 				h: h, w: w,
-				b: newBands(h, w, s.N, s.H, s.W, s.Cin, s.OutH(), s.OutW(), s.Cout, g.ch, maxKBlock, gradBand),
+				b: newBands(h, w, s.N, s.H, s.W, s.Cin, s.OutH(), s.OutW(), s.Cout, g.ch, g.bandPixels(h, w), gradBand),
 			})
 		}
 	}
@@ -134,6 +135,17 @@ func (g *weightGrad) planReduce() {
 	}
 }
 
+// sorts tells whether the pixels of a part with so many taps may be sorted.
+func (g *weightGrad) sorts(taps int) bool { return taps > 1 && g.ch >= gradChannels && !g.t.packA }
+
+// bandPixels is how many outputs of a pair of classes a band holds.
+func (g *weightGrad) bandPixels(h, w axisClass) int {
+	if g.sorts(len(h.taps)*len(w.taps)) && h.n*w.n <= gradSmall {
+		return gradSmallBand
+	}
+	return maxKBlock
+}
+
 // plan fills the tables of a part.
 func (g *weightGrad) plan(p *weightGradPart) {
 	layout := g.layout()
@@ -145,6 +157,16 @@ func (g *weightGrad) plan(p *weightGradPart) {
 				p.co = append(p.co, offset32(th*layout.H+tw*layout.W+ch*layout.In))
 			}
 		}
+	}
+	if g.sorts(len(p.h.taps) * len(p.w.taps)) {
+		p.orders = ordersOf(p.b, func(row, rows, images int) (*gradOrder, int) {
+			return newGradOrder(p.b, row, rows, images, g.ch)
+		})
+	}
+	if p.orders != nil {
+		p.source = bTask
+		g.scratchLen = max(g.scratchLen, p.b.bufferLen()+len(p.b.pixel)*g.t.nr)
+		return
 	}
 	p.kBlock = blockOf(len(p.b.pixel), maxKBlock, 1)
 	p.source = bTask
@@ -196,6 +218,10 @@ func (g *weightGrad) do(task int, x, dy, dw, work []float32, s *Scratch) {
 			ro: p.ro, ko: p.b.pixel[:pixels], co: p.co, bo: p.b.out[:pixels],
 			bStride: 1, source: p.source, packedRo: p.packedRo, packedKo: p.packedKo,
 		}
+		if p.orders != nil {
+			g.multiplyBorder(p, orderOf(p.b, p.orders, band), s, buf[p.b.bufferLen():])
+			continue
+		}
 		s.multiply(buf[p.b.bufferLen():])
 	}
 }
@@ -204,7 +230,11 @@ func (g *weightGrad) do(task int, x, dy, dw, work []float32, s *Scratch) {
 func (g *weightGrad) reduces() bool { return g.partial }
 
 // reduceRows is the number of rows (tap, input channel) of a task of the second phase.
-func (g *weightGrad) reduceRows() int { return max((1<<14)/g.s.Cout, 1) }
+// The more they are, the longer the pieces of the weights that it writes.
+func (g *weightGrad) reduceRows() int {
+	const small, large, few = 1 << 14, 1 << 16, 8 // values, values, tasks
+	return max(small/g.s.Cout, min(large/g.s.Cout, len(g.rowOut)/few), 1)
+}
 
 func (g *weightGrad) reduceTasks() int { return ceilDiv(len(g.rowOut), g.reduceRows()) }
 

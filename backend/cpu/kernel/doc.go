@@ -32,10 +32,12 @@
 // pixel" plus "offset of the tap", once the image has a border of zeros: a task
 // copies the band of rows it needs, with the border, into its own [Scratch] and
 // multiplies straight from there. The weight gradient is the same with the two
-// tables exchanged. So nothing is ever unfolded (im2col), thin and odd shapes
-// cost no packing, and only B is rearranged, into panels of the width of the
-// register tile. (Products with a vector, and convolutions into four channels or
-// fewer, have kernels with the lanes of the vector unit along the sum.)
+// tables exchanged. Where much of what the taps would read lies outside the
+// image, rows are sorted by the taps they reach, and the rest is not computed. So
+// nothing is ever unfolded (im2col), thin and odd shapes cost no packing, and only
+// B is rearranged, into panels of the width of the register tile. (Products with a
+// vector, and convolutions into four channels or fewer, have kernels with the
+// lanes of the vector unit along the sum.)
 //
 // Sums over k run in blocks whose size depends on shapes and path only. Results
 // of different paths differ by rounding: each differs from the exact sum by at

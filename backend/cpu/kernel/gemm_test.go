@@ -153,6 +153,7 @@ func bigCalls(p Path) map[string]func() (Call, []float32) {
 		{N: 10, H: 14, W: 14, Cin: 16, Cout: 40, KH: 3, KW: 3, PadT: 1, PadB: 1, PadL: 1, PadR: 1},
 		{N: 2, H: 16, W: 16, Cin: 64, Cout: 48, KH: 3, KW: 3, PadT: 1, PadB: 1, PadL: 1, PadR: 1, StrideH: 2, StrideW: 2},
 		{N: 10, H: 3, W: 3, Cin: 128, Cout: 160, KH: 3, KW: 3, PadT: 1, PadB: 1, PadL: 1, PadR: 1},
+		{N: 12, H: 4, W: 4, Cin: 256, Cout: 96, KH: 3, KW: 3, PadT: 1, PadB: 1, PadL: 1, PadR: 1},
 		{N: 4, H: 16, W: 16, Cin: 32, Cout: 64, KH: 1, KW: 1, StrideH: 2, StrideW: 2},
 		{N: 2, H: 1, W: 3000, Cin: 4, Cout: 6, KH: 1, KW: 9, StrideW: 2, PadL: 4, PadR: 4},
 		{N: 2, H: 9, W: 200, Cin: 24, Cout: 24, KH: 3, KW: 5, DilH: 2, Groups: 4},

@@ -4,8 +4,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"sync"
-
-	"pgregory.net/rapid"
 )
 
 // random draws test data.
@@ -20,6 +18,12 @@ func (r random) slice(n int) []float32 {
 		s[i] = r.Float32()*2 - 1
 	}
 	return s
+}
+
+// failer is a test of one of the kinds.
+type failer interface {
+	Helper()
+	Fatalf(format string, args ...any)
 }
 
 // guard surrounds a slice by values that must survive; the slice itself begins as NaN.
@@ -40,7 +44,7 @@ func guarded(n int) guard {
 }
 
 // values returns the slice after checking that nothing was written around it.
-func (g guard) values(t *rapid.T) []float32 {
+func (g guard) values(t failer) []float32 {
 	t.Helper()
 	for i, v := range g.all {
 		if (i < guardLen || i >= len(g.all)-guardLen) && v != guardValue {
@@ -52,7 +56,7 @@ func (g guard) values(t *rapid.T) []float32 {
 
 // runChecked gives the call a workspace full of NaN between guards, runs it on a
 // scratch of exactly the size that the plan asks for, full of NaN as well, and checks the guards.
-func runChecked(t *rapid.T, c Call) {
+func runChecked(t failer, c Call) {
 	t.Helper()
 	work, scratch := giveWork(c)
 	Run(c, scratch)

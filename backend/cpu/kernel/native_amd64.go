@@ -78,15 +78,27 @@ func panelAVX2(p *panel) {
 	runTiles(p, panels256[v][:])
 }
 
-// runTiles covers the rows of p with tiles of the greatest height and one lower tile.
+// runTiles covers the rows of p with tiles of the greatest height and one lower
+// tile, or two, since the lowest leave the multipliers waiting.
 func runTiles(p *panel, byHeight []panelFunc) {
 	height := len(byHeight) - 1
-	tiles := p.rows / height
+	tiles, rest := p.rows/height, p.rows%height
+	if tiles > 0 && rest > 0 && rest <= height/4 {
+		tiles--
+		rest += height
+	}
 	if tiles > 0 {
 		byHeight[height](p, 0, tiles)
 	}
-	if rest := p.rows - tiles*height; rest > 0 {
-		byHeight[rest](p, tiles*height, 1)
+	first := tiles * height
+	if rest > height {
+		half := (rest + 1) / 2
+		byHeight[half](p, first, 1)
+		first += half
+		rest -= half
+	}
+	if rest > 0 {
+		byHeight[rest](p, first, 1)
 	}
 }
 
