@@ -1,0 +1,123 @@
+package member
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/cohort-learning/cohort/identity"
+	"github.com/cohort-learning/cohort/journal"
+)
+
+// Names in a member's folder.
+const (
+	CardName  = "member.json"
+	KeyName   = "key"
+	StoreName = "store"
+	stateName = "state"
+	modelName = "models"
+)
+
+// cardVersion is the version of member.json.
+const cardVersion = 1
+
+// Card is the content of member.json: who the member is, and how it recognises its federation.
+type Card struct {
+	Version    int                  `json:"version"`
+	Name       string               `json:"name"`
+	URL        string               `json:"url"`
+	CA         identity.Fingerprint `json:"ca"`
+	Federation identity.Public      `json:"federation"`
+	Enrolled   bool                 `json:"enrolled"` // whether the coordinator has admitted the member's key
+}
+
+// Folder is where a member lives.
+type Folder struct {
+	Dir  string
+	Card Card
+	Key  identity.Key
+}
+
+// ErrNoMember says that a folder holds no member.
+var ErrNoMember = errors.New("no member lives here")
+
+// OpenFolder opens the folder of a member. Its error is [ErrNoMember] if there is none.
+func OpenFolder(dir string) (*Folder, error) {
+	path := filepath.Join(dir, CardName)
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", dir, ErrNoMember)
+	}
+	if err != nil {
+		return nil, err
+	}
+	f := &Folder{Dir: dir}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&f.Card); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if f.Card.Version != cardVersion {
+		return nil, fmt.Errorf("%s has version %d; this program reads version %d", path, f.Card.Version, cardVersion)
+	}
+	if err := identity.CheckName(f.Card.Name); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if f.Key, err = identity.LoadKey(filepath.Join(dir, KeyName)); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// NewFolder makes the folder of a member that a token invites, with a key of its own, not yet enrolled. A folder that was
+// made for the same invitation before is taken over with its key.
+func NewFolder(dir string, t identity.Token) (*Folder, error) {
+	if old, err := OpenFolder(dir); err == nil {
+		if old.Card.Name != t.Name || old.Card.Federation != t.Federation {
+			return nil, fmt.Errorf("%s belongs to the member %q of another federation or name; choose another --dir for %q", dir, old.Card.Name, t.Name)
+		}
+		if !old.Card.Enrolled { // the invitation may be a newer one
+			old.Card.URL, old.Card.CA = t.URL, t.CA
+		}
+		return old, nil
+	} else if !errors.Is(err, ErrNoMember) {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, KeyName)
+	key, err := identity.LoadKey(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if key, err = identity.NewKey(); err == nil {
+			err = key.Save(path)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	f := &Folder{Dir: dir, Key: key, Card: Card{Version: cardVersion, Name: t.Name, URL: t.URL, CA: t.CA, Federation: t.Federation}}
+	return f, f.Save()
+}
+
+// Save writes member.json.
+func (f *Folder) Save() error {
+	return journal.WriteFile(journal.OS(), filepath.Join(f.Dir, CardName), func(w io.Writer) error {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		return e.Encode(f.Card)
+	})
+}
+
+// writeNew writes a file that does not exist yet, whole or not at all.
+func writeNew(path string, text []byte) error {
+	return journal.WriteFile(journal.OS(), path, func(w io.Writer) error {
+		_, err := w.Write(text)
+		return err
+	})
+}

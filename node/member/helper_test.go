@@ -1,0 +1,527 @@
+package member_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cohort-learning/cohort/blob"
+	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/federated/fedavg"
+	"github.com/cohort-learning/cohort/federated/fedtest"
+	"github.com/cohort-learning/cohort/federated/scaffold"
+	"github.com/cohort-learning/cohort/identity"
+	"github.com/cohort-learning/cohort/journal"
+	"github.com/cohort-learning/cohort/nn"
+	"github.com/cohort-learning/cohort/node/member"
+	"github.com/cohort-learning/cohort/node/parcel"
+	"github.com/cohort-learning/cohort/recipe"
+	"github.com/cohort-learning/cohort/train"
+	"github.com/cohort-learning/cohort/transport"
+	"github.com/cohort-learning/cohort/weights"
+)
+
+const (
+	rounds = 3
+	theRun = "study"
+	me     = "member-0"
+)
+
+// study is what is learned in the tests: one member, a model that is too large for messages.
+type study struct {
+	world *fedtest.World
+	new   func() federated.Algorithm
+}
+
+func newStudy(t testing.TB, e *train.Engine, method string) *study {
+	t.Helper()
+	build, err := nn.New("mlp", nn.Config{Input: []int{6}, Classes: 3, Hidden: []int{160}, Norm: nn.StaticBatchNorm})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &study{world: fedtest.Blobs(e, 6, 3, 8), new: func() federated.Algorithm {
+		p := &federated.Problem{Build: build, Rounds: rounds, Select: federated.Selection{Fraction: 1},
+			Training:  federated.Training{Epochs: 1, Batch: 4, Rate: train.Constant(0.1), Clip: 1},
+			Measuring: federated.Measuring{Every: 2, Batch: 16, Members: method == "fedavg"}}
+		if method == "scaffold" {
+			return scaffold.New(p)
+		}
+		return fedavg.New(p)
+	}}
+}
+
+// simulate is the run without a network.
+func (s *study) simulate(t testing.TB) *fedtest.Trace {
+	t.Helper()
+	r := fedtest.Run{World: s.world, Algorithm: s.new(), Config: federated.Config{Rounds: rounds}}
+	return r.Must(t)
+}
+
+// part is what the member has for the study.
+func (s *study) part() *member.Part {
+	a := s.new()
+	return &member.Part{Algorithm: a, Client: a.Client(), Local: s.world.Local(s.world.Member(0)), Schema: json.RawMessage(`{"kind":"blobs"}`),
+		Data: "8 examples, blobs", Model: "mlp"}
+}
+
+// metrics are the scalars that the methods of the tests sum.
+var metrics = []string{"train.loss", "train.examples", "train.steps", "batches", "examples", "correct", "loss"}
+
+// coordinator is a scripted one: it drives a study with the real driver over the twin of a transport, and lets tests lie.
+type coordinator struct {
+	t     testing.TB
+	study *study
+	net   *transport.Memory
+	hub   transport.Hub
+	key   identity.Key
+	fed   string
+	store blob.Store
+	chain *journal.Journal
+	dir   string
+	now   time.Time
+
+	mu       sync.Mutex
+	terms    []byte
+	agreed   bool
+	declined string
+	orders   map[int]*assignment
+	answers  chan *federated.Answer
+	closes   []closing
+	refuse   int // asks that get no permit
+	early    []*federated.Order
+	last     []byte
+	heads    func(transport.Head) transport.Head // lies
+	onResult func(o *assignment, msg []byte) *transport.Verdict
+	onTask   func(msg []byte) [][]byte // what is pushed instead
+	left     string
+	loseMemo bool
+}
+
+type assignment struct {
+	*federated.Order
+	made    federated.Task
+	task    []byte
+	results map[transport.Digest]int
+	memory  []string
+	done    bool
+	failed  string
+}
+
+type closing struct {
+	orders []int
+	msg    []byte
+}
+
+func newCoordinator(t testing.TB, s *study, key identity.Key) *coordinator {
+	t.Helper()
+	c := &coordinator{t: t, study: s, net: transport.NewMemory(), key: key, fed: key.Public().String(), store: blob.NewMemory(), dir: t.TempDir(),
+		orders: map[int]*assignment{}, answers: make(chan *federated.Answer, 64)}
+	c.hub = c.net.Hub()
+	var err error
+	if c.chain, err = journal.Create(c.dir, journal.Options{FS: unsynced{journal.OS()}, Run: theRun}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.chain.Close() })
+	r, err := recipe.Default("fedavg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.terms = c.seal(transport.Envelope{Run: theRun}, &transport.Terms{Recipe: string(r.YAML()), Metrics: metrics, Members: 1})
+	c.hub.Handle(c.request)
+	return c
+}
+
+// unsynced is a file system that does not wait for the disk.
+type unsynced struct{ journal.FS }
+
+func (u unsynced) OpenFile(name string, flag int, perm os.FileMode) (journal.File, error) {
+	f, err := u.FS.OpenFile(name, flag, perm)
+	if err != nil {
+		return nil, err
+	}
+	return lazy{f}, nil
+}
+func (u unsynced) SyncDir(string) error { return nil }
+
+type lazy struct{ journal.File }
+
+func (lazy) Sync() error { return nil }
+
+func (c *coordinator) seal(e transport.Envelope, body transport.Body) []byte {
+	e.Fed = c.fed
+	if err := e.Put(body); err != nil {
+		c.t.Error(err)
+	}
+	msg, err := transport.Seal(c.key, e)
+	if err != nil {
+		c.t.Error(err)
+	}
+	return msg
+}
+
+func (c *coordinator) head() transport.Head {
+	h := c.chain.Head()
+	head := transport.Head{Seq: h.Seq, Hash: transport.Digest(h.Hash)}
+	if c.heads != nil {
+		return c.heads(head)
+	}
+	return head
+}
+
+// request answers what the member asks.
+func (c *coordinator) request(r transport.Request) {
+	e, err := transport.Peek(r.Msg)
+	if err != nil {
+		c.t.Errorf("the member sent %q: %v", r.Msg, err)
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	back := transport.Envelope{Run: e.Run, To: r.From}
+	switch e.Kind {
+	case transport.KindHello:
+		r.Reply(c.seal(back, &transport.Welcome{Version: 1, You: r.From, Federation: "clinics", Runs: []string{theRun}}))
+	case transport.KindSync:
+		var s transport.Sync
+		if err := e.Decode(&s); err != nil {
+			c.t.Error(err)
+		}
+		r.Reply(c.seal(back, c.duties(s)))
+	case transport.KindConsent:
+		var s transport.Consent
+		if err := e.Decode(&s); err != nil {
+			c.t.Error(err)
+		}
+		c.declined = s.Declined
+		if s.Declined == "" {
+			c.agreed = true
+		}
+		r.Reply(c.seal(back, c.duties(transport.Sync{})))
+	case transport.KindAsk:
+		if c.refuse > 0 {
+			c.refuse--
+			r.Reply(c.seal(back, &transport.Permit{Retry: time.Second}))
+			return
+		}
+		r.Reply(c.seal(back, &transport.Permit{Granted: true, Expires: time.Minute}))
+	case transport.KindResult:
+		r.Reply(c.seal(back, c.result(e, r.Msg)))
+	case transport.KindLeave:
+		c.left = r.From
+		r.Reply(c.seal(back, &transport.Verdict{Outcome: transport.Accepted}))
+	case transport.KindProgress:
+	default:
+		c.t.Errorf("the member sent a %s", e.Kind)
+	}
+}
+
+// duties are what the member may have missed. The caller holds the lock.
+func (c *coordinator) duties(s transport.Sync) *transport.Duties {
+	head := c.head()
+	d := &transport.Duties{Messages: []string{}, Head: &head}
+	if !c.agreed {
+		d.Messages = append(d.Messages, string(c.terms))
+		return d
+	}
+	for _, cl := range c.closes {
+		if slices.ContainsFunc(s.Holding, func(h transport.Holding) bool { return slices.Contains(cl.orders, h.Order) }) {
+			d.Messages = append(d.Messages, string(cl.msg))
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(c.orders)) {
+		if o := c.orders[id]; !o.done && o.task != nil {
+			d.Messages = append(d.Messages, string(o.task))
+		}
+	}
+	if c.last != nil {
+		d.Messages = append(d.Messages, string(c.last))
+	}
+	return d
+}
+
+// result takes a result. The caller holds the lock.
+func (c *coordinator) result(e transport.Envelope, msg []byte) *transport.Verdict {
+	var body transport.Result
+	if err := e.Decode(&body); err != nil {
+		c.t.Error(err)
+	}
+	o := c.orders[body.Order]
+	if o == nil {
+		c.t.Errorf("a result of order %d, which was never given", body.Order)
+		return &transport.Verdict{Order: body.Order, Outcome: transport.Refused, Code: transport.CodeUnknown}
+	}
+	o.results[transport.DigestOf(msg)]++
+	o.memory = append(o.memory, body.Memory)
+	if c.onResult != nil {
+		if v := c.onResult(o, msg); v != nil {
+			return v
+		}
+	}
+	if o.done {
+		return &transport.Verdict{Order: body.Order, Outcome: transport.Duplicate}
+	}
+	for _, ref := range e.Refs {
+		if _, err := blob.ReadManifest(context.Background(), c.store, blob.Hash(ref.Hash)); err != nil {
+			return &transport.Verdict{Order: body.Order, Outcome: transport.Refused, Code: transport.CodeBlob, Reason: err.Error()}
+		}
+	}
+	o.done, o.failed = true, body.Failed
+	a := &federated.Answer{Order: o.Order, Task: o.made}
+	switch {
+	case body.Failed != "":
+		a.Err = errors.New(body.Failed)
+	case body.Abstained:
+		a.Result.Status = federated.Abstained
+	default:
+		a.Result = federated.Result{Weight: body.Weight, Scalars: body.Scalars, Addends: map[string]weights.Set{}}
+		for _, in := range body.Addends {
+			s, err := parcel.Set(context.Background(), c.store, in, e.Refs)
+			if err != nil {
+				c.t.Error(err)
+			}
+			a.Result.Addends[in.Name] = s
+		}
+	}
+	c.answers <- a
+	return &transport.Verdict{Order: body.Order, Outcome: transport.Accepted}
+}
+
+// Now implements [federated.Members].
+func (c *coordinator) Now() time.Duration { return time.Since(c.now) }
+
+// Issue implements [federated.Members].
+func (c *coordinator) Issue(ctx context.Context, o *federated.Order) error {
+	t, err := o.Make()
+	if err != nil {
+		return err
+	}
+	p := parcel.Packer{Store: c.store}
+	body := &transport.Task{Order: o.ID, Base: o.Base, Index: o.Member.Index, Samples: o.Member.Samples, Group: t.Group, Tag: t.Tag, Params: t.Params}
+	for _, name := range slices.Sorted(maps.Keys(t.Sets)) {
+		in, err := p.Set(ctx, name, t.Sets[name])
+		if err != nil {
+			return err
+		}
+		body.Inputs = append(body.Inputs, in)
+	}
+	msg := c.seal(transport.Envelope{Run: theRun, Round: o.Round, Step: o.Phase, To: o.Member.Name, Refs: p.Refs}, body)
+	c.mu.Lock()
+	c.orders[o.ID] = &assignment{Order: o, made: t, task: msg, results: map[transport.Digest]int{}}
+	msgs := [][]byte{msg}
+	if c.onTask != nil {
+		msgs = c.onTask(msg)
+	}
+	c.mu.Unlock()
+	for _, m := range msgs {
+		if err := c.hub.Push(o.Member.Name, m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Next implements [federated.Members].
+func (c *coordinator) Next(ctx context.Context, _ time.Duration) (*federated.Answer, error) {
+	select {
+	case a := <-c.answers:
+		return a, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Drop implements [federated.Members].
+func (c *coordinator) Drop(*federated.Order) {}
+
+// Keep implements [federated.Members].
+func (c *coordinator) Keep(int, *weights.Set) error { return errors.New("memory has left the member") }
+
+// PhaseOpened implements [federated.Log].
+func (c *coordinator) PhaseOpened(federated.PhaseOpened) error { return nil }
+
+// Progress implements [federated.Log].
+func (c *coordinator) Progress(string, int, int) {}
+
+// PhaseClosed implements [federated.Log].
+func (c *coordinator) PhaseClosed(p federated.PhaseClosed, snap func() federated.Snapshot) error {
+	c.mu.Lock()
+	var ids []int
+	body := &transport.Close{State: transport.DigestOf([]byte(snap().State.Digest()))}
+	for id, o := range c.orders {
+		if o.Round != p.Round || o.Phase != p.Phase {
+			continue
+		}
+		ids = append(ids, id)
+		if o.failed == "" {
+			body.Folded = fmt.Sprint(id)
+		} else {
+			body.Lost = fmt.Sprint(id)
+		}
+	}
+	c.mu.Unlock()
+	if _, err := c.chain.Append("phase.closed", p); err != nil {
+		return err
+	}
+	msg := c.close(p.Round, p.Phase, body, ids)
+	if c.loseMemo {
+		return nil
+	}
+	return c.hub.Broadcast(msg)
+}
+
+// close signs a close and remembers it for syncs.
+func (c *coordinator) close(round int, step string, body *transport.Close, ids []int) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	body.Head = c.head()
+	msg := c.seal(transport.Envelope{Run: theRun, Round: round, Step: step}, body)
+	if body.Last {
+		c.last = msg
+	} else {
+		c.closes = append(c.closes, closing{ids, msg})
+	}
+	return msg
+}
+
+// RoundClosed implements [federated.Log].
+func (c *coordinator) RoundClosed(r federated.RoundClosed, _ federated.Snapshot) error {
+	if _, err := c.chain.Append("round.closed", r); err != nil {
+		return err
+	}
+	if r.Last {
+		return c.hub.Broadcast(c.close(r.Round, "end", &transport.Close{Last: true}, nil))
+	}
+	return nil
+}
+
+// run drives the study to its end, once the member has agreed.
+func (c *coordinator) run(ctx context.Context) (federated.State, error) {
+	c.now = time.Now()
+	for {
+		c.mu.Lock()
+		agreed, declined := c.agreed, c.declined
+		c.mu.Unlock()
+		if declined != "" {
+			return federated.State{}, errors.New(declined)
+		}
+		if agreed {
+			break
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return federated.State{}, ctx.Err()
+		}
+	}
+	a := c.study.new()
+	return federated.Run(ctx, a, c.study.world.Server(), c, c, federated.Config{Rounds: rounds}, nil)
+}
+
+// courier carries blobs within the process.
+type courier struct{ c *coordinator }
+
+func (k courier) Download(ctx context.Context, to blob.Store, h blob.Hash) error {
+	return carry(ctx, to, k.c.store, h)
+}
+
+func (k courier) Upload(ctx context.Context, from blob.Store, h blob.Hash) error {
+	return carry(ctx, k.c.store, from, h)
+}
+
+func carry(ctx context.Context, to, from blob.Store, h blob.Hash) error {
+	m, err := blob.ReadManifest(ctx, from, h)
+	if err != nil {
+		return err
+	}
+	for _, x := range append(slices.Clone(m.Chunks), h) {
+		b, err := from.Get(ctx, x)
+		if err == nil {
+			err = to.Put(ctx, x, b)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// proof serves the journal.
+func (c *coordinator) proof(_ context.Context, _ string, from uint64) (io.ReadCloser, error) {
+	b, err := os.ReadFile(filepath.Join(c.dir, journal.FileName))
+	if err != nil {
+		return nil, err
+	}
+	lines := bytes.SplitAfter(b, []byte("\n"))
+	return io.NopCloser(bytes.NewReader(bytes.Join(lines[min(int(from), len(lines)):], nil))), nil
+}
+
+// person is a member on a disk.
+type person struct {
+	c      *coordinator
+	folder *member.Folder
+	events []member.Event
+	mu     sync.Mutex
+}
+
+// keys are made once: tests do not depend on them.
+var theFederation, theMember = func() (identity.Key, identity.Key) {
+	a, err1 := identity.NewKey()
+	b, err2 := identity.NewKey()
+	if err := errors.Join(err1, err2); err != nil {
+		panic(err)
+	}
+	return a, b
+}()
+
+func newPerson(t testing.TB, c *coordinator) *person {
+	return &person{c: c, folder: &member.Folder{Dir: t.TempDir(), Key: theMember,
+		Card: member.Card{Name: me, Federation: c.key.Public(), Enrolled: true}}}
+}
+
+func (p *person) options(fsys journal.FS) member.Options {
+	return member.Options{
+		Folder: p.folder, Policy: member.DefaultPolicy(), Kernels: "go", FS: fsys, Blobs: courier{p.c}, Proof: p.c.proof,
+		Dial:    func(context.Context) (transport.Link, error) { return p.c.net.Dial(me), nil },
+		Prepare: func(context.Context, member.Proposal) (*member.Part, error) { return p.c.study.part(), nil },
+		Events: func(e member.Event) {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.events = append(p.events, e)
+		},
+	}
+}
+
+// run runs the member once, to its end or until it fails.
+func (p *person) run(ctx context.Context, fsys journal.FS, change func(*member.Options)) error {
+	o := p.options(fsys)
+	if change != nil {
+		change(&o)
+	}
+	m, err := member.New(o)
+	if err != nil {
+		return err
+	}
+	return m.Run(ctx)
+}
+
+// heard returns the texts of events of a kind.
+func (p *person) heard(kind member.EventKind) (texts []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, e := range p.events {
+		if e.Kind == kind {
+			texts = append(texts, e.Text)
+		}
+	}
+	return texts
+}

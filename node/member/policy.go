@@ -1,0 +1,261 @@
+package member
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/cohort-learning/cohort/methods"
+	"github.com/cohort-learning/cohort/recipe"
+	"github.com/cohort-learning/cohort/transport"
+	"github.com/goccy/go-yaml"
+)
+
+// PolicyName is the file of the policy in a member's folder.
+const PolicyName = "policy.yaml"
+
+// Policy is what the owner of the data allows. A run whose terms go beyond it is declined, with all reasons.
+type Policy struct {
+	Methods  []string `yaml:"methods"`
+	Rounds   int      `yaml:"rounds"`
+	Epochs   int      `yaml:"epochs"`
+	Steps    int      `yaml:"steps"`
+	Batch    int      `yaml:"batch"`
+	Hours    Hours    `yaml:"hours"`
+	Metrics  bool     `yaml:"metrics"`
+	Reasons  bool     `yaml:"reasons"`
+	Upload   Size     `yaml:"upload"`
+	Download Size     `yaml:"download"`
+	Exec     bool     `yaml:"exec"`
+	Model    bool     `yaml:"model"`
+}
+
+// policyText is the file that a member begins with; reading it gives [DefaultPolicy].
+const policyText = `# What this member takes part in. Only you change this file; the coordinator never sees it.
+# A run that asks for more is declined, and told why.
+
+methods: []        # methods that may be run here, e.g. [fedavg, heterofl]; none named: all
+rounds: 0          # most rounds of a run; 0: any number
+epochs: 100        # most passes over your data in one round; 0: any number
+steps: 100000      # most training steps in one round; 0: any number
+batch: 0           # most examples of one step; 0: any number
+hours: ""          # when this machine computes, in local time, e.g. "22:00-06:30" or "12-13, 19-7"; empty: always
+metrics: true      # whether numbers beside the model may leave, such as the sum of training losses (the terms name them)
+reasons: true      # whether the coordinator is told, in one line, why a task failed here
+upload: 0          # most bytes that leave in a day, e.g. 500MB; 0: no limit
+download: 16GB     # most bytes of one task; 0: no limit
+exec: false        # whether "cohort join --exec" may start your own program for training
+model: true        # whether the final model is fetched at the end of a run
+`
+
+// DefaultPolicy is the policy that a member begins with.
+func DefaultPolicy() Policy {
+	return Policy{Epochs: 100, Steps: 100_000, Metrics: true, Reasons: true, Download: 16e9, Model: true}
+}
+
+// ParsePolicy reads a policy; file is its name in errors. Fields that it leaves out have their default. Every error is a
+// [*recipe.Error] with line and column.
+func ParsePolicy(file string, text []byte) (p Policy, err error) {
+	p = DefaultPolicy()
+	defer func() {
+		if r := recover(); r != nil { // the YAML library panics on some malformed input
+			p, err = Policy{}, &recipe.Error{File: file, Message: fmt.Sprintf("not valid YAML: %v", r)}
+		}
+	}()
+	if len(text) > 1<<20 {
+		return Policy{}, &recipe.Error{File: file, Message: fmt.Sprintf("%d bytes; a policy has a few hundred", len(text))}
+	}
+	if err := yaml.UnmarshalWithOptions(text, &p, yaml.Strict()); err != nil {
+		return Policy{}, placed(file, err)
+	}
+	if err := p.validate(); err != nil {
+		return Policy{}, &recipe.Error{File: file, Message: err.Error()}
+	}
+	return p, nil
+}
+
+// placed turns an error of the YAML library into one with a place.
+func placed(file string, err error) error {
+	e := &recipe.Error{File: file, Message: err.Error(), Err: err}
+	var unknown *yaml.UnknownFieldError
+	var y yaml.Error
+	if errors.As(err, &y) {
+		e.Message = y.GetMessage()
+		if t := y.GetToken(); t != nil {
+			e.Line, e.Column = t.Position.Line, t.Position.Column
+		}
+	}
+	if errors.As(err, &unknown) {
+		e.Field = unknown.GetToken().Value
+		e.Message = "there is no such field"
+		if near := recipe.Nearest(e.Field, policyFields); near != "" {
+			e.Message += fmt.Sprintf(" (did you mean %q?)", near)
+		}
+		e.Message += "; the fields are " + strings.Join(policyFields, ", ")
+	}
+	return e
+}
+
+var policyFields = []string{"batch", "download", "epochs", "exec", "hours", "methods", "metrics", "model", "reasons", "rounds", "steps", "upload"}
+
+func (p Policy) validate() error {
+	for _, m := range p.Methods {
+		if _, err := methods.Find(m); err != nil {
+			return fmt.Errorf("methods: %w", err)
+		}
+	}
+	for _, n := range []struct {
+		name  string
+		value int
+	}{{"rounds", p.Rounds}, {"epochs", p.Epochs}, {"steps", p.Steps}, {"batch", p.Batch}} {
+		if n.value < 0 {
+			return fmt.Errorf("%s: %d, expected 1 or more, or 0 for any number", n.name, n.value)
+		}
+	}
+	return nil
+}
+
+// LoadPolicy reads the policy in a member's folder, and writes the default one first if there is none.
+func LoadPolicy(dir string) (Policy, error) {
+	path := filepath.Join(dir, PolicyName)
+	text, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		text = []byte(policyText)
+		err = writeNew(path, text)
+	}
+	if err != nil {
+		return Policy{}, fmt.Errorf("policy of the member: %w", err)
+	}
+	return ParsePolicy(path, text)
+}
+
+// Check holds the terms of a run against the policy and returns every reason to decline, none if it may be agreed to.
+func (p Policy) Check(terms *transport.Terms, r *recipe.Recipe) []string {
+	var no []string
+	refuse := func(format string, args ...any) { no = append(no, fmt.Sprintf(format, args...)) }
+	if len(p.Methods) > 0 && !slices.Contains(p.Methods, r.Method) {
+		refuse("the method is %s; allowed are %s", r.Method, strings.Join(p.Methods, ", "))
+	}
+	limit := func(what string, value, most int) {
+		if most > 0 && value > most {
+			refuse("%d %s; allowed are at most %d", value, what, most)
+		}
+	}
+	limit("rounds", r.Rounds, p.Rounds)
+	limit("epochs a round", r.Train.Epochs, p.Epochs)
+	limit("steps a round", r.Train.Steps, p.Steps)
+	switch {
+	case p.Batch > 0 && r.Train.Batch == 0:
+		refuse("all examples in one step; allowed are at most %d", p.Batch)
+	default:
+		limit("examples a step", r.Train.Batch, p.Batch)
+	}
+	if !p.Metrics && len(terms.Metrics) > 0 {
+		refuse("the run asks for %s; no numbers beside the model may leave", strings.Join(terms.Metrics, ", "))
+	}
+	return no
+}
+
+// Size is a number of bytes, written as 500MB or 2GiB in a file.
+type Size int64
+
+var units = []struct {
+	name  string
+	bytes float64
+}{{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40}, {"kB", 1e3}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1}}
+
+// UnmarshalYAML implements [yaml.BytesUnmarshaler].
+func (s *Size) UnmarshalYAML(b []byte) error {
+	text := unquote(b)
+	number, scale := text, 1.0
+	for _, u := range units {
+		if n, ok := strings.CutSuffix(text, u.name); ok {
+			number, scale = strings.TrimSpace(n), u.bytes
+			break
+		}
+	}
+	v, err := strconv.ParseFloat(number, 64)
+	if err != nil || !(v >= 0) || v*scale >= math.MaxInt64 {
+		return fmt.Errorf("%q is no size; expected one such as 500MB, or 0 for no limit", text)
+	}
+	*s = Size(v * scale)
+	return nil
+}
+
+func unquote(b []byte) string {
+	text := strings.TrimSpace(string(b))
+	if len(text) >= 2 && (text[0] == '"' || text[0] == '\'') && text[len(text)-1] == text[0] {
+		text = text[1 : len(text)-1]
+	}
+	return strings.TrimSpace(text)
+}
+
+// Hours are times of the day; the zero value is all of it.
+type Hours struct{ spans []span }
+
+// span is from a minute of the day to before another; it goes over midnight if the first is later.
+type span struct{ from, to int }
+
+// UnmarshalYAML implements [yaml.BytesUnmarshaler].
+func (h *Hours) UnmarshalYAML(b []byte) error {
+	spans, err := parseHours(unquote(b))
+	h.spans = spans
+	return err
+}
+
+func parseHours(text string) ([]span, error) {
+	if text == "" || text == "null" {
+		return nil, nil
+	}
+	var spans []span
+	for part := range strings.SplitSeq(text, ",") {
+		a, b, ok := strings.Cut(part, "-")
+		from, err1 := minute(a)
+		to, err2 := minute(b)
+		if !ok || err1 != nil || err2 != nil || from == to {
+			return nil, fmt.Errorf("%q is no time of the day; expected one such as \"22:00-06:30\" or \"12-13, 19-7\"", strings.TrimSpace(part))
+		}
+		spans = append(spans, span{from, to})
+	}
+	return spans, nil
+}
+
+func minute(text string) (int, error) {
+	hour, min, found := strings.Cut(strings.TrimSpace(text), ":")
+	h, err := strconv.Atoi(hour)
+	if err != nil {
+		return 0, err
+	}
+	m := 0
+	if found {
+		if m, err = strconv.Atoi(min); err != nil || len(min) != 2 {
+			return 0, errors.New("minutes")
+		}
+	}
+	if h < 0 || m < 0 || m > 59 || h*60+m > 24*60 {
+		return 0, errors.New("no time of the day")
+	}
+	return h*60 + m, nil
+}
+
+// Wait returns how long it is until the next moment within the hours: 0 within them.
+func (h Hours) Wait(now time.Time) time.Duration {
+	if len(h.spans) == 0 {
+		return 0
+	}
+	at := now.Hour()*60 + now.Minute()
+	best := 24 * 60
+	for _, s := range h.spans {
+		if inside := s.from <= at && at < s.to; inside || s.from > s.to && (at >= s.from || at < s.to) {
+			return 0
+		}
+		best = min(best, (s.from-at+24*60)%(24*60))
+	}
+	return time.Duration(best)*time.Minute - time.Duration(now.Second())*time.Second - time.Duration(now.Nanosecond())
+}

@@ -1,0 +1,229 @@
+package member
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/transport"
+	"github.com/cohort-learning/cohort/weights"
+)
+
+// Preview is what would leave this machine for a run, by a computation of one round here.
+type Preview struct {
+	Run      string          `json:"run"`
+	Terms    *Agreed         `json:"terms"`
+	Declined []string        `json:"declined,omitempty"` // why the policy would decline
+	Schema   json.RawMessage `json:"schema"`             // the declaration of the data
+	Phases   []PhasePreview  `json:"phases"`
+}
+
+// PhasePreview is what leaves in one phase of a round.
+type PhasePreview struct {
+	Phase   string          `json:"phase"`
+	Weight  uint64          `json:"weight"` // of the result, e.g. the number of examples
+	Tensors []TensorPreview `json:"tensors"`
+	Scalars []string        `json:"scalars"` // that leave
+	Dropped []string        `json:"dropped"` // that the client computes, but that stay
+	Bytes   int64           `json:"bytes"`
+	Keeps   int64           `json:"keeps,omitempty"` // bytes of memory that stay on this machine
+	Unknown string          `json:"unknown,omitempty"`
+}
+
+// TensorPreview is one tensor that leaves.
+type TensorPreview struct {
+	Set   string `json:"set"`
+	Name  string `json:"name"`
+	DType string `json:"dtype"`
+	Shape []int  `json:"shape"`
+	Bytes int64  `json:"bytes"`
+}
+
+// Preview asks the coordinator for the terms of the runs on offer and computes, on this machine alone, what one round of each
+// would send. Nothing but hello and sync leaves, and nothing is written to the journal.
+func (m *Member) Preview(ctx context.Context) ([]Preview, error) {
+	var out []Preview
+	err := m.visit(ctx, func(ctx context.Context) error {
+		var w transport.Welcome
+		if err := m.ask(ctx, "", m.hello(), &w); err != nil {
+			return err
+		}
+		for _, id := range w.Runs {
+			p, err := m.previewRun(ctx, id)
+			if err != nil {
+				return fmt.Errorf("run %s: %w", id, err)
+			}
+			out = append(out, p)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// previewRun finds the terms of a run, those that were agreed to or those that are on offer.
+func (m *Member) previewRun(ctx context.Context, id string) (p Preview, err error) {
+	p.Run = id
+	var d transport.Duties
+	if err := m.ask(ctx, id, m.holding(id), &d); err != nil {
+		return p, err
+	}
+	texts := d.Messages
+	if r := m.ledger.runs[id]; r != nil && r.consent != nil {
+		texts = append([]string{r.consent.Terms}, texts...)
+	}
+	for _, text := range texts {
+		e, err := transport.Open(m.o.Folder.Card.Federation, []byte(text))
+		if err != nil || e.Kind != transport.KindTerms || e.Run != id || m.addressed(e) != nil {
+			continue
+		}
+		proposal, err := m.proposal(ctx, e)
+		if err != nil {
+			return p, err
+		}
+		p.Declined = m.o.Policy.Check(proposal.Terms, proposal.Recipe)
+		part, err := m.prepare(ctx, proposal)
+		if err != nil {
+			return p, err
+		}
+		if part.Close != nil {
+			defer part.Close()
+		}
+		p.Schema = part.Schema
+		p.Terms = &Agreed{Method: proposal.Recipe.Method, Model: part.Model, Rounds: proposal.Recipe.Rounds, Metrics: proposal.Terms.Metrics,
+			Digest: transport.DigestOf([]byte(text)), Schema: part.Data, Samples: part.Samples, Tests: part.Tests}
+		p.Phases, err = part.rehearse(ctx, m.name)
+		return p, err
+	}
+	return p, errors.New("the coordinator shows no terms for it")
+}
+
+// alone is a population of one member.
+type alone federated.Member
+
+func (a alone) Len() int                    { return 1 }
+func (a alone) Member(int) federated.Member { return federated.Member(a) }
+
+// rehearse plays the first round here, with weights made up here.
+func (p *Part) rehearse(ctx context.Context, name string) ([]PhasePreview, error) {
+	if p.Algorithm == nil {
+		return nil, errors.New("this method cannot be rehearsed")
+	}
+	me := federated.Member{Name: name, Samples: p.Samples}
+	srv := federated.Server{Engine: p.Local.Engine, Seed: p.Local.Seed, Population: alone(me)}
+	s, err := p.Algorithm.Init(ctx, srv)
+	if err != nil {
+		return nil, fmt.Errorf("making up a model: %w", err)
+	}
+	at := p.Local
+	at.Member = me
+	var out []PhasePreview
+	for s.Step = 0; s.Step < 64; s.Step++ {
+		phase, ok := p.Algorithm.Next(s)
+		if !ok {
+			break
+		}
+		if !phase.Who.Everyone && phase.Who.Fraction == 0 {
+			continue // the coordinator's own
+		}
+		v := PhasePreview{Phase: phase.Name}
+		task, err := p.Algorithm.Task(s, phase, me)
+		if err != nil {
+			return nil, err
+		}
+		task.Phase = phase.Name
+		res, err := p.Client.Run(ctx, at, task, nil)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if err != nil { // it may need what only a whole federation computes
+			v.Unknown = oneLine(err.Error(), 300)
+		} else {
+			v.fill(res, p.metrics)
+		}
+		out = append(out, v)
+	}
+	return out, nil
+}
+
+func (v *PhasePreview) fill(res federated.Result, metrics []string) {
+	v.Weight = res.Weight
+	for _, set := range sorted(res.Addends) {
+		for name, t := range res.Addends[set].All() {
+			b := int64(4 * len(t.F32))
+			dtype := weights.Float32
+			if t.F64 != nil {
+				b, dtype = int64(8*len(t.F64)), weights.Float64
+			}
+			v.Tensors = append(v.Tensors, TensorPreview{set, name, dtype.String(), t.Shape, b})
+			v.Bytes += b
+		}
+	}
+	named := map[string]bool{}
+	for _, name := range metrics {
+		named[name] = true
+	}
+	for _, name := range sorted(res.Scalars) {
+		if named[name] {
+			v.Scalars = append(v.Scalars, name)
+			v.Bytes += 8
+		} else {
+			v.Dropped = append(v.Dropped, name)
+		}
+	}
+	if res.Keep != nil {
+		v.Keeps = res.Keep.Bytes()
+	}
+}
+
+// Withdraw leaves the federation: it tells the coordinator and writes it down.
+func (m *Member) Withdraw(ctx context.Context, reason string) error {
+	return m.visit(ctx, func(ctx context.Context) error {
+		if err := m.ask(ctx, "", m.hello(), &transport.Welcome{}); err != nil {
+			return err
+		}
+		var v transport.Verdict
+		if err := m.ask(ctx, "", &transport.Leave{Reason: reason}, &v); err != nil {
+			return err
+		}
+		if v.Outcome == transport.Refused {
+			return fmt.Errorf("the coordinator refuses: %s (%s)", oneLine(v.Reason, 300), v.Code)
+		}
+		_, err := m.ledger.Append(KindLeft, withdrawn{Reason: reason})
+		return err
+	})
+}
+
+// visit connects, does something, and goes.
+func (m *Member) visit(ctx context.Context, do func(context.Context) error) (err error) {
+	if err := m.open(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.close()) }()
+	m.root, m.cancel = context.WithCancelCause(ctx)
+	m.work, m.rest = context.WithCancel(m.root)
+	defer m.rest()
+	defer m.cancel(nil)
+	if m.link, err = m.dial(m.root); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.link.Close()) }()
+	m.link.Receive(func([]byte) {})
+	m.link.OnState(m.state)
+	for fails := 0; ; fails++ {
+		states, err := m.connection(m.root)
+		if err != nil {
+			return err
+		}
+		if states > 0 {
+			err = do(m.root)
+			if err == nil || final(err) != nil || !retriable(err) || fails >= maxTries {
+				return err
+			}
+			if err := m.sleep(m.root, m.backoff(fails)); err != nil {
+				return err
+			}
+		}
+	}
+}
