@@ -1,0 +1,290 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/identity"
+	"github.com/cohort-learning/cohort/simulation"
+	"github.com/cohort-learning/cohort/transport"
+)
+
+// answer handles one request of a member.
+func (s *Server) answer(req transport.Request) {
+	m, ok := s.o.Roster.ByName(req.From)
+	reply := func(run string, body transport.Body) {
+		req.Reply(s.seal(transport.Envelope{Run: run, To: req.From}, body))
+	}
+	refuse := func(run string, f *transport.Failure) {
+		s.counters.refuse(f.Code)
+		reply(run, f)
+	}
+	if !ok || m.State != identity.Admitted {
+		refuse("", &transport.Failure{Code: transport.CodeRevoked, Message: "the member is not admitted"})
+		return
+	}
+	e, wrong := verify(m.Key, req.From, s.fed, req.Msg)
+	if wrong != nil {
+		s.o.Log.Warn("a message was refused", "member", req.From, "code", wrong.Code, "reason", wrong.Message)
+		refuse(e.Run, wrong)
+		return
+	}
+	if e.Kind == transport.KindHello {
+		s.hello(req.From, e, reply)
+		return
+	}
+	r, ok := s.Run(e.Run)
+	if !ok {
+		refuse(e.Run, &transport.Failure{Code: transport.CodeUnknown, Message: "there is no such run"})
+		return
+	}
+	if err := r.handle(req.From, m.Key.String(), e, req.Msg, func(b transport.Body) {
+		if b == nil { // whatever the member has to do now
+			b = r.duties(req.From, nil)
+		}
+		reply(r.spec.ID, b)
+	}); err != nil {
+		refuse(e.Run, &transport.Failure{Code: codeOf(err), Message: err.Error()})
+	}
+}
+
+// codeOf is the code of an error of package transport.
+func codeOf(err error) transport.Code {
+	switch {
+	case errors.Is(err, transport.ErrVersion):
+		return transport.CodeVersion
+	case errors.Is(err, transport.ErrSignature):
+		return transport.CodeSignature
+	}
+	return transport.CodeMalformed
+}
+
+func (s *Server) hello(from string, e transport.Envelope, reply func(string, transport.Body)) {
+	var h transport.Hello
+	if err := e.Decode(&h); err != nil {
+		reply("", &transport.Failure{Code: codeOf(err), Message: err.Error()})
+		return
+	}
+	if !slices.Contains(h.Versions, transport.Version) {
+		reply("", &transport.Failure{Code: transport.CodeVersion, Message: fmt.Sprintf(
+			"the member speaks versions %v of the protocol, the coordinator %d: update the older of the two", h.Versions, transport.Version)})
+		return
+	}
+	s.mu.Lock()
+	if p := s.members[from]; p != nil {
+		p.kernels, p.program = h.Kernels, h.Program
+	}
+	s.mu.Unlock()
+	w := &transport.Welcome{Version: transport.Version, You: from, Federation: s.o.Name, Program: s.o.Program, Runs: []string{}}
+	for _, r := range s.Runs() {
+		w.Runs = append(w.Runs, r.spec.ID)
+	}
+	reply("", w)
+}
+
+// handle answers a request that concerns the run. An error is a message that cannot be read.
+func (r *Run) handle(from, key string, e transport.Envelope, msg []byte, reply func(transport.Body)) error {
+	switch e.Kind {
+	case transport.KindConsent:
+		var b transport.Consent
+		if err := e.Decode(&b); err != nil {
+			return err
+		}
+		r.consent(from, key, &b, msg, reply)
+		return nil
+	case transport.KindSync:
+		var b transport.Sync
+		if err := e.Decode(&b); err != nil {
+			return err
+		}
+		reply(r.duties(from, b.Holding))
+		return nil
+	case transport.KindLeave:
+		var b transport.Leave
+		if err := e.Decode(&b); err != nil {
+			return err
+		}
+		why := "left"
+		if b.Reason != "" {
+			why += ": " + b.Reason
+		}
+		r.lose(from, why)
+		reply(&transport.Verdict{Outcome: transport.Accepted})
+		return nil
+	}
+	if _, ok := r.people.find(from); !ok {
+		reply(&transport.Failure{Code: transport.CodeTerms, Message: "agree to the terms of the run first"})
+		return nil
+	}
+	switch e.Kind {
+	case transport.KindAsk:
+		var b transport.Ask
+		if err := e.Decode(&b); err != nil {
+			return err
+		}
+		r.ask(from, &b, reply)
+	case transport.KindResult:
+		var b transport.Result
+		if err := e.Decode(&b); err != nil {
+			return err
+		}
+		r.result(from, e, &b, msg, reply)
+	case transport.KindProgress:
+		var b transport.Progress
+		if err := e.Decode(&b); err != nil {
+			return err
+		}
+		r.desk.note(from, b.Order, b.Part)
+	default:
+		reply(&transport.Failure{Code: transport.CodeMalformed, Message: fmt.Sprintf("a member does not send %s", e.Kind)})
+	}
+	return nil
+}
+
+// maxDuties bounds the messages inside one answer to a sync.
+const maxDuties = transport.MaxMessage - 8<<10
+
+// duties is what a member has to do now, given what it holds.
+func (r *Run) duties(from string, holding []transport.Holding) *transport.Duties {
+	d := &transport.Duties{Messages: []string{}}
+	size := 0
+	add := func(msg []byte) bool {
+		n := len(msg) + strings.Count(string(msg), `"`) + strings.Count(string(msg), `\`) + 4 // as it is escaped
+		if size+n > maxDuties && len(d.Messages) > 0 {
+			d.More = true
+			return false
+		}
+		size += n
+		d.Messages = append(d.Messages, string(msg))
+		return true
+	}
+	if !r.agrees(from) {
+		add(r.terms)
+		return d
+	}
+	if h, ok := r.keeper.closes.head(); ok {
+		d.Head = &h
+	}
+	if !r.settle(holding, d, add) {
+		return d
+	}
+	if end, ok := r.keeper.closes.final(); ok {
+		if msg, err := r.closeMessage(end); err == nil {
+			add(msg)
+		}
+		return d
+	}
+	has := map[int]transport.Digest{}
+	for _, h := range holding {
+		has[h.Order] = h.Task
+	}
+	for _, x := range r.desk.openOf(from) {
+		if err := r.desk.make(context.Background(), x); err != nil {
+			continue // the driver is told
+		}
+		if has[x.ID] != x.digest && !add(x.task) {
+			return d
+		}
+	}
+	return d
+}
+
+// settle adds the ends of phases that concern what a member holds, and names what nobody waits for; false if there was no room.
+func (r *Run) settle(holding []transport.Holding, d *transport.Duties, add func([]byte) bool) bool {
+	var forgotten federated.Indices
+	told := map[transport.Digest]bool{}
+	for _, h := range holding {
+		if x, _ := r.desk.find(h.Order); x != nil {
+			continue
+		}
+		if _, ok := r.desk.settles(h.Order); ok {
+			continue
+		}
+		c, ok := r.keeper.closes.of(h.Order)
+		if !ok {
+			forgotten = append(forgotten, h.Order)
+			continue
+		}
+		if told[c.head.Hash] {
+			continue
+		}
+		told[c.head.Hash] = true
+		msg, err := r.closeMessage(c)
+		if err != nil {
+			continue
+		}
+		if !add(msg) {
+			return false
+		}
+	}
+	slices.Sort(forgotten)
+	text, _ := forgotten.MarshalText() // cannot fail
+	d.Gone = string(text)
+	return true
+}
+
+// closeMessage signs the end of a phase.
+func (r *Run) closeMessage(c closed) ([]byte, error) {
+	body, err := c.body()
+	if err != nil {
+		return nil, err
+	}
+	e := transport.Envelope{Fed: r.srv.fed, Run: r.spec.ID, Round: c.round, Step: c.phase}
+	if err := e.Put(body); err != nil {
+		return nil, err
+	}
+	return transport.Seal(r.srv.o.Key, e)
+}
+
+// announce tells all members that a phase has closed.
+func (r *Run) announce(c closed) {
+	msg, err := r.closeMessage(c)
+	if err == nil {
+		err = r.srv.o.Hub.Broadcast(msg)
+	}
+	if err != nil { // they will ask
+		r.log.Warn("the end of a phase could not be broadcast", "round", c.round, "phase", c.phase, "error", err)
+	}
+}
+
+// progress and closedRound tell those who watch.
+func (r *Run) progress(phase string, answered, asked int) {
+	r.answered.Store(int64(answered))
+	r.asked.Store(int64(asked))
+	r.phase.Store(&phase)
+}
+
+func (r *Run) closedRound(round simulation.Round) {
+	if o := r.spec.Observer; o != nil {
+		o.Round(round)
+	}
+	r.srv.tell(Event{Run: r.spec.ID, Text: fmt.Sprintf("round %d of %d closed", round.RoundClosed.Round+1, r.spec.Config.Rounds)})
+}
+
+// seal implements outbox.
+func (r *Run) seal(o *federated.Order, t *transport.Task, refs []transport.Ref) ([]byte, error) {
+	e := transport.Envelope{Fed: r.srv.fed, Run: r.spec.ID, Round: o.Round, Step: o.Phase, To: o.Member.Name, Refs: refs}
+	if err := e.Put(t); err != nil {
+		return nil, err
+	}
+	msg, err := transport.Seal(r.srv.o.Key, e)
+	if err == nil && len(refs) > 0 {
+		r.srv.o.Access.Download(o.Member.Name, refs)
+	}
+	return msg, err
+}
+
+// push implements outbox.
+func (r *Run) push(member string, msg []byte) { _ = r.srv.o.Hub.Push(member, msg) } // lost is asked for
+
+// here implements outbox.
+func (r *Run) here(member string) bool {
+	r.srv.mu.RLock()
+	defer r.srv.mu.RUnlock()
+	p := r.srv.members[member]
+	return p != nil && p.here
+}

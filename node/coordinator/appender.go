@@ -1,0 +1,89 @@
+package coordinator
+
+import (
+	"sync"
+
+	"github.com/cohort-learning/cohort/journal"
+)
+
+// appender writes journal records in groups, one sync for all that have come meanwhile. Whoever hands one in is called when it
+// is durable, in the order of the records.
+type appender struct {
+	j     *journal.Journal
+	mu    sync.Mutex
+	queue []pending
+	wake  chan struct{}
+	done  chan struct{}
+	ended bool
+}
+
+type pending struct {
+	entry journal.Entry
+	then  func(journal.Record, error)
+}
+
+func newAppender(j *journal.Journal) *appender {
+	a := &appender{j: j, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	go a.run()
+	return a
+}
+
+// add hands in a record; then is called by another goroutine.
+func (a *appender) add(kind string, body any, then func(journal.Record, error)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ended {
+		go then(journal.Record{}, journal.ErrClosed)
+		return
+	}
+	a.queue = append(a.queue, pending{journal.Entry{Kind: kind, Body: body}, then})
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (a *appender) run() {
+	defer close(a.done)
+	for range a.wake {
+		a.mu.Lock()
+		batch := a.queue
+		a.queue = nil
+		ended := a.ended
+		a.mu.Unlock()
+		a.write(batch)
+		if ended {
+			return
+		}
+	}
+}
+
+func (a *appender) write(batch []pending) {
+	if len(batch) == 0 {
+		return
+	}
+	entries := make([]journal.Entry, len(batch))
+	for i, p := range batch {
+		entries[i] = p.entry
+	}
+	recs, err := a.j.AppendAll(entries)
+	for i, p := range batch {
+		if err != nil {
+			p.then(journal.Record{}, err)
+			continue
+		}
+		p.then(recs[i], nil)
+	}
+}
+
+// close writes what has been handed in and ends.
+func (a *appender) close() {
+	a.mu.Lock()
+	a.ended = true
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+	a.mu.Unlock()
+	<-a.done
+}

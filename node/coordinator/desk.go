@@ -1,0 +1,469 @@
+package coordinator
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cohort-learning/cohort/blob"
+	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/node/parcel"
+	"github.com/cohort-learning/cohort/transport"
+	"github.com/cohort-learning/cohort/weights"
+)
+
+// desk has a run's orders on their way: it is the [federated.Members] of a network. The driver issues orders and takes answers;
+// members get tasks and hand in results. An order is
+//
+//	open       issued; the member has its task or will get it when it is here
+//	pending    a result has come and is being made durable
+//	accepted   its record is durable, and the driver can have it
+//	delivered  the driver has taken it
+//
+// and leaves the desk when its phase closes or the driver gives it up.
+type desk struct {
+	out    outbox
+	store  blob.Store
+	pins   *pins
+	window int
+	absent time.Duration
+	log    *slog.Logger
+
+	mu       sync.Mutex
+	changed  chan struct{} // closed and replaced whenever Next may have something new
+	orders   map[int]*order
+	of       map[string]map[int]*order // the same by member
+	ready    []*order                  // answers for the driver: accepted, or failed; sorted by rank
+	recorded map[int]*result           // accepted before the coordinator was restarted, whose orders have not been issued yet
+	settled  map[int]transport.Digest  // results inside the sums with which the run was resumed
+	offers   chan *order
+	offering sync.WaitGroup
+	highest  int               // order issued so far
+	gone     map[string]string // why members are gone
+	permits  queue
+	began    time.Time
+	offset   time.Duration // up-time before
+	failures uint64        // rank of the next failure
+	closed   bool
+}
+
+// order is one order at the desk.
+type order struct {
+	*federated.Order
+	state    orderState
+	once     sync.Once // makes the task
+	task     []byte    // the signed message
+	digest   transport.Digest
+	pinned   []transport.Ref // of the task, and of the result
+	asked    bool            // the blobs of the result are among them
+	err      error           // why there is no task, or no result
+	result   *received
+	rank     uint64 // journal sequence of the result
+	pending  transport.Digest
+	waiters  []func(transport.Verdict) // of results that came again while the first was being made durable
+	overdue  *time.Timer
+	dropped  bool
+	progress float64
+}
+
+type orderState uint8
+
+const (
+	open orderState = iota
+	pendingState
+	acceptedState
+	delivered
+)
+
+// outbox is how the desk reaches members.
+type outbox interface {
+	// seal signs a task and lets its member read its blobs.
+	seal(o *federated.Order, t *transport.Task, refs []transport.Ref) ([]byte, error)
+	// push sends a message to a member if it is here.
+	push(member string, msg []byte)
+	// here reports whether a member is connected.
+	here(member string) bool
+}
+
+func newDesk(out outbox, store blob.Store, p *pins, window int, absent, clock time.Duration, log *slog.Logger) *desk {
+	d := &desk{out: out, store: store, pins: p, window: window, absent: absent, log: log, changed: make(chan struct{}),
+		orders: map[int]*order{}, of: map[string]map[int]*order{}, recorded: map[int]*result{}, settled: map[int]transport.Digest{},
+		offers: make(chan *order, 256), highest: -1, gone: map[string]string{}, began: time.Now(), offset: clock}
+	d.permits.size = window
+	for range runtime.GOMAXPROCS(0) {
+		d.offering.Go(func() {
+			for x := range d.offers {
+				d.offer(context.Background(), x)
+			}
+		})
+	}
+	return d
+}
+
+// Now implements [federated.Members]: it counts the time during which the coordinator was up.
+func (d *desk) Now() time.Duration { return d.offset + time.Since(d.began) }
+
+// Issue implements [federated.Members].
+func (d *desk) Issue(ctx context.Context, o *federated.Order) error {
+	x := &order{Order: o}
+	d.mu.Lock()
+	d.orders[o.ID] = x
+	if d.of[o.Member.Name] == nil {
+		d.of[o.Member.Name] = map[int]*order{}
+	}
+	d.of[o.Member.Name][o.ID] = x
+	d.highest = max(d.highest, o.ID)
+	if rec := d.recorded[o.ID]; rec != nil {
+		delete(d.recorded, o.ID)
+		x.pinned, x.asked, x.pending = rec.refs(), len(rec.Refs) > 0, rec.Message
+		d.accept(x, rec.received, rec.seq)
+		d.mu.Unlock()
+		return nil
+	}
+	if why, ok := d.gone[o.Member.Name]; ok {
+		d.fail(x, errors.New(why))
+		d.mu.Unlock()
+		return nil
+	}
+	if o.Barrier {
+		x.overdue = time.AfterFunc(d.absent, func() { d.overdue(x) })
+	}
+	d.mu.Unlock()
+	if !d.out.here(o.Member.Name) {
+		return nil // it will ask when it comes
+	}
+	select {
+	case d.offers <- x:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// overdue gives up the order of a phase that waits for everybody if its member is not here; else it looks again later.
+func (d *desk) overdue(x *order) {
+	here := d.out.here(x.Member.Name)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if x.state != open || x.dropped || d.closed {
+		return
+	}
+	if here {
+		x.overdue.Reset(d.absent)
+		return
+	}
+	d.fail(x, fmt.Errorf("was not here for %v", d.absent))
+}
+
+// offer makes the task of an order and pushes it. The order may be answered, or given up, at any time.
+func (d *desk) offer(ctx context.Context, x *order) {
+	if err := d.make(ctx, x); err != nil {
+		d.mu.Lock()
+		d.fail(x, err)
+		d.mu.Unlock()
+		return
+	}
+	d.out.push(x.Member.Name, x.task)
+}
+
+// make makes and signs the task of an order, once.
+func (d *desk) make(ctx context.Context, x *order) error {
+	x.once.Do(func() {
+		var t federated.Task
+		if t, x.err = x.Make(); x.err != nil {
+			return
+		}
+		body := &transport.Task{Order: x.ID, Base: x.Base, Index: x.Member.Index, Samples: x.Member.Samples, Group: t.Group, Tag: t.Tag,
+			Params: t.Params, Barrier: x.Barrier}
+		p := parcel.Packer{Store: d.store, Cache: d.pins.cache}
+		x.err = d.pins.pack(func() ([]transport.Ref, error) {
+			for _, name := range slices.Sorted(maps.Keys(t.Sets)) {
+				in, err := p.Set(ctx, name, t.Sets[name])
+				if err != nil {
+					return nil, err
+				}
+				body.Inputs = append(body.Inputs, in)
+			}
+			var err error
+			body.Slice, err = p.Index(ctx, "slice", t.Index)
+			return p.Refs, err
+		})
+		if x.err != nil {
+			return
+		}
+		d.mu.Lock()
+		x.pinned = append(x.pinned, p.Refs...)
+		d.mu.Unlock()
+		if x.task, x.err = d.out.seal(x.Order, body, p.Refs); x.err == nil {
+			x.digest = transport.DigestOf(x.task)
+		}
+	})
+	return x.err
+}
+
+// fail answers an order with an error. The caller holds the lock.
+func (d *desk) fail(x *order, err error) {
+	if x.state != open || x.dropped {
+		return
+	}
+	x.state, x.err = acceptedState, err
+	// Failures come to the driver before results that have not come yet; a sum does not depend on it.
+	x.rank = d.failures
+	d.wakeWith(x)
+}
+
+// accept makes a result available to the driver. The caller holds the lock.
+func (d *desk) accept(x *order, rec *received, seq uint64) {
+	x.state, x.result, x.rank = acceptedState, rec, seq
+	d.failures = max(d.failures, seq)
+	d.wakeWith(x)
+}
+
+func (d *desk) wakeWith(x *order) {
+	if x.overdue != nil {
+		x.overdue.Stop()
+	}
+	d.permits.drop(x.ID)
+	if x.dropped {
+		return
+	}
+	at, _ := slices.BinarySearchFunc(d.ready, x, func(a, b *order) int { return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(a.ID, b.ID)) })
+	d.ready = slices.Insert(d.ready, at, x)
+	close(d.changed)
+	d.changed = make(chan struct{})
+}
+
+// Next implements [federated.Members].
+func (d *desk) Next(ctx context.Context, deadline time.Duration) (*federated.Answer, error) {
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, context.Cause(ctx)
+		}
+		d.mu.Lock()
+		d.permits.fill(d.unfolded())
+		if len(d.ready) > 0 {
+			x := d.ready[0]
+			d.ready = d.ready[1:]
+			x.state = delivered
+			d.mu.Unlock()
+			return d.answer(ctx, x), nil
+		}
+		changed := d.changed
+		d.mu.Unlock()
+		if deadline == 0 {
+			select {
+			case <-changed:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		left := deadline - d.Now()
+		if left <= 0 {
+			return nil, nil
+		}
+		timer := time.NewTimer(left)
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// unfolded is how many results with blobs wait for the driver. The caller holds the lock.
+func (d *desk) unfolded() int {
+	n := 0
+	for _, x := range d.ready {
+		if x.result != nil && len(x.result.Refs) > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// answer reads an accepted result.
+func (d *desk) answer(ctx context.Context, x *order) *federated.Answer {
+	a := &federated.Answer{Order: x.Order}
+	t, err := x.Make()
+	a.Task = t
+	switch {
+	case err != nil:
+		a.Err = err
+	case x.result == nil:
+		a.Err = x.err
+	default:
+		a.Result, a.Err = d.read(ctx, x.result)
+	}
+	return a
+}
+
+func (d *desk) read(ctx context.Context, rec *received) (r federated.Result, err error) {
+	e, body, err := rec.open(ctx, d.store)
+	if err != nil {
+		return r, err
+	}
+	switch {
+	case body.Failed != "":
+		return r, errors.New(body.Failed)
+	case body.Abstained:
+		return federated.Result{Status: federated.Abstained, Scalars: body.Scalars}, nil
+	}
+	r = federated.Result{Weight: body.Weight, Scalars: body.Scalars, Addends: map[string]weights.Set{}}
+	for _, t := range body.Addends {
+		if r.Addends[t.Name], err = parcel.Set(ctx, d.store, t, e.Refs); err != nil {
+			return r, fmt.Errorf("refused: %w", err)
+		}
+	}
+	if r.Cover, err = parcel.Index(ctx, d.store, body.Cover, e.Refs); err != nil {
+		return r, fmt.Errorf("refused: %w", err)
+	}
+	return r, nil
+}
+
+// Drop implements [federated.Members]: the order's answer comes too late from now on.
+func (d *desk) Drop(o *federated.Order) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	x := d.orders[o.ID]
+	if x == nil {
+		return
+	}
+	x.dropped = true
+	if x.overdue != nil {
+		x.overdue.Stop()
+	}
+	d.permits.drop(x.ID)
+	d.ready = slices.DeleteFunc(d.ready, func(y *order) bool { return y == x })
+}
+
+// Keep implements [federated.Members]: members keep their own memory, so there is nothing to keep here.
+func (d *desk) Keep(int, *weights.Set) error { return nil }
+
+// lose fails all orders of a member that is gone, now and later.
+func (d *desk) lose(member, why string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.gone[member] = why
+	for _, id := range slices.Sorted(maps.Keys(d.of[member])) {
+		d.fail(d.of[member][id], errors.New(why))
+	}
+}
+
+// openOf returns the orders that a member has yet to answer, by ID.
+func (d *desk) openOf(member string) []*order {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []*order
+	for _, id := range slices.Sorted(maps.Keys(d.of[member])) {
+		if x := d.of[member][id]; x.state == open && !x.dropped {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+// find returns an order; past tells that there was one.
+func (d *desk) find(id int) (x *order, past bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.orders[id], id <= d.highest
+}
+
+// settles reports whether a result is inside the sums with which the run was resumed.
+func (d *desk) settles(id int) (message transport.Digest, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	message, ok = d.settled[id]
+	return message, ok
+}
+
+// clear takes the orders of a phase that has closed off the desk, and gives up the blobs that they needed.
+func (d *desk) clear(ids []int) {
+	d.mu.Lock()
+	var free []transport.Ref
+	for _, id := range ids {
+		x := d.orders[id]
+		if x == nil {
+			continue
+		}
+		delete(d.orders, id)
+		delete(d.of[x.Member.Name], id)
+		if len(d.of[x.Member.Name]) == 0 {
+			delete(d.of, x.Member.Name)
+		}
+		free = append(free, x.pinned...)
+	}
+	d.mu.Unlock()
+	d.pins.release(free)
+}
+
+// spare gives up the blobs of results that are inside a checkpoint of the sums.
+func (d *desk) spare(ids []int) {
+	d.mu.Lock()
+	var free []transport.Ref
+	for _, id := range ids {
+		if x := d.orders[id]; x != nil {
+			free = append(free, x.pinned...)
+			x.pinned = nil
+		}
+	}
+	d.mu.Unlock()
+	d.pins.release(free)
+}
+
+// seats returns the orders of a phase that the driver has taken the answers of or, if all are asked for, given up.
+func (d *desk) seats(phase string, all bool) []seat {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []seat
+	for _, x := range d.orders {
+		if x.Phase == phase && (x.state == delivered && !x.dropped || all && x.dropped) {
+			out = append(out, seat{x.ID, x.Member.Index, x.Base})
+		}
+	}
+	return out
+}
+
+// burden is how many results of a phase the driver has taken whose blobs are still kept.
+func (d *desk) burden(phase string) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := 0
+	for _, x := range d.orders {
+		if x.Phase == phase && x.state == delivered && x.asked && len(x.pinned) > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// stop ends the desk: nothing is offered any more.
+func (d *desk) stop() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.closed = true
+	for _, x := range d.orders {
+		if x.overdue != nil {
+			x.overdue.Stop()
+		}
+	}
+	d.permits.refuseAll()
+	close(d.offers)
+}
+
+// note keeps how far a member has come with an order.
+func (d *desk) note(from string, id int, part float64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if x := d.orders[id]; x != nil && x.Member.Name == from {
+		x.progress = part
+	}
+}

@@ -1,0 +1,305 @@
+package coordinator
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/journal"
+	"github.com/cohort-learning/cohort/record"
+	"github.com/cohort-learning/cohort/simulation"
+	"github.com/cohort-learning/cohort/transport"
+)
+
+// keeper is the [federated.Log] of a networked run: it makes durable what the driver tells, in the order in which a crash can be
+// survived, and tells the members. First a snapshot is durable, then the record that names it; then members are told, and last
+// what the snapshot makes superfluous is deleted.
+type keeper struct {
+	r    *Run
+	from *federated.Snapshot // where to go on
+
+	opened  federated.PhaseOpened
+	inside  map[int]seat // orders that are inside the newest checkpoint of the phase's sums
+	unsaved int          // results with blobs that were folded since
+	saves   int          // snapshots of phases
+	best    float64
+	closes  *closes
+
+	phases []simulation.Phase
+	began  time.Time
+	took   time.Duration
+}
+
+// seat is who had an order, and which version of the state it was made from.
+type seat struct {
+	Order  int `json:"order"`
+	Member int `json:"member"`
+	Base   int `json:"base"`
+}
+
+// openedRecord is the body of run.opened.
+type openedRecord struct {
+	Clients    int    `json:"clients"`
+	Rounds     int    `json:"rounds"`
+	Engine     string `json:"engine"`
+	Checkpoint string `json:"checkpoint"` // of the state before the first round
+}
+
+// roundRecord is the body of round.closed.
+type roundRecord struct {
+	federated.RoundClosed
+	Checkpoint string `json:"checkpoint"`
+}
+
+// endedRecord is the body of run.ended.
+type endedRecord struct {
+	Rounds     int    `json:"rounds"`
+	Digest     string `json:"digest"`
+	Checkpoint string `json:"checkpoint"`
+}
+
+// begin makes a new run ready: the state before its first round is a checkpoint, too.
+func (k *keeper) begin(members int) error {
+	k.began = time.Now()
+	if k.from != nil {
+		return nil
+	}
+	srv := k.r.spec.Server
+	srv.Population = k.r.people
+	alg := k.r.spec.Algorithm
+	if err := alg.Check(srv); err != nil {
+		return err
+	}
+	state, err := alg.Init(k.r.srv.ctx, srv)
+	if err != nil {
+		return fmt.Errorf("initial state: %w", err)
+	}
+	c, err := k.save("start", 0, federated.Snapshot{State: state})
+	if err != nil {
+		return err
+	}
+	if k.from, err = k.load(c); err != nil {
+		return err
+	}
+	_, err = k.r.rec.Journal().Append(simulation.KindOpened, openedRecord{members, k.r.spec.Config.Rounds, k.r.rec.Meta().Engine, c.Digest.String()})
+	return err
+}
+
+// save writes a checkpoint; without a name it is a round's.
+func (k *keeper) save(name string, round int, s federated.Snapshot) (record.Checkpoint, error) {
+	write := func(w io.Writer) error { return simulation.WriteSnapshot(w, s) }
+	if name == "" {
+		return k.r.rec.Checkpoints().Save(round, write)
+	}
+	return k.r.rec.Checkpoints().SaveNamed(name, round, write)
+}
+
+func (k *keeper) load(c record.Checkpoint) (*federated.Snapshot, error) {
+	var s federated.Snapshot
+	err := k.r.rec.Checkpoints().Load(&c, func(r io.Reader) (err error) {
+		s, err = simulation.ReadSnapshot(r)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint %s: %w", c.Path, err)
+	}
+	return &s, nil
+}
+
+// PhaseOpened implements [federated.Log].
+func (k *keeper) PhaseOpened(p federated.PhaseOpened) error {
+	k.opened, k.inside, k.unsaved = p, nil, 0
+	k.r.round.Store(int64(p.Round))
+	_, err := k.r.rec.Journal().Append(simulation.KindPhaseOpened, p)
+	return err
+}
+
+// Progress implements [federated.Log].
+func (k *keeper) Progress(phase string, answered, asked int) {
+	k.r.progress(phase, answered, asked)
+	if o := k.r.spec.Observer; o != nil {
+		o.Progress(k.opened.Round, phase, answered, asked)
+	}
+}
+
+// FoldDue implements [federated.FoldSaver]: as soon as a window of results with blobs lies folded but not saved, so that they
+// can be deleted.
+func (k *keeper) FoldDue(unsaved int) bool {
+	return unsaved >= k.r.desk.window && k.r.desk.burden(k.opened.Phase) >= k.r.desk.window
+}
+
+// SaveFold implements [federated.FoldSaver].
+func (k *keeper) SaveFold(opened federated.PhaseOpened, write func(io.Writer) error) error {
+	seats := k.r.desk.seats(opened.Phase, false)
+	for _, s := range k.inside {
+		seats = append(seats, s)
+	}
+	slices.SortFunc(seats, func(a, b seat) int { return a.Order - b.Order })
+	head, err := json.Marshal(seats)
+	if err != nil {
+		return err
+	}
+	file, digest, err := k.writeFold(append(head, '\n'), write)
+	if err != nil {
+		return fmt.Errorf("checkpoint of the sums: %w", err)
+	}
+	if _, err := k.r.rec.Journal().Append(KindFold, folds{Round: opened.Round, Phase: opened.Phase, File: file, Digest: digest, Inside: len(seats)}); err != nil {
+		return err
+	}
+	k.inside = map[int]seat{}
+	var ids []int
+	for _, s := range seats {
+		k.inside[s.Order] = s
+		ids = append(ids, s.Order)
+	}
+	k.r.desk.spare(ids)
+	k.r.desk.pins.sweep()
+	return k.sweepFolds(file)
+}
+
+// PhaseClosed implements [federated.Log].
+func (k *keeper) PhaseClosed(p federated.PhaseClosed, snapshot func() federated.Snapshot) error {
+	s := snapshot()
+	c, err := k.save([]string{"phase-a", "phase-b"}[k.saves%2], p.Round, s)
+	if err != nil {
+		return err
+	}
+	k.saves++
+	counted, given := k.outcome(p)
+	end := closing{Orders: counted, Given: given, Step: s.State.Step, State: s.State.Digest(), Checkpoint: c.Digest.String(), Clock: s.Clock}
+	body, err := merge(simulation.PhaseRecord(p), end)
+	if err != nil {
+		return err
+	}
+	rec, err := k.r.rec.Journal().Append(simulation.KindPhaseClosed, body)
+	if err != nil {
+		return err
+	}
+	k.closes.add(closed{round: p.Round, phase: p.Phase, closing: end, head: headOf(rec)})
+	k.r.announce(k.closes.last())
+	k.r.desk.clear(append(slices.Clone(counted), given...))
+	k.r.desk.pins.sweep()
+	k.inside = nil
+	if err := k.sweepFolds(""); err != nil {
+		return err
+	}
+	k.phases = append(k.phases, simulation.Phase{PhaseClosed: p, Took: k.lap()})
+	return nil
+}
+
+// outcome returns whose orders counted and whose were given up, of those that are over.
+func (k *keeper) outcome(p federated.PhaseClosed) (counted, given federated.Indices) {
+	type place struct{ member, base int }
+	folded := map[place]bool{}
+	for _, share := range p.Folded {
+		for _, m := range share.Members {
+			folded[place{m, share.Base}] = true
+		}
+	}
+	abstained := map[int]bool{}
+	for _, m := range p.Abstained {
+		abstained[m] = true
+	}
+	seats := k.r.desk.seats(p.Phase, true)
+	for _, s := range k.inside {
+		seats = append(seats, s)
+	}
+	for _, s := range seats {
+		if p.Everyone || folded[place{s.Member, s.Base}] || abstained[s.Member] {
+			counted = append(counted, s.Order)
+		} else {
+			given = append(given, s.Order)
+		}
+	}
+	slices.Sort(counted)
+	slices.Sort(given)
+	return slices.Compact(counted), slices.Compact(given)
+}
+
+// RoundClosed implements [federated.Log].
+func (k *keeper) RoundClosed(rc federated.RoundClosed, s federated.Snapshot) error {
+	c, err := k.save("", rc.Round, s)
+	if err != nil {
+		return err
+	}
+	round := simulation.Round{RoundClosed: rc, Phases: k.phases}
+	if acc := round.Metric("accuracy", ""); acc > k.best {
+		k.best = acc
+		if _, err := k.save("best", rc.Round, federated.Snapshot{State: s.State, Clock: s.Clock}); err != nil {
+			return err
+		}
+	}
+	if _, err := k.r.rec.Journal().Append(simulation.KindRoundClosed, roundRecord{rc, c.Digest.String()}); err != nil {
+		return err
+	}
+	if err := k.r.rec.Metrics().Update(k.r.rec.Journal()); err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	k.lap()
+	round.Took = k.took
+	k.phases, k.took = nil, 0
+	k.r.closedRound(round)
+	return nil
+}
+
+// finish keeps the last state under the name "final", records the end of the run and tells the members.
+func (k *keeper) finish(s federated.State) error {
+	if k.ended() {
+		return nil
+	}
+	c, err := k.save("final", s.Round, federated.Snapshot{State: s})
+	if err != nil {
+		return err
+	}
+	rec, err := k.r.rec.Journal().Append(simulation.KindEnded, endedRecord{s.Round, s.Digest(), c.Digest.String()})
+	if err != nil {
+		return err
+	}
+	k.closes.add(closed{round: s.Round, closing: closing{State: s.Digest()}, head: headOf(rec), last: true})
+	k.r.announce(k.closes.last())
+	return nil
+}
+
+func (k *keeper) ended() bool {
+	for range k.r.rec.Journal().Records(simulation.KindEnded) {
+		return true
+	}
+	return false
+}
+
+func (k *keeper) lap() time.Duration {
+	now := time.Now()
+	d := now.Sub(k.began)
+	k.began = now
+	k.took += d
+	return d
+}
+
+func headOf(r journal.Record) transport.Head {
+	return transport.Head{Seq: r.Seq, Hash: transport.Digest(r.Hash)}
+}
+
+// merge writes the members of two JSON objects as one.
+func merge(a, b any) (json.RawMessage, error) {
+	x, err := json.Marshal(a)
+	if err != nil {
+		return nil, err
+	}
+	y, err := json.Marshal(b)
+	if err != nil {
+		return nil, err
+	}
+	if bytes.Equal(x, []byte("{}")) {
+		return y, nil
+	}
+	return slices.Concat(x[:len(x)-1], []byte(","), y[1:]), nil
+}
+
+var _ federated.FoldSaver = (*keeper)(nil)
+
+func newKeeper(r *Run) *keeper { return &keeper{r: r, best: math.Inf(-1), closes: &closes{}} }

@@ -1,0 +1,287 @@
+package coordinator
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/cohort-learning/cohort/blob"
+	"github.com/cohort-learning/cohort/identity"
+	"github.com/cohort-learning/cohort/journal"
+	"github.com/cohort-learning/cohort/record"
+	"github.com/cohort-learning/cohort/transport"
+)
+
+// maxInlineRecord is the longest result message that stands in its journal record; longer ones are blobs.
+const maxInlineRecord = 2 << 10
+
+// permitLife is how long a permit lasts: a minute, and what the bytes take at 64 KiB a second.
+func permitLife(bytes int64) time.Duration {
+	return time.Minute + time.Duration(bytes>>16)*time.Second
+}
+
+// ask answers a member's request to upload the blobs of a result, now or when there is room.
+func (r *Run) ask(from string, body *transport.Ask, reply func(transport.Body)) {
+	x, refused := r.claim(from, body.Order, body.Task)
+	if refused != nil {
+		reply(refused)
+		return
+	}
+	var total int64
+	for _, b := range body.Blobs {
+		total += b.Bytes
+	}
+	if total > r.limit {
+		reason := fmt.Sprintf("a result of %d bytes; at most %d are expected", total, r.limit)
+		r.refuse(from, x, transport.Digest{}, transport.CodeResult, reason)
+		reply(&transport.Failure{Code: transport.CodeResult, Message: reason})
+		return
+	}
+	life := permitLife(total)
+	d := r.desk
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !x.asked {
+		x.asked = true
+		x.pinned = append(x.pinned, body.Blobs...)
+		d.pins.add(body.Blobs)
+	}
+	d.permits.request(ask{order: x.ID, life: life, grant: func(ok bool) {
+		if ok {
+			r.srv.o.Access.Upload(from, body.Blobs, life)
+		}
+		// Called with the desk locked.
+		go reply(&transport.Permit{Granted: ok, Retry: time.Second, Expires: life})
+	}}, d.unfolded())
+}
+
+// claim finds the open order that a member speaks of; refused says why it may not.
+func (r *Run) claim(from string, id int, task transport.Digest) (x *order, refused *transport.Failure) {
+	x, past := r.desk.find(id)
+	switch {
+	case x == nil && past:
+		return nil, &transport.Failure{Code: transport.CodeStale, Message: "the phase of this task is over"}
+	case x == nil || x.Member.Name != from:
+		return nil, &transport.Failure{Code: transport.CodeUnknown, Message: "there is no such task"}
+	}
+	if err := r.desk.make(context.Background(), x); err != nil {
+		return nil, &transport.Failure{Code: transport.CodeInternal, Message: "the task cannot be made: " + err.Error()}
+	}
+	if task != x.digest {
+		return nil, &transport.Failure{Code: transport.CodeTask, Message: "this answers another task than that of the order"}
+	}
+	return x, nil
+}
+
+// result takes in a member's result: it is accepted when its record is durable.
+func (r *Run) result(from string, e transport.Envelope, body *transport.Result, msg []byte, reply func(transport.Body)) {
+	digest := transport.DigestOf(msg)
+	verdict := func(o transport.Outcome, code transport.Code, reason string) {
+		reply(&transport.Verdict{Order: body.Order, Outcome: o, Code: code, Reason: reason})
+	}
+	x, refused := r.claim(from, body.Order, body.Task)
+	if refused != nil {
+		if refused.Code == transport.CodeStale {
+			if r.counted(body.Order, digest) {
+				verdict(transport.Duplicate, "", "")
+			} else {
+				verdict(transport.Late, refused.Code, refused.Message)
+			}
+			return
+		}
+		r.refuse(from, nil, digest, refused.Code, refused.Message)
+		verdict(transport.Refused, refused.Code, refused.Message)
+		return
+	}
+	d := r.desk
+	d.mu.Lock()
+	switch {
+	case x.dropped || x.state >= acceptedState && x.result == nil:
+		d.mu.Unlock()
+		verdict(transport.Late, transport.CodeStale, "the result comes too late")
+		return
+	case x.state != open && x.pending != digest:
+		d.mu.Unlock()
+		why := "another result was accepted for this task"
+		r.refuse(from, x, digest, transport.CodeConflict, why)
+		verdict(transport.Refused, transport.CodeConflict, why)
+		return
+	case x.state == pendingState:
+		x.waiters = append(x.waiters, func(v transport.Verdict) { reply(&v) })
+		d.mu.Unlock()
+		return
+	case x.state != open:
+		d.mu.Unlock()
+		verdict(transport.Duplicate, "", "")
+		return
+	}
+	x.state, x.pending = pendingState, digest
+	d.mu.Unlock()
+
+	if code, err := r.examine(e, x); err != nil {
+		r.reopen(x)
+		r.refuse(from, x, digest, code, err.Error())
+		verdict(transport.Refused, code, err.Error())
+		return
+	}
+	rec := &received{Order: x.ID, Member: from, Round: x.Round, Phase: x.Phase, Base: x.Base, Message: digest, Refs: e.Refs,
+		Kernels: body.Kernels, Memory: body.Memory, Clock: d.Now()}
+	if len(msg) <= maxInlineRecord {
+		rec.Inline = string(msg)
+	} else if err := r.keep(x, rec, msg); err != nil {
+		r.reopen(x)
+		verdict(transport.Refused, transport.CodeFull, "the result cannot be stored: "+err.Error())
+		return
+	}
+	r.appender.add(KindReceived, rec, func(jr journal.Record, err error) {
+		if err != nil {
+			r.reopen(x)
+			verdict(transport.Refused, transport.CodeFull, "the result cannot be recorded: "+err.Error())
+			return
+		}
+		d.mu.Lock()
+		d.accept(x, rec, jr.Seq)
+		waiters := x.waiters
+		x.waiters = nil
+		d.mu.Unlock()
+		r.srv.counters.accepted.Add(1)
+		verdict(transport.Accepted, "", "")
+		for _, w := range waiters {
+			w(transport.Verdict{Order: x.ID, Outcome: transport.Duplicate})
+		}
+	})
+}
+
+// keep stores the message of a result that is too long for its record.
+func (r *Run) keep(x *order, rec *received, msg []byte) error {
+	d := r.desk
+	return d.pins.pack(func() ([]transport.Ref, error) {
+		h, m, err := blob.Write(context.Background(), d.store, bytes.NewReader(msg))
+		if err != nil {
+			return nil, err
+		}
+		rec.Stored = &transport.Ref{Hash: transport.Digest(h), Bytes: m.Bytes, Media: "application/json"}
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		x.pinned = append(x.pinned, *rec.Stored)
+		return []transport.Ref{*rec.Stored}, nil
+	})
+}
+
+// reopen makes an order open again whose result was not accepted.
+func (r *Run) reopen(x *order) {
+	d := r.desk
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if x.state != pendingState {
+		return
+	}
+	x.state, x.pending = open, transport.Digest{}
+	waiters := x.waiters
+	x.waiters = nil
+	for _, w := range waiters {
+		go w(transport.Verdict{Order: x.ID, Outcome: transport.Refused, Code: transport.CodeFull, Reason: "try again"})
+	}
+	if why, ok := d.gone[x.Member.Name]; ok {
+		d.fail(x, fmt.Errorf("%s", why))
+	}
+}
+
+// counted reports whether the result of an order that is not at the desk any more counts.
+func (r *Run) counted(order int, message transport.Digest) bool {
+	if m, ok := r.desk.settles(order); ok {
+		return m == message
+	}
+	c, ok := r.keeper.closes.of(order)
+	return ok && has(c.Orders, order)
+}
+
+// examine checks that all blobs of a result are here, whole, and of the declared sizes.
+func (r *Run) examine(e transport.Envelope, x *order) (transport.Code, error) {
+	ctx := context.Background()
+	for _, ref := range e.Refs {
+		if !r.pinnedBy(x, ref) {
+			return transport.CodeBlob, fmt.Errorf("blob %.12s… was not asked for", ref.Hash)
+		}
+		m, err := blob.ReadManifest(ctx, r.desk.store, blob.Hash(ref.Hash))
+		if err != nil {
+			return transport.CodeBlob, fmt.Errorf("blob %.12s…: %w", ref.Hash, err)
+		}
+		if m.Bytes != ref.Bytes {
+			return transport.CodeBlob, fmt.Errorf("blob %.12s… has %d bytes, %d were declared", ref.Hash, m.Bytes, ref.Bytes)
+		}
+		missing, err := blob.Missing(ctx, r.desk.store, m)
+		if err == nil && len(missing) > 0 {
+			err = fmt.Errorf("%d of its %d chunks have not been uploaded", len(missing), len(m.Chunks))
+		}
+		if err != nil {
+			return transport.CodeBlob, fmt.Errorf("blob %.12s…: %w", ref.Hash, err)
+		}
+	}
+	return "", nil
+}
+
+func (r *Run) pinnedBy(x *order, ref transport.Ref) bool {
+	r.desk.mu.Lock()
+	defer r.desk.mu.Unlock()
+	for _, p := range x.pinned {
+		if p.Hash == ref.Hash {
+			return true
+		}
+	}
+	return false
+}
+
+// refuse records a result that was not accepted. So many are recorded and no more: a member cannot fill the disk by lying.
+func (r *Run) refuse(from string, x *order, digest transport.Digest, code transport.Code, reason string) {
+	r.srv.counters.refuse(code)
+	if r.refusals.Add(1) > maxRefusals {
+		return
+	}
+	id := -1
+	if x != nil {
+		id = x.ID
+	}
+	r.appender.add(KindRefused, refusal{Order: id, Member: from, Code: code, Reason: reason, Digest: digest,
+		Events: []record.Event{{Level: record.Warn, Client: from, Message: "refused: " + reason, Round: r.roundNow()}}},
+		func(journal.Record, error) {})
+}
+
+// maxRefusals is how many refusals of a run are recorded.
+const maxRefusals = 10000
+
+// open reads the message of an accepted result.
+func (rec *received) open(ctx context.Context, store blob.Store) (e transport.Envelope, body transport.Result, err error) {
+	msg := []byte(rec.Inline)
+	if rec.Inline == "" && rec.Stored != nil {
+		b, err := blob.Open(ctx, store, blob.Hash(rec.Stored.Hash))
+		if err == nil {
+			msg, err = io.ReadAll(io.LimitReader(b, transport.MaxMessage))
+			_ = b.Close()
+		}
+		if err != nil {
+			return e, body, fmt.Errorf("its message: %w", err)
+		}
+	}
+	// It was verified before it was accepted, and the record or the hash vouches for it since.
+	if e, err = transport.Peek(msg); err != nil {
+		return e, body, err
+	}
+	return e, body, e.Decode(&body)
+}
+
+// verify checks who signed a message and that it is from the member whose connection it came over.
+func verify(key identity.Public, from, fed string, msg []byte) (transport.Envelope, *transport.Failure) {
+	e, err := transport.Open(key, msg)
+	switch {
+	case err != nil:
+		return e, &transport.Failure{Code: codeOf(err), Message: err.Error()}
+	case e.From != from || e.To != "":
+		return e, &transport.Failure{Code: transport.CodeSender, Message: fmt.Sprintf("the message is from %q to %q, the connection is %s's", e.From, e.To, from)}
+	case e.Fed != fed:
+		return e, &transport.Failure{Code: transport.CodeUnknown, Message: "the message is for another federation"}
+	}
+	return e, nil
+}

@@ -1,0 +1,99 @@
+package coordinator
+
+import (
+	"time"
+
+	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/record"
+	"github.com/cohort-learning/cohort/transport"
+)
+
+// Kinds of journal records of a networked run, beside those of every run (run.opened, run.resumed, phase.opened, phase.closed,
+// round.closed, run.ended; see package simulation).
+const (
+	KindAccepted = "terms.accepted"
+	KindAdmitted = "member.admitted"
+	KindLeft     = "member.left"
+	KindReceived = "result.received"
+	KindRefused  = "result.refused"
+	KindFold     = "fold.checkpoint"
+	KindExtended = "deadline.extended"
+)
+
+// accepted is a member that agreed to the run's terms.
+type accepted struct {
+	Name    string           `json:"name"`
+	Key     string           `json:"key"`
+	Samples int              `json:"samples"`
+	Tests   int              `json:"tests"`
+	Terms   transport.Digest `json:"terms"`
+	Consent string           `json:"consent"` // the signed message
+}
+
+// admitted is a member's place in the run. Members are counted in the order of these records.
+type admitted struct {
+	Index   int    `json:"index"`
+	Name    string `json:"name"`
+	Samples int    `json:"samples"`
+	Tests   int    `json:"tests"`
+}
+
+// left is a member that withdrew or was revoked.
+type left struct {
+	Index  int            `json:"index"`
+	Name   string         `json:"name"`
+	Reason string         `json:"reason"`
+	Events []record.Event `json:"events,omitempty"`
+}
+
+// received is a result that is accepted. Its message, signature and all, stands here or is a blob.
+type received struct {
+	Order   int              `json:"order"`
+	Member  string           `json:"member"`
+	Round   int              `json:"at"` // "round" belongs to metrics and events
+	Phase   string           `json:"phase"`
+	Base    int              `json:"base"`
+	Message transport.Digest `json:"message"`
+	Inline  string           `json:"inline,omitempty"`
+	Stored  *transport.Ref   `json:"stored,omitempty"`
+	Refs    []transport.Ref  `json:"refs,omitempty"`
+	Kernels string           `json:"kernels,omitempty"`
+	Memory  string           `json:"memory,omitempty"`
+	Clock   time.Duration    `json:"clock"`
+}
+
+// refusal is a result that was not accepted.
+type refusal struct {
+	Order  int              `json:"order"`
+	Member string           `json:"member"`
+	Code   transport.Code   `json:"code"`
+	Reason string           `json:"reason"`
+	Events []record.Event   `json:"events,omitempty"`
+	Digest transport.Digest `json:"message"`
+}
+
+// folds is a checkpoint of the sums of the phase under way. The file begins with a line that lists the orders inside.
+type folds struct {
+	Round  int              `json:"at"`
+	Phase  string           `json:"phase"`
+	File   string           `json:"file"`
+	Digest transport.Digest `json:"digest"`
+	Inside int              `json:"inside"`
+}
+
+// extended tells that the clock of a deadline stood still while the coordinator was away.
+type extended struct {
+	Away   time.Duration  `json:"away"` // by the wall clock
+	Round  int            `json:"round"`
+	Events []record.Event `json:"events,omitempty"`
+}
+
+// closing is what phase.closed says beside the phase: what members are told, and the snapshot after it.
+type closing struct {
+	Orders     federated.Indices `json:"orders"`               // folded or abstained
+	Given      federated.Indices `json:"given_up"`             // refused, failed or given up
+	Step       int               `json:"step"`                 // of the round
+	State      string            `json:"state"`                // digest of the state after the phase
+	Checkpoint string            `json:"checkpoint,omitempty"` // digest of the snapshot's file
+	Clock      time.Duration     `json:"clock"`
+}

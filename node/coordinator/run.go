@@ -1,0 +1,280 @@
+package coordinator
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/journal"
+	"github.com/cohort-learning/cohort/record"
+	"github.com/cohort-learning/cohort/simulation"
+	"github.com/cohort-learning/cohort/transport"
+)
+
+// Spec is a run to be.
+type Spec struct {
+	ID        string
+	Recipe    []byte          // resolved; it is part of the terms
+	Schema    json.RawMessage // of the data; nil: that of the first member to agree
+	Members   int             // how many must have agreed before the first round
+	Algorithm federated.Algorithm
+	Server    federated.Server // the coordinator's own data and engine; the run fills in the population
+	Config    federated.Config
+	Metrics   []string // scalars that may be asked of members
+	// Check returns what is wrong with a member's declaration, given the schema that was agreed so far; it may agree on one.
+	Check func(schema json.RawMessage, c *transport.Consent) (agreed json.RawMessage, err error)
+	// Observer, if not nil, is told what happens while it happens.
+	Observer simulation.Observer
+	// Window is how many results may lie unfolded; 0 means 64.
+	Window int
+	// Absent is how long a phase that measures waits for a member that is not here; 0 means a minute.
+	Absent time.Duration
+}
+
+// Run is one run of a server.
+type Run struct {
+	srv      *Server
+	spec     Spec
+	rec      *record.Run
+	desk     *desk
+	appender *appender
+	keeper   *keeper
+	people   *population
+	log      *slog.Logger
+	limit    int64 // bytes of a result
+	refusals atomic.Int64
+	round    atomic.Int64
+	answered atomic.Int64
+	asked    atomic.Int64
+	phase    atomic.Pointer[string]
+
+	joining sync.Mutex // held while members join or leave
+	lobby   map[string]accepted
+	gone    map[string]string // members that left before the coordinator was restarted, and why
+
+	mu      sync.Mutex
+	terms   []byte // the signed message
+	schema  json.RawMessage
+	agreed  chan struct{} // closed when enough members have agreed
+	state   Stage
+	failure error
+	done    chan struct{}
+	stop    chan struct{} // closed: stop after the round under way
+	halt    sync.Once
+}
+
+// Stage is how far a run has come.
+type Stage string
+
+// Stages.
+const (
+	Waiting  Stage = "waiting" // for members
+	Learning Stage = "learning"
+	Ended    Stage = "ended"
+	Stopped  Stage = "stopped"
+	Broken   Stage = "failed"
+)
+
+// ID returns the name of the run.
+func (r *Run) ID() string { return r.spec.ID }
+
+// Dir returns the folder of the run.
+func (r *Run) Dir() string { return r.rec.Dir() }
+
+// Done is closed when the run has ended, stopped or failed.
+func (r *Run) Done() <-chan struct{} { return r.done }
+
+// Err returns why the run failed, or federated.ErrStopped; nil if it is under way or has ended.
+func (r *Run) Err() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.failure
+}
+
+// Stage returns how far the run has come.
+func (r *Run) Stage() Stage {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state
+}
+
+// Stop ends the run after the round under way; it can be resumed.
+func (r *Run) Stop() { r.halt.Do(func() { close(r.stop) }) }
+
+func (r *Run) roundNow() int { return int(r.round.Load()) }
+
+// drive runs the run to its end.
+func (r *Run) drive(ctx context.Context) {
+	err := r.work(ctx)
+	r.desk.stop()
+	r.appender.close()
+	r.desk.pins.sweep()
+	r.desk.pins.idle.Wait()
+	state, stage := record.Finished, Ended
+	switch {
+	case errors.Is(err, federated.ErrStopped), errors.Is(err, context.Canceled):
+		state, stage = record.Interrupted, Stopped
+	case err != nil:
+		state, stage = record.Failed, Broken
+	}
+	if e := r.rec.Close(state, err); err == nil && e != nil {
+		err, stage = e, Broken
+	}
+	r.mu.Lock()
+	r.state, r.failure = stage, err
+	r.mu.Unlock()
+	close(r.done)
+}
+
+func (r *Run) work(ctx context.Context) error {
+	from := r.keeper.from
+	select { // wait until enough members have agreed
+	case <-r.agreed:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-r.stop:
+		return federated.ErrStopped
+	}
+	r.mu.Lock()
+	r.state = Learning
+	r.mu.Unlock()
+	srv := r.spec.Server
+	srv.Population = r.people
+	cfg := r.spec.Config
+	cfg.Stop = r.stop
+	if err := r.keeper.begin(r.people.Len()); err != nil {
+		return err
+	}
+	state, err := federated.Run(ctx, r.spec.Algorithm, srv, r.desk, r.keeper, cfg, from)
+	if err != nil {
+		return err
+	}
+	return r.keeper.finish(state)
+}
+
+// consent admits a member that agrees to the terms.
+func (r *Run) consent(from string, key string, body *transport.Consent, msg []byte, reply func(transport.Body)) {
+	r.mu.Lock()
+	terms, schema := r.terms, r.schema
+	r.mu.Unlock()
+	if body.Terms != transport.DigestOf(terms) {
+		reply(&transport.Failure{Code: transport.CodeTerms, Message: "these are not the terms of the run"})
+		return
+	}
+	if body.Declined != "" {
+		r.log.Info("declined the terms", "member", from, "reason", body.Declined)
+		r.appender.add(KindLeft, left{Index: -1, Name: from, Reason: "declined: " + body.Declined, Events: []record.Event{{Level: record.Warn,
+			Client: from, Message: "declined the terms: " + body.Declined}}}, func(journal.Record, error) { reply(&transport.Duties{}) })
+		return
+	}
+	if m, ok := r.people.find(from); ok {
+		if m.Gone {
+			reply(&transport.Failure{Code: transport.CodeRevoked, Message: "the member has left this run"})
+			return
+		}
+		reply(nil) // it had agreed before: its duties
+		return
+	}
+	agreed, err := r.spec.Check(schema, body)
+	if err != nil {
+		r.log.Warn("cannot take part", "member", from, "reason", err)
+		reply(&transport.Failure{Code: transport.CodeSchema, Message: err.Error()})
+		return
+	}
+	r.mu.Lock()
+	if r.schema == nil {
+		r.schema = agreed
+	}
+	r.mu.Unlock()
+	r.accept(accepted{Name: from, Key: key, Samples: body.Samples, Tests: body.Tests, Terms: body.Terms, Consent: string(msg)}, reply)
+}
+
+// accept records that a member agreed. Before the first round it waits for the others; later it is counted at once.
+func (r *Run) accept(a accepted, reply func(transport.Body)) {
+	if err := r.enter(a); err != nil {
+		reply(&transport.Failure{Code: transport.CodeFull, Message: "the consent cannot be recorded: " + err.Error()})
+		return
+	}
+	reply(nil)
+}
+
+func (r *Run) enter(a accepted) error {
+	r.joining.Lock()
+	defer r.joining.Unlock()
+	if _, ok := r.lobby[a.Name]; ok {
+		return nil
+	}
+	if _, err := r.rec.Journal().Append(KindAccepted, a); err != nil {
+		return err
+	}
+	r.log.Info("agreed to the terms", "member", a.Name, "examples", a.Samples)
+	r.lobby[a.Name] = a
+	return r.seat()
+}
+
+// agrees reports whether a member has agreed to the terms.
+func (r *Run) agrees(name string) bool {
+	r.joining.Lock()
+	defer r.joining.Unlock()
+	_, ok := r.lobby[name]
+	return ok
+}
+
+// seat gives those in the lobby their places in the run: all at once, in the order in which they were invited, when enough have
+// agreed; later ones as they come. The caller holds joining.
+func (r *Run) seat() error {
+	begun := r.people.Len() > 0
+	if !begun && len(r.lobby) < r.spec.Members {
+		return nil
+	}
+	var entries []journal.Entry
+	var names []string
+	for name := range r.lobby {
+		if _, ok := r.people.find(name); !ok {
+			names = append(names, name)
+		}
+	}
+	r.srv.inOrder(names)
+	for i, name := range names {
+		a := r.lobby[name]
+		entries = append(entries, journal.Entry{Kind: KindAdmitted, Body: admitted{Index: r.people.Len() + i, Name: name, Samples: a.Samples,
+			Tests: a.Tests}})
+	}
+	if len(entries) == 0 {
+		return nil
+	}
+	if _, err := r.rec.Journal().AppendAll(entries); err != nil {
+		return err
+	}
+	for _, name := range names {
+		r.people.add(name, r.lobby[name].Samples)
+	}
+	if !begun {
+		close(r.agreed)
+	}
+	return nil
+}
+
+// lose takes a member out of the run.
+func (r *Run) lose(name, reason string) {
+	r.joining.Lock()
+	defer r.joining.Unlock()
+	m, ok := r.people.find(name)
+	if !ok {
+		delete(r.lobby, name)
+		m.Index = -1
+	} else if m.Gone {
+		return
+	}
+	if _, err := r.rec.Journal().Append(KindLeft, left{Index: m.Index, Name: name, Reason: reason, Events: []record.Event{{Level: record.Warn,
+		Client: name, Message: reason, Round: r.roundNow()}}}); err != nil {
+		r.log.Error("a member that left cannot be recorded", "member", name, "error", err)
+	}
+	r.people.lose(name)
+	r.desk.lose(name, reason)
+}

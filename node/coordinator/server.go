@@ -1,0 +1,352 @@
+package coordinator
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cohort-learning/cohort/blob"
+	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/identity"
+	"github.com/cohort-learning/cohort/journal"
+	"github.com/cohort-learning/cohort/record"
+	"github.com/cohort-learning/cohort/transport"
+)
+
+// Options say what a server works with.
+type Options struct {
+	FS      journal.FS // nil: the operating system's
+	Key     identity.Key
+	Name    string // of the federation, for people
+	Roster  Roster
+	Hub     transport.Hub
+	Blobs   blob.Store
+	Access  Access
+	Log     *slog.Logger // nil: nothing is logged
+	Program string       // version of this program
+}
+
+// Roster knows the members of the federation.
+type Roster interface {
+	ByName(name string) (identity.Member, bool)
+}
+
+// Access lets members read and write blobs; package blob/web has the permits.
+type Access interface {
+	// Upload lets a member upload blobs for some time.
+	Upload(member string, blobs []transport.Ref, life time.Duration)
+	// Download lets a member download blobs.
+	Download(member string, blobs []transport.Ref)
+}
+
+// Server is a federation at work.
+type Server struct {
+	o        Options
+	fed      string
+	ctx      context.Context
+	cancel   context.CancelFunc
+	pins     *pins
+	inbox    chan transport.Request
+	workers  sync.WaitGroup
+	counters counters
+
+	mu      sync.RWMutex
+	runs    map[string]*Run
+	members map[string]*presence
+	watch   []func(Event)
+}
+
+// presence is what the server knows of a member's connection.
+type presence struct {
+	here    bool
+	since   time.Time
+	kernels string
+	program string
+}
+
+// counters are for metrics.
+type counters struct {
+	accepted, late, duplicate atomic.Int64
+
+	mu      sync.Mutex
+	refused map[transport.Code]int64
+}
+
+func (c *counters) refuse(code transport.Code) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.refused == nil {
+		c.refused = map[transport.Code]int64{}
+	}
+	c.refused[code]++
+}
+
+// New returns a server that answers on the hub.
+func New(o Options) *Server {
+	if o.FS == nil {
+		o.FS = journal.OS()
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &Server{o: o, fed: o.Key.Public().String(), ctx: ctx, cancel: cancel, pins: newPins(o.Blobs, o.Log),
+		inbox: make(chan transport.Request, 1<<14), runs: map[string]*Run{}, members: map[string]*presence{}}
+	for range 2 * runtime.GOMAXPROCS(0) {
+		s.workers.Go(func() {
+			for {
+				select {
+				case r := <-s.inbox:
+					s.answer(r)
+				case <-ctx.Done():
+					return
+				}
+			}
+		})
+	}
+	o.Hub.Watch(s.presence)
+	o.Hub.Handle(func(r transport.Request) {
+		select {
+		case s.inbox <- r:
+		default:
+			s.counters.refuse(transport.CodeBusy)
+			r.Reply(s.seal(transport.Envelope{To: r.From}, &transport.Failure{Code: transport.CodeBusy, Message: "the coordinator is busy: ask again later"}))
+		}
+	})
+	return s
+}
+
+// Close stops all runs at once and waits for them; they can be resumed.
+func (s *Server) Close() {
+	s.cancel()
+	for _, r := range s.Runs() {
+		<-r.done
+	}
+	s.workers.Wait()
+}
+
+// Runs returns the runs by name.
+func (s *Server) Runs() []*Run {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.SortedFunc(maps.Values(s.runs), func(a, b *Run) int { return cmp.Compare(a.spec.ID, b.spec.ID) })
+}
+
+// Run returns a run by name.
+func (s *Server) Run(id string) (*Run, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	r, ok := s.runs[id]
+	return r, ok
+}
+
+// termsName is the file in the folder of a run that holds its signed terms.
+const termsName = "terms.json"
+
+// Start begins a run in the folder that rec has open, or goes on with it. The run owns rec from now on, also if Start fails.
+func (s *Server) Start(spec Spec, rec *record.Run) (*Run, error) {
+	r := &Run{srv: s, spec: spec, rec: rec, people: newPopulation(), lobby: map[string]accepted{}, gone: map[string]string{},
+		schema: spec.Schema, agreed: make(chan struct{}), done: make(chan struct{}), stop: make(chan struct{}), state: Waiting,
+		log: s.o.Log.With("run", spec.ID)}
+	if err := r.prepare(); err != nil {
+		return nil, errors.Join(fmt.Errorf("run %s: %w", spec.ID, err), rec.Close(record.Failed, err))
+	}
+	s.mu.Lock()
+	if _, ok := s.runs[spec.ID]; ok {
+		s.mu.Unlock()
+		err := fmt.Errorf("there is a run %s already", spec.ID)
+		return nil, errors.Join(err, rec.Close(record.Interrupted, err))
+	}
+	s.runs[spec.ID] = r
+	s.mu.Unlock()
+	go r.drive(s.ctx)
+	s.o.Hub.Broadcast(s.seal(transport.Envelope{Run: spec.ID}, &transport.Control{Action: "sync"}))
+	return r, nil
+}
+
+// prepare reads what has been and makes the desk ready.
+func (r *Run) prepare() error {
+	if r.spec.Members < 1 {
+		return fmt.Errorf("it waits for %d members: need at least 1", r.spec.Members)
+	}
+	if err := r.writeTerms(); err != nil {
+		return fmt.Errorf("terms: %w", err)
+	}
+	r.keeper = newKeeper(r)
+	p, err := r.recall()
+	if err != nil {
+		return err
+	}
+	window, absent := cmp.Or(r.spec.Window, 64), cmp.Or(r.spec.Absent, time.Minute)
+	r.desk = newDesk(r, r.srv.o.Blobs, r.srv.pins, window, absent, p.clock, r.log)
+	r.appender = newAppender(r.rec.Journal())
+	if r.limit, err = r.resultLimit(); err != nil {
+		return err
+	}
+	if err := r.keeper.restore(p); err != nil {
+		return err
+	}
+	if r.people.Len() > 0 {
+		close(r.agreed)
+		return nil
+	}
+	r.joining.Lock()
+	defer r.joining.Unlock()
+	return r.seat()
+}
+
+// resultLimit bounds what a member may upload for one task: four times the sums of all phases, and some.
+func (r *Run) resultLimit() (int64, error) {
+	srv := r.spec.Server
+	srv.Population = federated.Population(one{})
+	s, err := r.spec.Algorithm.Init(r.srv.ctx, srv)
+	if err != nil {
+		return 0, fmt.Errorf("initial state: %w", err)
+	}
+	var n int64
+	for _, set := range s.Sets {
+		n += set.Bytes()
+	}
+	return 4*n + 16<<20, nil
+}
+
+// one is a population of one member, to find out how large a model is.
+type one struct{}
+
+func (one) Len() int                    { return 1 }
+func (one) Member(int) federated.Member { return federated.Member{Name: "member", Samples: 1} }
+
+// writeTerms signs the terms, or reads those that were signed when the run began.
+func (r *Run) writeTerms() error {
+	path := filepath.Join(r.rec.Dir(), termsName)
+	f, err := r.srv.o.FS.OpenFile(path, os.O_RDONLY, 0)
+	if err == nil {
+		defer f.Close()
+		if r.terms, err = io.ReadAll(f); err != nil {
+			return err
+		}
+		if _, err = transport.Open(r.srv.o.Key.Public(), r.terms); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		return nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	e := transport.Envelope{Fed: r.srv.fed, Run: r.spec.ID}
+	body := &transport.Terms{Recipe: string(r.spec.Recipe), Schema: r.spec.Schema, Members: r.spec.Members, Metrics: r.spec.Metrics}
+	if len(body.Recipe)+len(body.Schema) > transport.MaxInline {
+		return fmt.Errorf("recipe and schema have %d bytes, at most %d fit a message", len(body.Recipe)+len(body.Schema), transport.MaxInline)
+	}
+	if err := e.Put(body); err != nil {
+		return err
+	}
+	if r.terms, err = transport.Seal(r.srv.o.Key, e); err != nil {
+		return err
+	}
+	return journal.WriteFile(r.srv.o.FS, path, func(w io.Writer) error { _, err := w.Write(r.terms); return err })
+}
+
+// seal signs a message of the coordinator. Bodies are made by this program, so that it cannot fail but for their length.
+func (s *Server) seal(e transport.Envelope, body transport.Body) []byte {
+	e.Fed = s.fed
+	err := e.Put(body)
+	if err == nil {
+		var msg []byte
+		if msg, err = transport.Seal(s.o.Key, e); err == nil {
+			return msg
+		}
+	}
+	s.o.Log.Error("a message cannot be sent", "kind", body.Kind(), "error", err)
+	e.Refs = nil
+	_ = e.Put(&transport.Failure{Code: transport.CodeInternal, Message: "the answer is too long"})
+	msg, _ := transport.Seal(s.o.Key, e)
+	return msg
+}
+
+func (s *Server) presence(member string, here bool) {
+	s.mu.Lock()
+	p := s.members[member]
+	if p == nil {
+		p = &presence{}
+		s.members[member] = p
+	}
+	changed := p.here != here
+	p.here, p.since = here, time.Now()
+	s.mu.Unlock()
+	if changed {
+		what := "is here"
+		if !here {
+			what = "is not here any more"
+		}
+		s.o.Log.Info(what, "member", member)
+		s.tell(Event{Member: member, Text: what})
+	}
+}
+
+// Gone takes a member that left or was revoked out of all runs, and ends its connections.
+func (s *Server) Gone(member, reason string) {
+	for _, r := range s.Runs() {
+		r.lose(member, reason)
+	}
+	_ = s.o.Hub.Push(member, s.seal(transport.Envelope{To: member}, &transport.Control{Action: "revoked", Reason: reason}))
+	s.o.Hub.Cut(member)
+}
+
+// inOrder sorts names as the members were invited.
+func (s *Server) inOrder(names []string) {
+	slices.SortFunc(names, func(a, b string) int {
+		x, _ := s.o.Roster.ByName(a)
+		y, _ := s.o.Roster.ByName(b)
+		return cmp.Or(cmp.Compare(x.Index, y.Index), cmp.Compare(a, b))
+	})
+}
+
+// Event is something that happened, in words for a person.
+type Event struct {
+	Run, Member, Text string
+}
+
+// Watch calls the function for every event.
+func (s *Server) Watch(f func(Event)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.watch = append(s.watch, f)
+}
+
+func (s *Server) tell(e Event) {
+	s.mu.RLock()
+	watch := s.watch
+	s.mu.RUnlock()
+	for _, f := range watch {
+		f(e)
+	}
+}
+
+func (r *Run) recallSchema(a accepted) error {
+	if r.schema != nil {
+		return nil
+	}
+	e, err := transport.Peek([]byte(a.Consent))
+	if err != nil {
+		return err
+	}
+	var c transport.Consent
+	if err := e.Decode(&c); err != nil {
+		return err
+	}
+	r.schema, err = r.spec.Check(nil, &c)
+	return err
+}

@@ -1,0 +1,476 @@
+package coordinator
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cohort-learning/cohort/backend"
+	"github.com/cohort-learning/cohort/blob"
+	"github.com/cohort-learning/cohort/dataset"
+	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/federated/fedavg"
+	"github.com/cohort-learning/cohort/federated/fedtest"
+	"github.com/cohort-learning/cohort/federated/heterofl"
+	"github.com/cohort-learning/cohort/federated/scaffold"
+	"github.com/cohort-learning/cohort/identity"
+	"github.com/cohort-learning/cohort/journal"
+	"github.com/cohort-learning/cohort/node/parcel"
+	"github.com/cohort-learning/cohort/record"
+	"github.com/cohort-learning/cohort/simulation"
+	"github.com/cohort-learning/cohort/train"
+	"github.com/cohort-learning/cohort/transport"
+	"github.com/cohort-learning/cohort/weights"
+)
+
+var engine = sync.OnceValue(func() *train.Engine {
+	b, err := backend.New("", backend.Options{Threads: 1})
+	if err != nil {
+		panic(err)
+	}
+	return train.NewEngine(b)
+})
+
+// world is a federation in one process: a coordinator and members that keep to the protocol.
+type world struct {
+	t       testing.TB
+	dir     string
+	fs      journal.FS
+	bus     *transport.Memory
+	key     identity.Key
+	store   blob.Keeper // of the coordinator
+	fleet   *simulation.Fleet
+	alg     func() federated.Algorithm
+	config  federated.Config
+	window  int
+	server  *Server
+	run     *Run
+	members map[string]*puppet
+	roster  map[string]identity.Member
+}
+
+func (w *world) ByName(name string) (identity.Member, bool) {
+	m, ok := w.roster[name]
+	return m, ok
+}
+
+// Upload and Download implement Access: everybody may.
+func (w *world) Upload(string, []transport.Ref, time.Duration) {}
+func (w *world) Download(string, []transport.Ref)              {}
+
+var algorithms = map[string]func(p *federated.Problem, c *federated.Config) (federated.Algorithm, error){
+	"fedavg": func(p *federated.Problem, _ *federated.Config) (federated.Algorithm, error) {
+		return fedavg.New(p), nil
+	},
+	"scaffold": func(p *federated.Problem, _ *federated.Config) (federated.Algorithm, error) {
+		p.Measuring.Members = false
+		return scaffold.New(p), nil
+	},
+	"asynchronous": func(p *federated.Problem, c *federated.Config) (federated.Algorithm, error) {
+		p.Measuring.Members = false
+		c.Pace = federated.Pace{Quorum: 0.5, Staleness: 2, Discount: 0.5}
+		return fedavg.New(p), nil
+	},
+	"heterofl": func(p *federated.Problem, _ *federated.Config) (federated.Algorithm, error) {
+		m, err := heterofl.ParseMode("a1-b2-c2", nil)
+		if err != nil {
+			return nil, err
+		}
+		return heterofl.New(p, heterofl.Config{Mode: m, Dynamic: true})
+	},
+}
+
+func newWorld(t testing.TB, method string) *world {
+	t.Helper()
+	w := &world{t: t, dir: t.TempDir(), fs: journal.OS(), bus: transport.NewMemory(), members: map[string]*puppet{}, roster: map[string]identity.Member{},
+		config: federated.Config{Rounds: 3}}
+	var err error
+	if w.key, err = identity.NewKey(); err != nil {
+		t.Fatal(err)
+	}
+	w.fleet = fleet(t, engine(), 8, 6, 12, 10, 7, 6)
+	w.alg = func() federated.Algorithm {
+		p := fedtest.Problem(t, 6, 3)
+		p.Rounds = w.config.Rounds
+		a, err := algorithms[method](p, &w.config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	w.alg() // sets the configuration
+	for i := range w.fleet.Len() {
+		name := w.fleet.Member(i).Name
+		k, err := identity.NewKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.roster[name] = identity.Member{Index: i, Name: name, Key: k.Public(), State: identity.Admitted}
+		w.members[name] = &puppet{w: w, name: name, key: k, member: w.fleet.Member(i), store: blob.NewMemory(), keep: map[int]*weights.Set{},
+			kept: map[int]*parcelled{}}
+	}
+	return w
+}
+
+func fleet(t testing.TB, e *train.Engine, sizes ...int) *simulation.Fleet {
+	t.Helper()
+	b := fedtest.Blobs(e, 6, 3, sizes...)
+	f := &simulation.Fleet{Split: &dataset.Split{}, Dealt: &dataset.Dealt{}, Engine: e, Seed: 11}
+	data := b.Pooled.Data
+	f.Split.Train, f.Split.Test = data, data
+	var train, test [][]int32
+	for _, m := range b.Members {
+		train, test = append(train, m.Train.Rows), append(test, m.Test.Rows)
+	}
+	var err error
+	if f.Dealt.Train, err = dataset.NewPartition(train, data.Len(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if f.Dealt.Test, err = dataset.NewPartition(test, data.Len(), nil); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// begin starts the coordinator, anew or where it was.
+func (w *world) begin() error {
+	store, err := blob.OpenDir(filepath.Join(w.dir, "blobs"), w.fs)
+	if err != nil {
+		return err
+	}
+	w.store = store
+	w.server = New(Options{FS: w.fs, Key: w.key, Name: "test", Roster: w, Hub: w.bus.Hub(), Blobs: store, Access: w})
+	dir := filepath.Join(w.dir, "run")
+	o := record.Options{FS: w.fs}
+	var rec *record.Run
+	if _, e := os.Stat(filepath.Join(dir, record.MetaName)); e == nil {
+		rec, err = record.Resume(dir, o)
+	} else {
+		rec, err = record.Create(dir, record.Meta{Method: "test", Seed: w.fleet.Seed, Engine: "cpu"}, []byte("method: test\n"), o)
+	}
+	if err != nil {
+		return err
+	}
+	srv := w.fleet.Server()
+	w.run, err = w.server.Start(Spec{ID: "run", Recipe: []byte("method: test\n"), Members: w.fleet.Len(), Algorithm: w.alg(), Server: srv,
+		Config: w.config, Window: w.window, Absent: 50 * time.Millisecond,
+		Check: func(schema json.RawMessage, _ *transport.Consent) (json.RawMessage, error) {
+			return json.RawMessage("{}"), nil
+		}}, rec)
+	return err
+}
+
+// end stops the coordinator at once.
+func (w *world) end() {
+	w.server.Close()
+	_ = w.server.o.Hub.Close()
+	if c, ok := w.store.(interface{ Close() error }); ok {
+		_ = c.Close()
+	}
+}
+
+// simulated returns the digest of the last state of the same run as a simulation.
+func (w *world) simulated() string {
+	j := &simulation.Job{Algorithm: w.alg(), Fleet: w.fleet, Config: w.config, Workers: 2}
+	s, err := j.Run(context.Background())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return s.Digest()
+}
+
+// digest returns that of the last round closed by the run.
+func (w *world) digest() string {
+	d := ""
+	type ended struct {
+		Digest string `json:"digest"`
+	}
+	for r, err := range journal.Decode[ended](journal.Read(w.fs, filepath.Join(w.dir, "run"), simulation.KindEnded)) {
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		d = r.Body.Digest
+	}
+	return d
+}
+
+// puppet is a member that does what the protocol says, in the simplest way.
+type puppet struct {
+	w      *world
+	name   string
+	key    identity.Key
+	member federated.Member
+	store  blob.Store
+	link   transport.Link
+
+	mu     sync.Mutex
+	keep   map[int]*weights.Set // memory by order that made it; −1: committed
+	kept   map[int]*parcelled   // results that wait for the end of their phase
+	busy   map[int]bool
+	agreed bool
+	over   chan struct{}
+}
+
+type parcelled struct {
+	msg  []byte
+	ask  *transport.Ask
+	sent bool
+}
+
+func (m *puppet) join() {
+	m.mu.Lock()
+	m.over, m.busy = make(chan struct{}), map[int]bool{}
+	m.link = m.w.bus.Dial(m.name)
+	link := m.link
+	m.mu.Unlock()
+	link.Receive(m.receive)
+	link.OnState(func(up bool) {
+		if up {
+			go m.sync()
+		}
+	})
+}
+
+func (m *puppet) quit() {
+	m.mu.Lock()
+	link := m.link
+	m.mu.Unlock()
+	_ = link.Close()
+}
+
+func (m *puppet) request(kind transport.Body, e transport.Envelope) (transport.Envelope, []byte, error) {
+	e.Fed, e.Run, e.From = m.w.key.Public().String(), "run", m.name
+	if err := e.Put(kind); err != nil {
+		panic(err)
+	}
+	msg, err := transport.Seal(m.key, e)
+	if err != nil {
+		panic(err)
+	}
+	return m.send(msg)
+}
+
+func (m *puppet) send(msg []byte) (transport.Envelope, []byte, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	b, err := m.link.Request(ctx, msg)
+	if err != nil {
+		return transport.Envelope{}, nil, err
+	}
+	e, err := transport.Open(m.w.key.Public(), b)
+	return e, b, err
+}
+
+func (m *puppet) sync() {
+	for try := 0; try < 100; try++ {
+		m.mu.Lock()
+		var holding []transport.Holding
+		for order, p := range m.kept {
+			holding = append(holding, transport.Holding{Order: order, Task: p.ask.Task, State: "kept"})
+		}
+		m.mu.Unlock()
+		e, _, err := m.request(&transport.Sync{Holding: holding}, transport.Envelope{})
+		var d transport.Duties
+		if err != nil || e.Kind != transport.KindDuties || e.Decode(&d) != nil {
+			time.Sleep(5 * time.Millisecond)
+			continue
+		}
+		for _, msg := range d.Messages {
+			m.receive([]byte(msg))
+		}
+		m.mu.Lock()
+		var again []int
+		for order, p := range m.kept {
+			if !p.sent {
+				again = append(again, order)
+			}
+		}
+		m.mu.Unlock()
+		for _, order := range again {
+			go m.deliver(order)
+		}
+		if !d.More {
+			return
+		}
+	}
+}
+
+func (m *puppet) receive(msg []byte) {
+	e, err := transport.Open(m.w.key.Public(), msg)
+	if err != nil {
+		panic(err)
+	}
+	switch e.Kind {
+	case transport.KindTerms:
+		_, _, err := m.request(&transport.Consent{Terms: transport.DigestOf(msg), Samples: m.member.Samples}, transport.Envelope{})
+		if err == nil {
+			m.sync()
+		}
+	case transport.KindTask:
+		go m.work(e, msg)
+	case transport.KindClose:
+		m.closed(e)
+	case transport.KindControl:
+		go m.sync()
+	}
+}
+
+func (m *puppet) work(e transport.Envelope, msg []byte) {
+	var b transport.Task
+	if err := e.Decode(&b); err != nil {
+		panic(err)
+	}
+	m.mu.Lock()
+	if m.busy[b.Order] || m.kept[b.Order] != nil {
+		m.mu.Unlock()
+		return
+	}
+	m.busy[b.Order] = true
+	keep := m.keep[-1]
+	m.mu.Unlock()
+	ctx := context.Background()
+	task := federated.Task{Group: b.Group, Tag: b.Tag, Params: b.Params, Round: e.Round, Phase: e.Step, Base: b.Base, Sets: map[string]weights.Set{}}
+	var err error
+	for _, in := range b.Inputs {
+		if task.Sets[in.Name], err = parcel.Set(ctx, m.w.store, in, e.Refs); err != nil {
+			return // the coordinator is gone
+		}
+	}
+	if task.Index, err = parcel.Index(ctx, m.w.store, b.Slice, e.Refs); err != nil {
+		return
+	}
+	local := m.w.fleet.Local(m.member)
+	res, err := m.w.alg().Client().Run(ctx, local, task, keep)
+	out := &transport.Result{Order: b.Order, Task: transport.DigestOf(msg), Kernels: "test"}
+	p := parcel.Packer{Store: m.store}
+	if err != nil {
+		out.Failed = err.Error()
+	} else {
+		out.Abstained, out.Weight, out.Scalars = res.Status == federated.Abstained, res.Weight, res.Scalars
+		for name, s := range res.Addends {
+			t, err := p.Set(ctx, name, s)
+			if err != nil {
+				panic(err)
+			}
+			out.Addends = append(out.Addends, t)
+		}
+		if out.Cover, err = p.Index(ctx, "cover", res.Cover); err != nil {
+			panic(err)
+		}
+	}
+	re := transport.Envelope{Fed: m.w.key.Public().String(), Run: "run", Round: e.Round, Step: e.Step, From: m.name, Refs: p.Refs}
+	if err := re.Put(out); err != nil {
+		panic(err)
+	}
+	sealed, err := transport.Seal(m.key, re)
+	if err != nil {
+		panic(err)
+	}
+	m.mu.Lock()
+	m.kept[b.Order] = &parcelled{msg: sealed, ask: &transport.Ask{Order: b.Order, Task: out.Task, Blobs: p.Refs}}
+	if res.Keep != nil {
+		m.keep[b.Order] = res.Keep
+	}
+	delete(m.busy, b.Order)
+	m.mu.Unlock()
+	m.deliver(b.Order)
+}
+
+// deliver hands in a kept result.
+func (m *puppet) deliver(order int) {
+	m.mu.Lock()
+	p := m.kept[order]
+	m.mu.Unlock()
+	if p == nil {
+		return
+	}
+	for try := 0; try < 50; try++ {
+		if len(p.ask.Blobs) > 0 {
+			e, _, err := m.request(p.ask, transport.Envelope{})
+			var permit transport.Permit
+			if err != nil {
+				time.Sleep(5 * time.Millisecond)
+				continue
+			}
+			if e.Kind != transport.KindPermit || e.Decode(&permit) != nil {
+				return // its phase is over
+			}
+			if !permit.Granted {
+				continue
+			}
+			if m.upload(p.ask.Blobs) != nil {
+				continue
+			}
+		}
+		e, _, err := m.send(p.msg)
+		var v transport.Verdict
+		if err != nil || e.Kind != transport.KindVerdict || e.Decode(&v) != nil || v.Code == transport.CodeFull {
+			time.Sleep(5 * time.Millisecond)
+			continue
+		}
+		m.mu.Lock()
+		p.sent = true
+		if v.Outcome == transport.Late || v.Outcome == transport.Refused {
+			delete(m.kept, order)
+			delete(m.keep, order)
+		}
+		m.mu.Unlock()
+		return
+	}
+}
+
+// upload copies blobs into the coordinator's store.
+func (m *puppet) upload(refs []transport.Ref) error {
+	ctx := context.Background()
+	for _, ref := range refs {
+		r, err := blob.Open(ctx, m.store, blob.Hash(ref.Hash))
+		if err != nil {
+			panic(err)
+		}
+		_, _, err = blob.Write(ctx, m.w.store, r)
+		_ = r.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *puppet) closed(e transport.Envelope) {
+	var c transport.Close
+	if err := e.Decode(&c); err != nil {
+		panic(err)
+	}
+	var folded, lost federated.Indices
+	if folded.UnmarshalText([]byte(c.Folded)) != nil || lost.UnmarshalText([]byte(c.Lost)) != nil {
+		panic(fmt.Sprint("close ", c))
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, order := range folded {
+		if m.kept[order] == nil {
+			continue
+		}
+		if s := m.keep[order]; s != nil {
+			m.keep[-1] = s
+		}
+		delete(m.keep, order)
+		delete(m.kept, order)
+	}
+	for _, order := range lost {
+		delete(m.keep, order)
+		delete(m.kept, order)
+	}
+	if c.Last {
+		select {
+		case <-m.over:
+		default:
+			close(m.over)
+		}
+	}
+}
