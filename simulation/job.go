@@ -142,17 +142,21 @@ func (j *Job) Distance(ctx context.Context, dir string) (map[string]float64, err
 	return out, nil
 }
 
+// workers returns how many clients are at work at a time.
+func (j *Job) workers() int {
+	if j.Workers < 1 {
+		return runtime.GOMAXPROCS(0)
+	}
+	return j.Workers
+}
+
 func (j *Job) drive(ctx context.Context, l *log, from *federated.Snapshot) (federated.State, error) {
 	if err := j.Conditions.Validate(); err != nil {
 		return federated.State{}, fmt.Errorf("conditions: %w", err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	workers := j.Workers
-	if workers < 1 {
-		workers = runtime.GOMAXPROCS(0)
-	}
-	pool := NewPool(ctx, j.Algorithm.Client(), j.Fleet.Local, l.recall, j.Conditions, j.Fleet.Seed, workers, clockOf(from))
+	pool := NewPool(ctx, j.Algorithm.Client(), j.Fleet.Local, l.recall, j.Conditions, j.Fleet.Seed, j.workers(), clockOf(from))
 	defer pool.Close() // after cancel, which ends what is still at work
 	defer cancel()
 	l.began = l.now()

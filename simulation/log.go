@@ -84,10 +84,14 @@ type closedRecord struct {
 // kernel path, recipe or data set than that of the run.
 type MismatchError struct {
 	Round            int
-	Digest, Recorded string // of the state after the round
+	Digest, Recorded string // of the state after the round, if that differs
+	Phase, What      string // else what differs in which phase
 }
 
 func (e *MismatchError) Error() string {
+	if e.What != "" {
+		return fmt.Sprintf("round %d came out differently: %s: %s", e.Round, e.Phase, e.What)
+	}
 	return fmt.Sprintf("round %d came out differently: digest %.16s…, recorded %.16s…", e.Round, e.Digest, e.Recorded)
 }
 

@@ -49,6 +49,15 @@ func (m *Recall) Store(client int, s *weights.Set) error {
 	return nil
 }
 
+// forget removes what a client keeps.
+func (m *Recall) forget(client int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.sets, client)
+	delete(m.fresh, client)
+	delete(m.saved, client)
+}
+
 // Clients returns how many clients keep something.
 func (m *Recall) Clients() int {
 	m.mu.RLock()
