@@ -18,8 +18,11 @@ type lane struct {
 	batch  int
 	inputs []compute.Buffer
 	fed    []compute.Buffer
-	hosts  []any // what the host writes, by feed
-	shared bool
+
+	results []compute.Buffer // by output: spent buffers for those of the next run, if the engine can use them
+	given   []compute.Buffer // those that the last run returned
+	hosts   []any            // what the host writes, by feed
+	shared  bool
 
 	x      []float32
 	tokens []int32
@@ -30,6 +33,12 @@ type lane struct {
 	f32    [][]float32 // scalars by place
 	f64    [][]float64
 	whole  []int32 // scratch: rows with their targets, for next tokens
+}
+
+// intoExecutable is an executable that allocates nothing: it puts its results into a slice, and into those buffers of it
+// that are spent (finalized or donated). The cpu engine's is one.
+type intoExecutable interface {
+	ExecuteInto(results, inputs []compute.Buffer, donate []bool) error
 }
 
 // lane takes a free lane or makes one.
@@ -48,6 +57,9 @@ func (p *program) lane(b compute.Backend, batch int) (*lane, error) {
 		batch:  batch,
 		inputs: make([]compute.Buffer, len(p.ins)),
 		fed:    make([]compute.Buffer, len(p.feeds)),
+
+		results: make([]compute.Buffer, len(p.outs)),
+
 		hosts:  make([]any, len(p.feeds)),
 		shared: b.HasSharedBuffers(),
 		f32:    make([][]float32, p.places),

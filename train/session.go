@@ -439,8 +439,8 @@ func (s *Session) Close() {
 }
 
 // run executes l's program on the session's buffers. Outputs that belong to the session replace what was there, the
-// others are returned; the first of them is results[0]. After a failure the session is unusable, since inputs may have
-// been given away.
+// others are returned, until the lane runs again; the first of them is results[0]. After a failure the session is
+// unusable, since inputs may have been given away.
 func (s *Session) run(l *lane) (results []compute.Buffer, err error) {
 	if err := l.send(s.e.backend); err != nil {
 		return nil, err
@@ -452,19 +452,26 @@ func (s *Session) run(l *lane) (results []compute.Buffer, err error) {
 			l.inputs[i] = s.buffers[in.table][in.index]
 		}
 	}
-	results, err = l.p.exec.Execute(l.inputs, l.p.donate, 0)
+	into, reuses := l.p.exec.(intoExecutable)
+	if reuses {
+		results = l.results
+		err = into.ExecuteInto(results, l.inputs, l.p.donate)
+	} else {
+		results, err = l.p.exec.Execute(l.inputs, l.p.donate, 0)
+	}
 	if err != nil {
 		s.broken = fmt.Errorf("running %s on the engine: %w", s.l.held.Name, err)
 		return nil, s.broken
 	}
-	n := 0
+	given := l.given[:0]
 	for k, at := range l.p.outs {
 		if at.table == tables {
-			results[n] = results[k]
-			n++
-		} else {
-			s.buffers[at.table][at.index] = results[k]
+			given = append(given, results[k])
+			continue
 		}
+		// What was there was donated: it may hold a result of the next run.
+		results[k], s.buffers[at.table][at.index] = s.buffers[at.table][at.index], results[k]
 	}
-	return results[:n], nil
+	l.given = given
+	return given, nil
 }

@@ -26,7 +26,7 @@
 //     values that do not live at the same time;
 //   - run: an [Executable] owns a few frames (arena, scratch, call records),
 //     one for each execution in flight, and allocates nothing else but the
-//     output buffers.
+//     output buffers; with [Executable.ExecuteInto] not even those.
 //
 // # Guarantees
 //

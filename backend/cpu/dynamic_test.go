@@ -40,7 +40,7 @@ func TestPlansForDynamicAxesAreBounded(t *testing.T) {
 		if got, _ := out[0].(*Buffer).Data(); got.([]int32)[0] != int32(n) {
 			t.Errorf("the sum of %d ones is %v", n, got)
 		}
-		p, err := exec.planFor([]compute.Buffer{in})
+		p, err := exec.planFor([]compute.Buffer{in}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

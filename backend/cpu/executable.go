@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/gomlx/compute"
@@ -113,13 +114,16 @@ func (r *recent) put(key string, p *plan) {
 }
 
 // planFor checks the inputs and returns the plan for their shapes.
-func (e *Executable) planFor(inputs []compute.Buffer) (*plan, error) {
+func (e *Executable) planFor(inputs []compute.Buffer, donate []bool) (*plan, error) {
 	if e.fn == nil {
 		return nil, errors.New("Execute: the executable was finalized")
 	}
 	params := e.fn.params
 	if len(inputs) != len(params) {
 		return nil, errors.Errorf("Execute: %d inputs for %d parameters", len(inputs), len(params))
+	}
+	if len(donate) != 0 && len(donate) != len(inputs) {
+		return nil, errors.Errorf("Execute: %d donations for %d inputs", len(donate), len(inputs))
 	}
 	for i, in := range inputs {
 		buf, ok := in.(*Buffer)
@@ -161,35 +165,65 @@ func (e *Executable) planFor(inputs []compute.Buffer) (*plan, error) {
 // error is returned that concerns the computation. A panic in a kernel is such
 // an error; it ends this execution only.
 func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, _ compute.DeviceNum) ([]compute.Buffer, error) {
-	p, err := e.planFor(inputs)
+	p, err := e.planFor(inputs, donate)
 	if err != nil {
 		return nil, err
 	}
-	if len(donate) != 0 && len(donate) != len(inputs) {
-		return nil, errors.Errorf("Execute: %d donations for %d inputs", len(donate), len(inputs))
-	}
 	results := make([]compute.Buffer, len(p.outputs))
-	err = e.compute(p, inputs, donate, results)
+	holders := make([]Buffer, len(p.outputs)) // all in one piece
+	for i := range results {
+		results[i] = &holders[i]
+	}
+	if err := e.execute(p, inputs, donate, results); err != nil {
+		return nil, err
+	}
+	return results, nil
+}
+
+// ExecuteInto is Execute for those who run a graph again and again: it puts the
+// results into a slice of the caller's, one entry for each output, and allocates
+// nothing where an entry is a *Buffer of this backend that is spent, that is,
+// finalized or donated to an execution before this one. Such a buffer comes back
+// to life with the result, so nobody else may still hold it. Other entries, valid
+// buffers among them, are replaced by new buffers and left alone.
+//
+// After an error that concerns the computation, all entries are spent.
+func (e *Executable) ExecuteInto(results, inputs []compute.Buffer, donate []bool) error {
+	p, err := e.planFor(inputs, donate)
+	if err != nil {
+		return err
+	}
+	if len(results) != len(p.outputs) {
+		return errors.Errorf("ExecuteInto: room for %d results, there are %d", len(results), len(p.outputs))
+	}
+	for i, r := range results {
+		if b, ok := r.(*Buffer); !ok || b == nil || b.valid || b.backend != e.backend || slices.Contains(results[:i], r) {
+			results[i] = &Buffer{backend: e.backend}
+		}
+	}
+	return e.execute(p, inputs, donate, results)
+}
+
+// execute runs p with results in spent buffers of which there are no two the same.
+func (e *Executable) execute(p *plan, inputs []compute.Buffer, donate []bool, results []compute.Buffer) error {
+	err := e.compute(p, inputs, donate, results)
 	for i, d := range donate {
 		if d {
 			_ = inputs[i].Finalize() // cannot fail
 		}
 	}
 	if err == nil {
-		return results, nil
+		return nil
 	}
 	for _, r := range results {
-		if r != nil {
-			_ = r.Finalize() // cannot fail
-		}
+		_ = r.Finalize() // cannot fail
 	}
-	return nil, errors.WithMessage(err, "Execute")
+	return errors.WithMessage(err, "Execute")
 }
 
 // compute fills results. Those that it made before an error are to be
 // finalized.
 func (e *Executable) compute(p *plan, inputs []compute.Buffer, donate []bool, results []compute.Buffer) error {
-	buffers := make([]Buffer, len(p.outputs))
 	// Frames are taken inside the pool: there are no more than threads then, and
 	// their memory stays in cache.
 	s := e.backend.pool.Enter()
@@ -201,7 +235,7 @@ func (e *Executable) compute(p *plan, inputs []compute.Buffer, donate []bool, re
 		}
 	}
 	for i := range p.outputs {
-		o, buf := &p.outputs[i], &buffers[i]
+		o, buf := &p.outputs[i], results[i].(*Buffer)
 		buf.backend, buf.shape, buf.valid = e.backend, o.shape, true
 		if o.reuse >= 0 && len(donate) > 0 && donate[o.reuse] && once(inputs, o.reuse) {
 			from := inputs[o.reuse].(*Buffer)
@@ -211,7 +245,6 @@ func (e *Executable) compute(p *plan, inputs []compute.Buffer, donate []bool, re
 			buf.block = e.backend.memory.get(int(o.shape.ByteSize()))
 		}
 		f.base[o.slot] = buf.block.data
-		results[i] = buf
 	}
 	if err := p.run(f, s); err != nil {
 		return err // the frame may be in any state: drop it

@@ -124,6 +124,87 @@ func TestStepsAllocateOnlyTheResults(t *testing.T) {
 	}
 }
 
+// intoStepper is stepper with ExecuteInto, whose results are the buffers that the step before gave away.
+func intoStepper(t testing.TB, b compute.Backend, m model) func() {
+	exec := compileModel(t, b, m).(*cpu.Executable)
+	bufs := m.inputs(t, b, 7)
+	state := 2 * len(m.params)
+	donate := make([]bool, len(bufs))
+	for i := range state {
+		donate[i] = true
+	}
+	out := make([]compute.Buffer, len(exec.Outputs()))
+	return func() {
+		if err := exec.ExecuteInto(out, bufs, donate); err != nil {
+			t.Fatal(err)
+		}
+		for i := range state {
+			bufs[i], out[i] = out[i], bufs[i]
+		}
+		for _, o := range out[state:] {
+			if err := o.Finalize(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+func TestStepsIntoSpentBuffersAllocateNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	b := newBackend(t, cpu.Options{Threads: 2})
+	for _, m := range append(slices.Clone(small), medium...) {
+		t.Run(m.name, func(t *testing.T) {
+			step := intoStepper(t, b, m)
+			for range 3 {
+				step()
+			}
+			// The runtime's own allocations come at any time: one try without any is enough.
+			for try := 1; ; try++ {
+				n := testing.AllocsPerRun(10, step)
+				if n == 0 {
+					return
+				}
+				if try == 3 {
+					t.Fatalf("a step allocates %v times", n)
+				}
+			}
+		})
+	}
+}
+
+func TestExecuteIntoEqualsExecute(t *testing.T) {
+	b := newBackend(t, cpu.Options{Threads: 2})
+	for _, m := range small {
+		t.Run(m.name, func(t *testing.T) {
+			want := runSteps(t, b, m, 3)
+			exec := compileModel(t, b, m).(*cpu.Executable)
+			bufs := m.inputs(t, b, 7)
+			state := 2 * len(m.params)
+			donate := make([]bool, len(bufs))
+			for i := range state {
+				donate[i] = true
+			}
+			out := make([]compute.Buffer, len(exec.Outputs()))
+			for range 3 {
+				if err := exec.ExecuteInto(out, bufs, donate); err != nil {
+					t.Fatal(err)
+				}
+				for i := range state {
+					bufs[i], out[i] = out[i], bufs[i]
+				}
+			}
+			copy(out, bufs[:state])
+			for i, o := range out {
+				if !slices.Equal(floatsOf(t, o), want[i]) {
+					t.Errorf("output %d differs from that of Execute", i)
+				}
+			}
+		})
+	}
+}
+
 func TestMemoryIsFlat(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector keeps memory")
