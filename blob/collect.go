@@ -19,10 +19,9 @@ type Freed struct {
 
 // Collect deletes what nobody needs: every object except
 //
-//   - those for which live is true, and the chunks of those of them that are
-//     manifests;
-//   - those that are pinned, such as the chunks of a blob that is being written,
-//     and those that were put or asked for within the last [Grace].
+//   - those for which live is true or that are pinned, and the chunks of those
+//     of them that are manifests;
+//   - those that were put or asked for within the last [Grace].
 //
 // live is asked for every object, chunks too, and once more just before one is
 // deleted; it must be true for every blob that is needed, and need not be for
@@ -33,8 +32,8 @@ func Collect(ctx context.Context, s Store, live func(Hash) bool) (Freed, error) 
 }
 
 // CollectOlder is Collect with another time of grace. With 0 it spares only what
-// is used while it runs, or pinned: whoever writes has to pin the blob's name
-// from before it writes until the blob is live.
+// is used while it runs, or pinned: whoever writes has to keep the blob pinned until
+// it is live, see [WritePinned].
 func CollectOlder(ctx context.Context, s Store, live func(Hash) bool, grace time.Duration) (Freed, error) {
 	k, needed, before, err := mark(ctx, s, live, grace)
 	if err != nil {
@@ -95,7 +94,7 @@ func mark(ctx context.Context, s Store, root func(Hash) bool, grace time.Duratio
 		switch {
 		case err != nil:
 			return nil, m, before, err
-		case !root(info.Hash):
+		case !k.Pinned(info.Hash) && !root(info.Hash): // in this order: who makes a blob live unpins it afterwards
 			m.others = append(m.others, info.Hash)
 		case info.Bytes >= manifestHead && (info.Bytes-manifestHead)%hashSize == 0:
 			roots = append(roots, info.Hash)

@@ -120,6 +120,7 @@ func TestCrashAnywhere(t *testing.T) {
 				}
 				rule.N, rule.Crash = n+1, crash
 				t.Run(fmt.Sprintf("%d-%s-%d-%v-%d", n, e.Op, crash, rule.After, rule.Part), func(t *testing.T) {
+					t.Parallel()
 					dir := t.TempDir()
 					f := faultfs.New(journal.OS())
 					f.Add(rule)

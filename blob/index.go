@@ -167,6 +167,13 @@ func (x *Index) Pin(hashes ...Hash) (unpin func()) {
 	})
 }
 
+// Pinned is [Keeper.Pinned].
+func (x *Index) Pinned(h Hash) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.pins[h] > 0
+}
+
 // Usage is [Keeper.Usage].
 func (x *Index) Usage() Usage {
 	x.mu.Lock()

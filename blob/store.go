@@ -47,6 +47,8 @@ type Keeper interface {
 	// are there already or come later. Pins of one object add up; unpin may be
 	// called more than once, and counts as use.
 	Pin(hashes ...Hash) (unpin func())
+	// Pinned reports whether an object is pinned.
+	Pinned(h Hash) bool
 	// DeleteIdle deletes an object and returns its length, unless it is pinned
 	// or was put or asked for (Has) at the time before or later; then it
 	// returns 0. What is not there counts as 0 bytes too.

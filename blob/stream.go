@@ -16,20 +16,27 @@ const writers = 4
 // is durable when it returns: the chunks first, the manifest last. If it fails,
 // chunks may be left, which [Collect] frees.
 func Write(ctx context.Context, s Store, r io.Reader) (Hash, Manifest, error) {
-	var m Manifest
-	var unpin []func()
-	defer func() {
-		for _, f := range unpin {
+	h, m, unpin, err := WritePinned(ctx, s, r)
+	unpin()
+	return h, m, err
+}
+
+// WritePinned is Write, but the blob stays pinned until unpin is called: time to
+// note that it is needed, in a store in which others discard and collect.
+func WritePinned(ctx context.Context, s Store, r io.Reader) (_ Hash, m Manifest, unpin func(), err error) {
+	var pins []func()
+	unpin = func() {
+		for _, f := range pins {
 			f()
 		}
-	}()
+	}
 	w := newWorkers(ctx, writers)
 	for w.ctx.Err() == nil {
 		buf := chunkPool.Get().(*[ChunkSize]byte)
 		n, err := io.ReadFull(r, buf[:])
 		if n > 0 {
 			h := Sum(buf[:n])
-			unpin = append(unpin, pin(s, h))
+			pins = append(pins, pin(s, h))
 			m.Bytes += int64(n)
 			m.Chunks = append(m.Chunks, h)
 			w.run(func(ctx context.Context) error {
@@ -50,14 +57,15 @@ func Write(ctx context.Context, s Store, r io.Reader) (Hash, Manifest, error) {
 		}
 	}
 	if err := w.wait(); err != nil {
-		return Hash{}, Manifest{}, err
+		return Hash{}, Manifest{}, unpin, err
 	}
 	b := m.Encode()
 	h := Sum(b)
+	pins = append(pins, pin(s, h))
 	if err := PutVerified(ctx, s, h, b); err != nil {
-		return Hash{}, Manifest{}, err
+		return Hash{}, Manifest{}, unpin, err
 	}
-	return h, m, nil
+	return h, m, unpin, nil
 }
 
 // ReadManifest returns the manifest of a blob.

@@ -245,10 +245,19 @@ func testCollectWhileWriting(t *testing.T, f Fixture) {
 				r := func() io.Reader {
 					return io.MultiReader(Random(0, blob.ChunkSize), Random(uint64(g), n-blob.ChunkSize))
 				}
-				m := manifest(r())
-				h := m.Hash()
-				unpin := f.Store.Pin(h)
-				if _, _, err := blob.Write(t.Context(), f.Store, r()); err != nil {
+				var m blob.Manifest
+				var h blob.Hash
+				var unpin func()
+				var err error
+				if i%2 == 0 { // its name is known beforehand, as that of an upload
+					m = manifest(r())
+					h = m.Hash()
+					unpin = f.Store.Pin(h)
+					_, _, err = blob.Write(t.Context(), f.Store, r())
+				} else {
+					h, m, unpin, err = blob.WritePinned(t.Context(), f.Store, r())
+				}
+				if err != nil {
 					t.Errorf("write: %v", err)
 				}
 				mu.Lock()
