@@ -29,12 +29,28 @@ type Reset struct {
 // Conditions and the draws of members do not matter. What the job's fleet holds in the order of the run's roster may be more
 // members than took part.
 func (j *Job) Replay(ctx context.Context, h *History, resets []Reset) (rounds int, digest string, err error) {
+	l := &log{recall: NewRecall(), expect: maps.Clone(h.rounds), strict: true}
+	_, err = j.repeat(ctx, h, resets, l)
+	if l.agreed > 0 {
+		digest = h.rounds[l.agreed-1]
+	}
+	return l.agreed, digest, err
+}
+
+// Repeat is Replay without comparing digests, for engines or kernel paths other than the run's: it returns the last state.
+// That other members' answers count than on record is an error here, too.
+func (j *Job) Repeat(ctx context.Context, h *History, resets []Reset) (federated.State, error) {
+	return j.repeat(ctx, h, resets, &log{recall: NewRecall()})
+}
+
+func (j *Job) repeat(ctx context.Context, h *History, resets []Reset, l *log) (federated.State, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	c := *j
 	c.Config.Rounds, c.Conditions = h.last+1, Conditions{}
-	r := &replay{log: &log{job: &c, recall: NewRecall(), expect: maps.Clone(h.rounds), strict: true}, phases: slices.Clone(h.phases),
-		resets: map[Reset]bool{}, visits: map[*federated.Order]*weights.Set{}, visiting: map[int]*federated.Order{}}
+	l.job = &c
+	r := &replay{log: l, phases: slices.Clone(h.phases), resets: map[Reset]bool{},
+		visits: map[*federated.Order]*weights.Set{}, visiting: map[int]*federated.Order{}}
 	for i := range r.phases {
 		if o := &r.phases[i].opened; o.Roster == 0 { // from before rosters were recorded
 			o.Roster = j.Fleet.Len()
@@ -47,14 +63,10 @@ func (j *Job) Replay(ctx context.Context, h *History, resets []Reset) (rounds in
 	r.pool = NewPool(ctx, j.Algorithm.Client(), j.Fleet.Local, r, c.Conditions, j.Fleet.Seed, j.workers(), 0)
 	defer r.pool.Close() // after cancel, which ends what is still at work
 	defer cancel()
-	r.began = r.now()
+	l.began = l.now()
 	srv := j.Fleet.Server()
 	srv.Population = pastPopulation{j.Fleet, r}
-	_, err = federated.Run(ctx, j.Algorithm, srv, r, r, c.Config, nil)
-	if r.agreed > 0 {
-		digest = h.rounds[r.agreed-1]
-	}
-	return r.agreed, digest, err
+	return federated.Run(ctx, j.Algorithm, srv, r, r, c.Config, nil)
 }
 
 // replay is the members of a run on record, and its log. In each phase it gives the answers that the record lists, those
