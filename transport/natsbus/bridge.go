@@ -1,0 +1,213 @@
+package natsbus
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// Subprotocol is what a WebSocket carries: the client protocol of NATS in binary messages, whose bounds mean nothing.
+const Subprotocol = "cohort.bus.1"
+
+// Why a WebSocket is closed by the server.
+const (
+	statusGoingAway = websocket.StatusGoingAway
+	statusReplaced  = websocket.StatusCode(4001) // another connection of the member took its place: do not come back
+	statusCut       = websocket.StatusCode(4002) // the coordinator cut it: come back, if you are admitted
+)
+
+// bridge joins a WebSocket to a connection of the NATS server.
+type bridge struct {
+	s      *Server
+	ws     *websocket.Conn
+	pipe   net.Conn
+	id     uint64 // the NATS server's number of the connection
+	who    string // whose TLS certificate it is; empty: unknown
+	remote string
+
+	// Guarded by the server.
+	name  string // the member, once admitted
+	ended bool
+
+	once sync.Once
+}
+
+// Handler accepts the WebSockets of members.
+func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.accept) }
+
+func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
+	b := &bridge{s: s, remote: r.RemoteAddr}
+	if s.o.Who != nil {
+		b.who, _ = s.o.Who(r)
+	}
+	s.mu.Lock()
+	if s.closed || s.open >= s.o.MaxConnections || s.unknown >= s.o.MaxUnknown {
+		s.mu.Unlock()
+		w.Header().Set("Retry-After", "5")
+		http.Error(w, "too many connections", http.StatusServiceUnavailable)
+		return
+	}
+	s.open++
+	s.unknown++
+	s.mu.Unlock()
+	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{Subprotocol}})
+	if err != nil {
+		s.leave(b)
+		return
+	}
+	b.ws = ws
+	if ws.Subprotocol() != Subprotocol {
+		ws.Close(websocket.StatusPolicyViolation, "the subprotocol is "+Subprotocol)
+		s.leave(b)
+		return
+	}
+	ws.SetReadLimit(1 << 20)
+	info, err := b.join()
+	if err != nil {
+		ws.Close(websocket.StatusTryAgainLater, "the bus is not ready")
+		s.leave(b)
+		return
+	}
+	// The goroutine of the request, with its large stack, ends here.
+	go b.down(info)
+	go b.up()
+}
+
+// join connects to the NATS server and returns its first words, which tell the number of the connection.
+func (b *bridge) join() (info []byte, err error) {
+	if b.pipe, err = b.s.nats.InProcessConn(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			b.pipe.Close()
+		}
+	}()
+	b.pipe.SetReadDeadline(time.Now().Add(b.s.o.AuthTimeout))
+	for !bytes.HasSuffix(info, []byte("\r\n")) {
+		if len(info) > 8<<10 {
+			return nil, errors.New("the server's information is too long")
+		}
+		buf := make([]byte, 1024)
+		n, err := b.pipe.Read(buf)
+		if err != nil {
+			return nil, err
+		}
+		info = append(info, buf[:n]...)
+	}
+	b.pipe.SetReadDeadline(time.Time{})
+	var fields struct {
+		ID uint64 `json:"client_id"`
+	}
+	text, ok := bytes.CutPrefix(info, []byte("INFO "))
+	if err := json.Unmarshal(text, &fields); !ok || err != nil || fields.ID == 0 {
+		return nil, fmt.Errorf("the server's information is not understood: %.100q", info)
+	}
+	b.id = fields.ID
+	b.s.mu.Lock()
+	defer b.s.mu.Unlock()
+	if b.s.closed {
+		return nil, errors.New("the bus ends")
+	}
+	b.s.bridges[b.id] = b
+	b.s.wg.Add(2)
+	return info, nil
+}
+
+// end closes the connection from this side, at once for the NATS server, and says why to the other end.
+func (b *bridge) end(code websocket.StatusCode, why string) {
+	b.once.Do(func() {
+		b.pipe.Close()
+		b.s.mu.Lock()
+		b.ended = true
+		b.s.mu.Unlock()
+		b.s.leave(b)
+		if code == 0 {
+			b.ws.CloseNow()
+			return
+		}
+		go func() {
+			// The other end may not read any more: what it does not hear in time it never will.
+			timer := time.AfterFunc(time.Second, func() { b.ws.CloseNow() })
+			defer timer.Stop()
+			b.ws.Close(code, why)
+			b.ws.CloseNow()
+		}()
+	})
+}
+
+// buffers are for what is larger than an idle connection's own.
+var buffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
+
+// up carries what the member says. It holds no buffer while the member is silent.
+func (b *bridge) up() {
+	defer b.s.wg.Done()
+	for {
+		kind, r, err := b.ws.Reader(context.Background())
+		if err != nil {
+			b.end(0, "")
+			return
+		}
+		if kind != websocket.MessageBinary {
+			b.end(websocket.StatusUnsupportedData, "messages are binary")
+			return
+		}
+		buf := buffers.Get().(*[64 << 10]byte)
+		_, err = io.CopyBuffer(writerOnly{b.pipe}, r, buf[:])
+		buffers.Put(buf)
+		if err != nil {
+			b.end(0, "")
+			return
+		}
+	}
+}
+
+// writerOnly hides that a pipe could read by itself.
+type writerOnly struct{ io.Writer }
+
+// down carries what the server says, beginning with info. An idle member costs a small buffer.
+func (b *bridge) down(info []byte) {
+	defer b.s.wg.Done()
+	// A member that takes nothing for so long is cut.
+	timer := time.AfterFunc(time.Hour, func() { b.ws.CloseNow() })
+	timer.Stop()
+	defer timer.Stop()
+	write := func(p []byte) error {
+		timer.Reset(b.s.o.WriteTimeout)
+		defer timer.Stop()
+		return b.ws.Write(context.Background(), websocket.MessageBinary, p)
+	}
+	err := write(info)
+	for small := make([]byte, 1024); err == nil; {
+		var n int
+		if n, err = b.pipe.Read(small); err != nil {
+			break
+		}
+		if n < len(small) {
+			err = write(small[:n])
+			continue
+		}
+		// There is more, and it is waiting already.
+		large := buffers.Get().(*[64 << 10]byte)
+		b.pipe.SetReadDeadline(time.Now().Add(time.Millisecond))
+		n = copy(large[:], small)
+		m, more := b.pipe.Read(large[n:])
+		b.pipe.SetReadDeadline(time.Time{})
+		err = write(large[:n+m])
+		buffers.Put(large)
+		if err == nil && !errors.Is(more, os.ErrDeadlineExceeded) {
+			err = more
+		}
+	}
+	b.end(websocket.StatusNormalClosure, "")
+}
