@@ -15,8 +15,8 @@ import (
 
 // A place is the chart that a metric belongs to.
 type place struct {
-	chart, title, label string
-	unit                report.Unit
+	chart, title, note string
+	unit               report.Unit
 }
 
 // places are the charts that every run has room for, in the order of the page, by the names of their metrics; package report
@@ -25,16 +25,16 @@ var places = []struct {
 	metric string
 	place
 }{
-	{"accuracy", place{"accuracy", "Accuracy on the test set", "accuracy", report.Percent}},
-	{"loss", place{"loss", "Loss on the test set", "loss (nats)", report.Plain}},
-	{"accuracy.local", place{"accuracy.local", "Accuracy on the members’ own test data", "accuracy", report.Percent}},
-	{"accuracy.local.mean", place{"accuracy.local.mean", "Mean of the members’ own accuracies", "accuracy", report.Percent}},
-	{"accuracy.local.worst", place{"accuracy.local.worst", "Mean over the worst tenth of the members", "accuracy", report.Percent}},
-	{"loss.local", place{"loss.local", "Loss on the members’ own test data", "loss (nats)", report.Plain}},
-	{"loss.train", place{"loss.train", "Training loss", "loss (nats)", report.Plain}},
-	{"perplexity", place{"perplexity", "Perplexity", "perplexity", report.Plain}},
-	{"bytes.up", place{"bytes", "Bytes in each round", "bytes", report.Bytes}},
-	{"bytes.down", place{"bytes", "Bytes in each round", "bytes", report.Bytes}},
+	{"accuracy", place{"accuracy", "Accuracy on the test set", "", report.Percent}},
+	{"loss", place{"loss", "Loss on the test set", "nats", report.Plain}},
+	{"accuracy.local", place{"accuracy.local", "Accuracy on the members’ own test data", "", report.Percent}},
+	{"accuracy.local.mean", place{"accuracy.local.mean", "Mean of the members’ own accuracies", "", report.Percent}},
+	{"accuracy.local.worst", place{"accuracy.local.worst", "Mean over the worst tenth of the members", "", report.Percent}},
+	{"loss.local", place{"loss.local", "Loss on the members’ own test data", "nats", report.Plain}},
+	{"loss.train", place{"loss.train", "Training loss", "nats", report.Plain}},
+	{"perplexity", place{"perplexity", "Perplexity", "", report.Plain}},
+	{"bytes.up", place{"bytes", "Bytes in each round", "", report.Bytes}},
+	{"bytes.down", place{"bytes", "Bytes in each round", "", report.Bytes}},
 }
 
 // always are the charts that are there before their first value, so that the page does not jump when it comes.
@@ -60,7 +60,7 @@ func put(m record.Metric) (p place, series, part string, ok bool) {
 		return k.place, seriesName(m.Key), "", true
 	}
 	name := clean(m.Name, maxName)
-	return place{name, name, name, report.Plain}, seriesName(m.Key), "", true
+	return place{name, name, "", report.Plain}, seriesName(m.Key), "", true
 }
 
 // seriesName is how the curve of a level, or of the whole, is called.
@@ -126,7 +126,7 @@ type figure struct {
 	ID     string // fit for an HTML id
 	Name   string
 	Title  string
-	Label  string
+	Note   string // the unit in words
 	Unit   string // "%", "B" or empty
 	Curves []curve
 }
@@ -212,7 +212,7 @@ func colouring(charts map[string]*chart) map[string]int {
 }
 
 func (c *chart) figure(colours map[string]int) figure {
-	f := figure{ID: "chart-" + identifier(c.chart), Name: c.chart, Title: c.title, Label: c.label, Unit: string(c.unit)}
+	f := figure{ID: "chart-" + identifier(c.chart), Name: c.chart, Title: c.title, Note: c.note, Unit: string(c.unit)}
 	for _, s := range c.series {
 		v := curve{Name: s.name, Colour: colours[s.name], points: s.points(), parts: map[string][][2]any{}}
 		if n := len(v.points); n > 0 {
@@ -301,9 +301,12 @@ func (f figure) SVG() template.HTML {
 	for _, t := range xTicks(x0, x1) {
 		fmt.Fprintf(&b, `<text x="%.1f" y="%d" text-anchor="middle">%s</text>`, px(t), svgHeight-8, strconv.FormatFloat(t, 'f', -1, 64))
 	}
-	for i := len(f.Curves) - 1; i >= 0; i-- { // the whole on top
-		c := f.Curves[i]
-		b.WriteString(`<path class="curve s` + strconv.Itoa(c.Colour) + `" d="`)
+	for _, c := range f.Curves { // the whole first and broad, so that it is seen below a level that is the same
+		class := "curve s" + strconv.Itoa(c.Colour)
+		if c.Colour == 0 && len(f.Curves) > 1 {
+			class += " broad"
+		}
+		b.WriteString(`<path class="` + class + `" d="`)
 		pen := "M"
 		drawn := 0
 		for _, p := range thin(c.points, svgWidth) {
@@ -340,6 +343,9 @@ func thin(points []point, n int) []point {
 func tickText(v float64, u report.Unit) string {
 	if u == report.Percent {
 		return strconv.FormatFloat(math.Round(v*1e4)/100, 'f', -1, 64) + " %"
+	}
+	if u == report.Plain {
+		return strconv.FormatFloat(v, 'g', 6, 64)
 	}
 	return u.Format(math.Round(v*1e9) / 1e9)
 }
@@ -417,5 +423,5 @@ func (f figure) wire() map[string]any {
 	for _, c := range f.Curves {
 		curves = append(curves, map[string]any{"name": c.Name, "colour": c.Colour, "parts": c.parts})
 	}
-	return map[string]any{"id": f.ID, "label": f.Label, "title": f.Title, "unit": f.Unit, "curves": curves}
+	return map[string]any{"id": f.ID, "title": f.Title, "unit": f.Unit, "curves": curves}
 }

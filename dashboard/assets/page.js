@@ -34,8 +34,9 @@
       at = o.nextElementSibling;
       named.delete(o.id);
       if (original(o) === n.outerHTML) return;
-      // The same kind of element with children of its own is gone into, others are replaced.
-      const deep = o.tagName === n.tagName && n.children.length > 0 && o.children.length > 0 && ![...n.childNodes].some((c) => c.nodeType === 3 && c.data.trim());
+      // The same kind of element without text of its own is gone into, others are replaced.
+      const text = (e) => [...e.childNodes].some((c) => c.nodeType === 3 && c.data.trim());
+      const deep = o.tagName === n.tagName && !text(o) && !text(n);
       const html = n.outerHTML;
       if (!deep) {
         remember(n);
@@ -95,6 +96,12 @@
     return (v) => String(+v.toPrecision(6));
   };
 
+  const range = (unit) => (u, lo, hi) => {
+    if (unit === "B") return [0, hi * 1.08 || 1];
+    const [a, b] = uPlot.rangeNum(lo, hi, 0.08, true);
+    return unit === "%" ? [lo >= 0 ? Math.max(0, a) : a, hi <= 1 ? Math.min(1, b) : b] : [a, b];
+  };
+
   function table(f) {
     const xs = new Set();
     for (const c of f.curves) for (const p of Object.values(c.parts)) for (const x of p.keys()) xs.add(x);
@@ -129,13 +136,14 @@
       width: box.clientWidth, height: box.clientHeight,
       legend: { show: false },
       cursor: { y: false, drag: { x: true, y: false }, points: { size: 7 } },
-      scales: { x: { time: false, range: (u, lo, hi) => lo === hi ? [lo - 0.5, hi + 0.5] : [lo, hi] }, y: f.unit === "B" ? { range: (u, lo, hi) => [0, hi * 1.08 || 1] } : {} },
+      padding: [8, 10, 0, 0],
+      scales: { x: { time: false, range: (u, lo, hi) => lo === hi ? [lo - 0.5, hi + 0.5] : [lo, hi] }, y: { range: range(f.unit) } },
       axes: [
-        { stroke: () => colour("--ink"), grid: { show: false }, ticks, font, size: 28, gap: 4, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000, 100000], values: (u, v) => v.map(String) },
-        { stroke: () => colour("--ink"), grid, ticks, font, size: 62, gap: 6, values: (u, v) => v.map((y) => f.format(y)) },
+        { stroke: () => colour("--ink"), grid: { show: false }, ticks, font, size: 26, gap: 4, label: "round", labelFont: font, labelSize: 16, labelGap: 0, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000, 100000], values: (u, v) => v.map(String) },
+        { stroke: () => colour("--ink"), grid, ticks, font, size: (u, v) => Math.max(34, ...(v ?? []).map((s) => 7 * s.length + 10)), gap: 6, values: (u, v) => v.map((y) => f.format(y)) },
       ],
-      // The whole is drawn last, on top, and has the first place among the names.
-      series: [{}, ...f.curves.map((c) => ({ label: c.name, stroke: () => colour("--c" + c.colour), width: c.name === "global" ? 2.5 : 1.75, points: { show: data[0].length < 3, size: 6 }, spanGaps: false }))],
+      // The whole is drawn first and broad, so that it is seen below a level that is the same.
+      series: [{}, ...f.curves.map((c) => ({ label: c.name, stroke: () => colour("--c" + c.colour), width: c.colour === 0 && f.curves.length > 1 ? 4 : 2, points: { show: data[0].length < 3, size: 6 }, spanGaps: false }))],
       hooks: { setCursor: [(u) => values(id, u.cursor.idx)] },
     }, data, box);
     for (const e of [...box.children]) if (e !== f.plot.root) e.remove();
@@ -191,10 +199,10 @@
       // What the page has already stays as it is, so that a screen reader does not read it again.
       if (next.length !== box.children.length || next.some((n) => !have.has(n.dataset.key))) box.replaceChildren(...next);
     } else {
-      const still = box.scrollTop > 4 ? box.scrollHeight - box.scrollTop : 0;
+      const view = box.parentElement, still = view.scrollTop > 4 ? view.scrollHeight - view.scrollTop : 0;
       box.prepend(...next.filter((n) => !have.has(n.dataset.key)));
       while (box.children.length > maxLines) box.lastElementChild.remove();
-      if (still) box.scrollTop = box.scrollHeight - still; // whoever reads further down is not moved
+      if (still) view.scrollTop = view.scrollHeight - still; // whoever reads further down is not moved
     }
     times(box);
   }
