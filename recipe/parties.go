@@ -259,3 +259,16 @@ func (p *MemberPlan) String() string {
 	}
 	return fmt.Sprintf("%d examples, %s", p.Samples(), p.Schema)
 }
+
+// Card describes the models that the member is sent.
+func (p *MemberPlan) Card() (*Card, error) {
+	a, err := p.Algorithm()
+	if err != nil {
+		return nil, err
+	}
+	levels, err := levelsOf(a, p.Problem.Build, 1)
+	if err != nil {
+		return nil, err
+	}
+	return p.Recipe.card(p.Schema.Like(), levels, 1, p.Samples())
+}
