@@ -1,6 +1,7 @@
 package natsbus
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -30,9 +31,10 @@ const (
 type bridge struct {
 	s      *Server
 	ws     *websocket.Conn
-	pipe   net.Conn
-	id     uint64 // the NATS server's number of the connection
-	who    string // whose TLS certificate it is; empty: unknown
+	conn   net.Conn // below ws
+	pipe   net.Conn // to the NATS server
+	id     uint64   // the NATS server's number of the connection
+	who    string   // whose TLS certificate it is; empty: unknown
 	remote string
 
 	// Guarded by the server.
@@ -60,21 +62,21 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
 	s.open++
 	s.unknown++
 	s.mu.Unlock()
-	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{Subprotocol}})
+	ws, err := websocket.Accept(taker{w, b}, r, &websocket.AcceptOptions{Subprotocols: []string{Subprotocol}})
 	if err != nil {
 		s.leave(b)
 		return
 	}
 	b.ws = ws
 	if ws.Subprotocol() != Subprotocol {
-		ws.Close(websocket.StatusPolicyViolation, "the subprotocol is "+Subprotocol)
+		b.bye(websocket.StatusPolicyViolation, "the subprotocol is "+Subprotocol)
 		s.leave(b)
 		return
 	}
 	ws.SetReadLimit(1 << 20)
 	info, err := b.join()
 	if err != nil {
-		ws.Close(websocket.StatusTryAgainLater, "the bus is not ready")
+		b.bye(websocket.StatusTryAgainLater, "the bus is not ready")
 		s.leave(b)
 		return
 	}
@@ -134,16 +136,44 @@ func (b *bridge) end(code websocket.StatusCode, why string) {
 		b.s.leave(b)
 		if code == 0 {
 			b.ws.CloseNow()
-			return
+		} else {
+			go b.bye(code, why)
 		}
-		go func() {
-			// The other end may not read any more: what it does not hear in time it never will.
-			timer := time.AfterFunc(time.Second, func() { b.ws.CloseNow() })
-			defer timer.Stop()
-			b.ws.Close(code, why)
-			b.ws.CloseNow()
-		}()
 	})
+}
+
+// bye closes the WebSocket and says why. The other end may not read any more: what it does not hear in time it never will.
+func (b *bridge) bye(code websocket.StatusCode, why string) {
+	timer := time.AfterFunc(time.Second, func() { b.conn.Close() })
+	defer timer.Stop()
+	b.ws.Close(code, why)
+}
+
+// taker hands the connection of a request to the WebSocket, with less memory than the buffers of an HTTP connection: there are
+// thousands of them, and most are idle.
+type taker struct {
+	http.ResponseWriter
+	b *bridge
+}
+
+// bufferSize is that of the two buffers of a WebSocket. What is larger passes them by.
+const bufferSize = 1 << 10
+
+func (t taker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(t.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	t.b.conn = conn
+	early := rw.Reader.Buffered()
+	if early > bufferSize {
+		return conn, rw, nil
+	}
+	r := bufio.NewReaderSize(rw.Reader, bufferSize)
+	if _, err := r.Peek(early); err != nil { // what is buffered stays buffered
+		return nil, nil, err
+	}
+	return conn, bufio.NewReadWriter(r, bufio.NewWriterSize(conn, bufferSize)), nil
 }
 
 // buffers are for what is larger than an idle connection's own.
@@ -178,13 +208,9 @@ type writerOnly struct{ io.Writer }
 // down carries what the server says, beginning with info. An idle member costs a small buffer.
 func (b *bridge) down(info []byte) {
 	defer b.s.wg.Done()
-	// A member that takes nothing for so long is cut.
-	timer := time.AfterFunc(time.Hour, func() { b.ws.CloseNow() })
-	timer.Stop()
-	defer timer.Stop()
 	write := func(p []byte) error {
-		timer.Reset(b.s.o.WriteTimeout)
-		defer timer.Stop()
+		b.conn.SetWriteDeadline(time.Now().Add(b.s.o.WriteTimeout)) // a member that takes nothing for so long is cut
+		defer b.conn.SetWriteDeadline(time.Time{})
 		return b.ws.Write(context.Background(), websocket.MessageBinary, p)
 	}
 	err := write(info)

@@ -133,4 +133,3 @@ func TestEmbedded(t *testing.T) {
 		}
 	})
 }
-
