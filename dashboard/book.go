@@ -234,3 +234,52 @@ func (b *book) last(chart, series string) (point, bool) {
 	}
 	return best, ok
 }
+
+// count is how many lines the log has.
+func (b *book) count() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.total
+}
+
+// A shelved is a book and the run that it tells of.
+type shelved struct {
+	book *book
+	feed *Feed
+	run  Run
+	used time.Time
+}
+
+// maxBooks is how many books of ended runs are kept open.
+const maxBooks = 8
+
+// book returns the records of a run, in memory. Those of runs that have ended are read once, and again when the run has changed.
+func (d *Dashboard) book(run Run, feed *Feed) *book {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.books[run.ID]
+	if s == nil || s.feed != feed || s.run.State != run.State && feed == nil || !s.run.Ended.Equal(run.Ended) && feed == nil {
+		s = &shelved{book: &book{}, feed: feed, run: run}
+		d.books[run.ID] = s
+	}
+	s.used = time.Now()
+	for ended := d.endedBooks(); len(ended) > maxBooks; ended = d.endedBooks() {
+		oldest := ended[0]
+		for _, id := range ended {
+			if d.books[id].used.Before(d.books[oldest].used) {
+				oldest = id
+			}
+		}
+		delete(d.books, oldest)
+	}
+	return s.book
+}
+
+func (d *Dashboard) endedBooks() (ids []string) {
+	for id, s := range d.books {
+		if s.feed == nil {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}

@@ -1,14 +1,19 @@
 package dashboard
 
 import (
+	"bytes"
 	"encoding/csv"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"mime"
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
+
+	"github.com/cohort-learning/cohort/record"
 )
 
 // home is the list of runs.
@@ -123,9 +128,57 @@ func (d *Dashboard) glance(r Run, b *book, f filter) runView {
 	return v
 }
 
-// countLines is how many lines the log has.
-func (b *book) countLines() int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.total
+// metricsCSV writes every number of a run.
+func (d *Dashboard) metricsCSV(w http.ResponseWriter, r *http.Request) {
+	d.export(w, r, "csv", "text/csv; charset=utf-8", func(out io.Writer, h History) error { return writeCSV(out, h) })
+}
+
+// logText writes every line of a run's log.
+func (d *Dashboard) logText(w http.ResponseWriter, r *http.Request) {
+	d.export(w, r, "txt", "text/plain; charset=utf-8", func(out io.Writer, h History) error {
+		events, err := h.Events()
+		for _, e := range events {
+			l := newLine(e)
+			round, level, client := "", "", ""
+			if l.Round > 0 {
+				round = "round " + strconv.Itoa(l.Round) + "  "
+			}
+			if e.Level != record.Info {
+				level = string(e.Level) + "  "
+			}
+			if l.Client != "" {
+				client = l.Client + ": "
+			}
+			fmt.Fprintf(out, "%s  %s%s%s%s\n", e.Time.UTC().Format(time.RFC3339), round, level, client, l.Message)
+		}
+		return err
+	})
+}
+
+func (d *Dashboard) export(w http.ResponseWriter, r *http.Request, ext, media string, write func(io.Writer, History) error) {
+	id := r.PathValue("id")
+	if _, ok := d.source.Run(id); !ok {
+		d.notice(w, r, http.StatusNotFound, notFound)
+		return
+	}
+	h, done, err := d.source.History(id)
+	if errors.Is(err, ErrNoHistory) {
+		d.notice(w, r, http.StatusNotFound, notFound)
+		return
+	}
+	var b bytes.Buffer
+	if err == nil {
+		err = write(&b, h)
+		if done != nil {
+			done()
+		}
+	}
+	if err != nil {
+		d.log.Error("records not read", "run", id, "error", err)
+		d.notice(w, r, http.StatusInternalServerError, broken)
+		return
+	}
+	w.Header().Set("Content-Type", media)
+	w.Header().Set("Content-Disposition", attachment(id+"."+ext))
+	_, _ = w.Write(b.Bytes())
 }

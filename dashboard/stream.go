@@ -7,14 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
-	"io"
 	"net/http"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/cohort-learning/cohort/record"
 )
 
 type entryKey struct{}
@@ -302,7 +299,7 @@ func (s *stream) items(items []item, b *book, shown map[string]bool) map[string]
 			"x": at(*i.metric), "y": orNull(i.metric.Value)})
 	}
 	if len(news) > 0 {
-		s.lines("log", news[:min(len(news), pageLines)], b.countLines())
+		s.lines("log", news[:min(len(news), pageLines)], b.count())
 	}
 	switch {
 	case fresh:
@@ -383,101 +380,4 @@ func (v *shared) parts(d *Dashboard, run Run, b *book, moved uint64) ([]part, er
 	}
 	v.list, v.moved, v.ready, v.at = list, moved, true, time.Now()
 	return list, nil
-}
-
-// A shelved is a book and the run that it tells of.
-type shelved struct {
-	book *book
-	feed *Feed
-	run  Run
-	used time.Time
-}
-
-// maxBooks is how many books of ended runs are kept open.
-const maxBooks = 8
-
-// book returns the records of a run, in memory. Those of runs that have ended are read once, and again when the run has changed.
-func (d *Dashboard) book(run Run, feed *Feed) *book {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	s := d.books[run.ID]
-	if s == nil || s.feed != feed || s.run.State != run.State && feed == nil || !s.run.Ended.Equal(run.Ended) && feed == nil {
-		s = &shelved{book: &book{}, feed: feed, run: run}
-		d.books[run.ID] = s
-	}
-	s.used = time.Now()
-	for ended := d.endedBooks(); len(ended) > maxBooks; ended = d.endedBooks() {
-		oldest := ended[0]
-		for _, id := range ended {
-			if d.books[id].used.Before(d.books[oldest].used) {
-				oldest = id
-			}
-		}
-		delete(d.books, oldest)
-	}
-	return s.book
-}
-
-func (d *Dashboard) endedBooks() (ids []string) {
-	for id, s := range d.books {
-		if s.feed == nil {
-			ids = append(ids, id)
-		}
-	}
-	return ids
-}
-
-// metricsCSV writes every number of a run.
-func (d *Dashboard) metricsCSV(w http.ResponseWriter, r *http.Request) {
-	d.export(w, r, "csv", "text/csv; charset=utf-8", func(out io.Writer, h History) error { return writeCSV(out, h) })
-}
-
-// logText writes every line of a run's log.
-func (d *Dashboard) logText(w http.ResponseWriter, r *http.Request) {
-	d.export(w, r, "txt", "text/plain; charset=utf-8", func(out io.Writer, h History) error {
-		events, err := h.Events()
-		for _, e := range events {
-			l := newLine(e)
-			round, level, client := "", "", ""
-			if l.Round > 0 {
-				round = "round " + strconv.Itoa(l.Round) + "  "
-			}
-			if e.Level != record.Info {
-				level = string(e.Level) + "  "
-			}
-			if l.Client != "" {
-				client = l.Client + ": "
-			}
-			fmt.Fprintf(out, "%s  %s%s%s%s\n", e.Time.UTC().Format(time.RFC3339), round, level, client, l.Message)
-		}
-		return err
-	})
-}
-
-func (d *Dashboard) export(w http.ResponseWriter, r *http.Request, ext, media string, write func(io.Writer, History) error) {
-	id := r.PathValue("id")
-	if _, ok := d.source.Run(id); !ok {
-		d.notice(w, r, http.StatusNotFound, notFound)
-		return
-	}
-	h, done, err := d.source.History(id)
-	if errors.Is(err, ErrNoHistory) {
-		d.notice(w, r, http.StatusNotFound, notFound)
-		return
-	}
-	var b bytes.Buffer
-	if err == nil {
-		err = write(&b, h)
-		if done != nil {
-			done()
-		}
-	}
-	if err != nil {
-		d.log.Error("records not read", "run", id, "error", err)
-		d.notice(w, r, http.StatusInternalServerError, broken)
-		return
-	}
-	w.Header().Set("Content-Type", media)
-	w.Header().Set("Content-Disposition", attachment(id+"."+ext))
-	_, _ = w.Write(b.Bytes())
 }

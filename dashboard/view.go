@@ -15,16 +15,13 @@ import (
 )
 
 var pages = template.Must(template.New("").Funcs(template.FuncMap{
-	"asset":  func(name string) string { return assets[name].url },
-	"stamp":  stamp,
-	"day":    day,
-	"hour":   hour,
-	"path":   url.PathEscape,
-	"count":  func(n any) string { return report.Plain.Format(toFloat(n)) },
-	"bytes":  func(n int64) string { return report.Bytes.Format(float64(n)) },
-	"plural": plural,
-	"name":   func(s string) string { return clean(s, maxName) },
-	"text":   func(s string) string { return clean(s, maxMessage) },
+	"asset": func(name string) string { return assets[name].url },
+	"stamp": stamp,
+	"day":   day,
+	"hour":  hour,
+	"count": func(n any) string { return report.Plain.Format(toFloat(n)) },
+	"name":  func(s string) string { return clean(s, maxName) },
+	"text":  func(s string) string { return clean(s, maxMessage) },
 }).Parse(pageText))
 
 func toFloat(n any) float64 {
@@ -35,13 +32,6 @@ func toFloat(n any) float64 {
 		return float64(n)
 	}
 	panic(fmt.Sprintf("dashboard: %T is no number", n))
-}
-
-func plural(n int, one, many string) string {
-	if n == 1 {
-		return one
-	}
-	return many
 }
 
 // words of states and presences for people.
