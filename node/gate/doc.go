@@ -18,10 +18,11 @@
 // Every connection begins as a stranger's and becomes a member's when its
 // handshake shows a member's key. Strangers have a small number of places, and
 // each source address (each /64 of IPv6) a part of them. When the places are
-// full, the stranger that has been idle longest makes room for the newcomer; so a
-// storm costs strangers their connections, but a member, whose handshake makes
-// progress, gets through, and an established member is never touched. An attacker
-// with one address can push out only those who share it.
+// full, the stranger that has been idle longest makes room for the newcomer, so a
+// storm costs strangers their connections, and an established member is never
+// touched. A member that connects during a storm gets through unless more
+// newcomers than there are places arrive while it greets; then it tries again. An
+// attacker with one address can push out only those who share it.
 //
 // Handshakes compute in turn: a slot is held while the processor works and given
 // back while the peer is waited for, so that peers which stall hold none.

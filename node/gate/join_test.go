@@ -1,7 +1,8 @@
 package gate
 
 import (
-	"bytes"
+	"bufio"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -98,7 +99,7 @@ func TestRefusalsLookAlike(t *testing.T) {
 // A proof is good for one key, name, federation and connection.
 func TestProof(t *testing.T) {
 	s := newSite(t, Limits{})
-	k, tok := newKey(t), s.token("north")
+	k, newcomer, tok := newKey(t), newKey(t), s.token("north")
 	fed := s.roster.Federation()
 	bind := []byte("this connection")
 	good := JoinRequest{Name: "north", Secret: tok.Secret, Key: k.Public(), Proof: ProveKey(k, fed, "north", bind)}
@@ -119,14 +120,30 @@ func TestProof(t *testing.T) {
 	if _, err := Enrol(s.roster, good, bind); err != nil {
 		t.Error(err)
 	}
-	// A request recorded on one connection and sent on another.
-	body, err := json.Marshal(good)
+	// A request made for one connection, sent on another and then on its own.
+	conf := identity.ClientTLS(k, "localhost", s.ca.Fingerprint())
+	own, err := tls.Dial("tcp", s.addr, conf)
 	must(t, err)
-	resp, err := s.client(k).Post(s.url+"/join", "application/json", bytes.NewReader(body))
+	defer own.Close()
+	other, err := tls.Dial("tcp", s.addr, conf)
 	must(t, err)
-	defer resp.Body.Close()
-	if b, _ := io.ReadAll(resp.Body); resp.StatusCode != 403 || !strings.Contains(string(b), BadProof) {
-		t.Errorf("replayed: %d %s", resp.StatusCode, b)
+	defer other.Close()
+	state := own.ConnectionState()
+	value, err := binding(&state)
+	must(t, err)
+	tok = s.token("south")
+	body, err := json.Marshal(JoinRequest{Name: "south", Secret: tok.Secret, Key: newcomer.Public(), Proof: ProveKey(newcomer, fed, "south", value)})
+	must(t, err)
+	for _, c := range []struct {
+		conn *tls.Conn
+		want int
+	}{{other, 403}, {own, 200}} {
+		fmt.Fprintf(c.conn, "POST /join HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+		resp, err := http.ReadResponse(bufio.NewReader(c.conn), nil)
+		must(t, err)
+		if b, _ := io.ReadAll(resp.Body); resp.StatusCode != c.want || c.want == 403 && !strings.Contains(string(b), BadProof) {
+			t.Errorf("replayed: %d %s; want %d", resp.StatusCode, b, c.want)
+		}
 	}
 	for _, bad := range []string{"", "{}", "null", `{"name":1}`, `{"extra":1}`, strings.Repeat("[", 5000)} {
 		resp, err := s.client(k).Post(s.url+"/join", "application/json", strings.NewReader(bad))

@@ -125,7 +125,13 @@ func TestStorm(t *testing.T) {
 
 // When the places are full, the stranger that was idle longest goes, and no busy one.
 func TestEviction(t *testing.T) {
-	s := newSite(t, Limits{Strangers: 3, StrangersPerAddress: 3})
+	t.Run("of all", func(t *testing.T) { eviction(t, Limits{Strangers: 3}) })
+	t.Run("of an address", func(t *testing.T) { eviction(t, Limits{StrangersPerAddress: 3}) })
+	t.Run("of connections", func(t *testing.T) { eviction(t, Limits{Connections: 3}) })
+}
+
+func eviction(t *testing.T, l Limits) {
+	s := newSite(t, l)
 	release := make(chan struct{})
 	started := make(chan struct{}, 1)
 	s.gate.Handle("/busy", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
