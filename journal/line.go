@@ -172,3 +172,6 @@ func parseHash(b []byte) (h Hash, ok bool) {
 	_, err := hex.Decode(h[:], b)
 	return h, err == nil
 }
+
+// Line returns the record as it stands in the journal's file, line feed included.
+func (r Record) Line() []byte { return appendLine(nil, &r) }

@@ -10,6 +10,7 @@ import (
 // is durable, in the order of the records.
 type appender struct {
 	j     *journal.Journal
+	spool *spool
 	mu    sync.Mutex
 	queue []pending
 	wake  chan struct{}
@@ -18,25 +19,36 @@ type appender struct {
 }
 
 type pending struct {
-	entry journal.Entry
-	then  func(journal.Record, error)
+	entry  journal.Entry
+	result *received // whose message goes to the spool first
+	msg    []byte
+	then   func(journal.Record, error)
 }
 
-func newAppender(j *journal.Journal) *appender {
-	a := &appender{j: j, wake: make(chan struct{}, 1), done: make(chan struct{})}
+func newAppender(j *journal.Journal, sp *spool) *appender {
+	a := &appender{j: j, spool: sp, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	go a.run()
 	return a
 }
 
 // add hands in a record; then is called by another goroutine.
 func (a *appender) add(kind string, body any, then func(journal.Record, error)) {
+	a.put(pending{entry: journal.Entry{Kind: kind, Body: body}, then: then})
+}
+
+// addResult hands in a result, whose message becomes durable before its record.
+func (a *appender) addResult(rec *received, msg []byte, then func(journal.Record, error)) {
+	a.put(pending{entry: journal.Entry{Kind: KindReceived, Body: rec}, result: rec, msg: msg, then: then})
+}
+
+func (a *appender) put(p pending) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.ended {
-		go then(journal.Record{}, journal.ErrClosed)
+		go p.then(journal.Record{}, journal.ErrClosed)
 		return
 	}
-	a.queue = append(a.queue, pending{journal.Entry{Kind: kind, Body: body}, then})
+	a.queue = append(a.queue, p)
 	select {
 	case a.wake <- struct{}{}:
 	default:
@@ -62,11 +74,15 @@ func (a *appender) write(batch []pending) {
 	if len(batch) == 0 {
 		return
 	}
+	err := a.spool.write(batch)
 	entries := make([]journal.Entry, len(batch))
 	for i, p := range batch {
 		entries[i] = p.entry
 	}
-	recs, err := a.j.AppendAll(entries)
+	var recs []journal.Record
+	if err == nil {
+		recs, err = a.j.AppendAll(entries)
+	}
 	for i, p := range batch {
 		if err != nil {
 			p.then(journal.Record{}, err)

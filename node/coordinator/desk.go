@@ -32,6 +32,7 @@ type desk struct {
 	out    outbox
 	store  blob.Store
 	pins   *pins
+	spool  *spool
 	window int
 	absent time.Duration
 	log    *slog.Logger
@@ -70,6 +71,7 @@ type order struct {
 	waiters  []func(transport.Verdict) // of results that came again while the first was being made durable
 	overdue  *time.Timer
 	dropped  bool
+	spared   bool // what it needed is given up
 	progress float64
 }
 
@@ -92,8 +94,8 @@ type outbox interface {
 	here(member string) bool
 }
 
-func newDesk(out outbox, store blob.Store, p *pins, window int, absent, clock time.Duration, log *slog.Logger) *desk {
-	d := &desk{out: out, store: store, pins: p, window: window, absent: absent, log: log, changed: make(chan struct{}),
+func newDesk(out outbox, store blob.Store, p *pins, sp *spool, window int, absent, clock time.Duration, log *slog.Logger) *desk {
+	d := &desk{out: out, store: store, pins: p, spool: sp, window: window, absent: absent, log: log, changed: make(chan struct{}),
 		orders: map[int]*order{}, of: map[string]map[int]*order{}, recorded: map[int]*result{}, settled: map[int]transport.Digest{},
 		offers: make(chan *order, 256), highest: -1, gone: map[string]string{}, began: time.Now(), offset: clock}
 	d.permits.size = window
@@ -122,7 +124,7 @@ func (d *desk) Issue(ctx context.Context, o *federated.Order) error {
 	d.highest = max(d.highest, o.ID)
 	if rec := d.recorded[o.ID]; rec != nil {
 		delete(d.recorded, o.ID)
-		x.pinned, x.asked, x.pending = rec.refs(), len(rec.Refs) > 0, rec.Message
+		x.pinned, x.asked, x.pending = rec.Refs, len(rec.Refs) > 0, rec.Message
 		d.accept(x, rec.received, rec.seq)
 		d.mu.Unlock()
 		return nil
@@ -147,15 +149,26 @@ func (d *desk) Issue(ctx context.Context, o *federated.Order) error {
 	return nil
 }
 
-// overdue gives up the order of a phase that waits for everybody if its member is not here; else it looks again later.
+// overdue gives up the order of a phase that waits for everybody if its member is not here; else it looks again later. It also
+// waits on while no other member of the phase is at work or has answered: then it is the coordinator that nobody can reach.
 func (d *desk) overdue(x *order) {
 	here := d.out.here(x.Member.Name)
+	var others []*order
+	d.mu.Lock()
+	for _, y := range d.orders {
+		if y.Phase == x.Phase && y != x {
+			others = append(others, y)
+		}
+	}
+	d.mu.Unlock()
+	alone := !slices.ContainsFunc(others, func(y *order) bool { return d.out.here(y.Member.Name) })
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if x.state != open || x.dropped || d.closed {
 		return
 	}
-	if here {
+	answered := slices.ContainsFunc(others, func(y *order) bool { return y.result != nil })
+	if here || alone && !answered {
 		x.overdue.Reset(d.absent)
 		return
 	}
@@ -306,7 +319,15 @@ func (d *desk) answer(ctx context.Context, x *order) *federated.Answer {
 }
 
 func (d *desk) read(ctx context.Context, rec *received) (r federated.Result, err error) {
-	e, body, err := rec.open(ctx, d.store)
+	msg, err := d.spool.read(rec.Spool, rec.Message)
+	if err != nil {
+		return r, fmt.Errorf("its message: %w", err)
+	}
+	var body transport.Result
+	e, err := transport.Peek(msg) // it was verified before it was accepted
+	if err == nil {
+		err = e.Decode(&body)
+	}
 	if err != nil {
 		return r, err
 	}
@@ -400,6 +421,9 @@ func (d *desk) clear(ids []int) {
 			delete(d.of, x.Member.Name)
 		}
 		free = append(free, x.pinned...)
+		if x.result != nil && !x.spared {
+			d.spool.release(x.result.Spool)
+		}
 	}
 	d.mu.Unlock()
 	d.pins.release(free)
@@ -413,6 +437,10 @@ func (d *desk) spare(ids []int) {
 		if x := d.orders[id]; x != nil {
 			free = append(free, x.pinned...)
 			x.pinned = nil
+			if x.result != nil && !x.spared {
+				d.spool.release(x.result.Spool)
+			}
+			x.spared = true
 		}
 	}
 	d.mu.Unlock()

@@ -115,6 +115,7 @@ func (k *keeper) load(c record.Checkpoint) (*federated.Snapshot, error) {
 func (k *keeper) PhaseOpened(p federated.PhaseOpened) error {
 	k.opened, k.inside, k.unsaved = p, nil, 0
 	k.r.round.Store(int64(p.Round))
+	k.r.spool.turn()
 	_, err := k.r.rec.Journal().Append(simulation.KindPhaseOpened, p)
 	return err
 }

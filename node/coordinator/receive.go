@@ -1,10 +1,8 @@
 package coordinator
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/cohort-learning/cohort/blob"
@@ -13,9 +11,6 @@ import (
 	"github.com/cohort-learning/cohort/record"
 	"github.com/cohort-learning/cohort/transport"
 )
-
-// maxInlineRecord is the longest result message that stands in its journal record; longer ones are blobs.
-const maxInlineRecord = 2 << 10
 
 // permitLife is how long a permit lasts: a minute, and what the bytes take at 64 KiB a second.
 func permitLife(bytes int64) time.Duration {
@@ -128,14 +123,7 @@ func (r *Run) result(from string, e transport.Envelope, body *transport.Result, 
 	}
 	rec := &received{Order: x.ID, Member: from, Round: x.Round, Phase: x.Phase, Base: x.Base, Message: digest, Refs: e.Refs,
 		Kernels: body.Kernels, Memory: body.Memory, Clock: d.Now()}
-	if len(msg) <= maxInlineRecord {
-		rec.Inline = string(msg)
-	} else if err := r.keep(x, rec, msg); err != nil {
-		r.reopen(x)
-		verdict(transport.Refused, transport.CodeFull, "the result cannot be stored: "+err.Error())
-		return
-	}
-	r.appender.add(KindReceived, rec, func(jr journal.Record, err error) {
+	r.appender.addResult(rec, msg, func(jr journal.Record, err error) {
 		if err != nil {
 			r.reopen(x)
 			verdict(transport.Refused, transport.CodeFull, "the result cannot be recorded: "+err.Error())
@@ -151,22 +139,6 @@ func (r *Run) result(from string, e transport.Envelope, body *transport.Result, 
 		for _, w := range waiters {
 			w(transport.Verdict{Order: x.ID, Outcome: transport.Duplicate})
 		}
-	})
-}
-
-// keep stores the message of a result that is too long for its record.
-func (r *Run) keep(x *order, rec *received, msg []byte) error {
-	d := r.desk
-	return d.pins.pack(func() ([]transport.Ref, error) {
-		h, m, err := blob.Write(context.Background(), d.store, bytes.NewReader(msg))
-		if err != nil {
-			return nil, err
-		}
-		rec.Stored = &transport.Ref{Hash: transport.Digest(h), Bytes: m.Bytes, Media: "application/json"}
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		x.pinned = append(x.pinned, *rec.Stored)
-		return []transport.Ref{*rec.Stored}, nil
 	})
 }
 
@@ -251,26 +223,6 @@ func (r *Run) refuse(from string, x *order, digest transport.Digest, code transp
 
 // maxRefusals is how many refusals of a run are recorded.
 const maxRefusals = 10000
-
-// open reads the message of an accepted result.
-func (rec *received) open(ctx context.Context, store blob.Store) (e transport.Envelope, body transport.Result, err error) {
-	msg := []byte(rec.Inline)
-	if rec.Inline == "" && rec.Stored != nil {
-		b, err := blob.Open(ctx, store, blob.Hash(rec.Stored.Hash))
-		if err == nil {
-			msg, err = io.ReadAll(io.LimitReader(b, transport.MaxMessage))
-			_ = b.Close()
-		}
-		if err != nil {
-			return e, body, fmt.Errorf("its message: %w", err)
-		}
-	}
-	// It was verified before it was accepted, and the record or the hash vouches for it since.
-	if e, err = transport.Peek(msg); err != nil {
-		return e, body, err
-	}
-	return e, body, e.Decode(&body)
-}
 
 // verify checks who signed a message and that it is from the member whose connection it came over.
 func verify(key identity.Public, from, fed string, msg []byte) (transport.Envelope, *transport.Failure) {

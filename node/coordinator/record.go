@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/cohort-learning/cohort/federated"
@@ -27,7 +28,8 @@ type accepted struct {
 	Samples int              `json:"samples"`
 	Tests   int              `json:"tests"`
 	Terms   transport.Digest `json:"terms"`
-	Consent string           `json:"consent"` // the signed message
+	Consent transport.Digest `json:"consent"`          // of the signed message, which lies in the folder "consents"
+	Schema  json.RawMessage  `json:"schema,omitempty"` // of the data, if the run's was not known before
 }
 
 // admitted is a member's place in the run. Members are counted in the order of these records.
@@ -46,7 +48,8 @@ type left struct {
 	Events []record.Event `json:"events,omitempty"`
 }
 
-// received is a result that is accepted. Its message, signature and all, stands here or is a blob.
+// received is a result that is accepted. Its message, signature and all, lies in the spool until its phase has closed: the journal
+// is shown to members, and what one member computed is not for the others.
 type received struct {
 	Order   int              `json:"order"`
 	Member  string           `json:"member"`
@@ -54,8 +57,7 @@ type received struct {
 	Phase   string           `json:"phase"`
 	Base    int              `json:"base"`
 	Message transport.Digest `json:"message"`
-	Inline  string           `json:"inline,omitempty"`
-	Stored  *transport.Ref   `json:"stored,omitempty"`
+	Spool   place            `json:"spool"`
 	Refs    []transport.Ref  `json:"refs,omitempty"`
 	Kernels string           `json:"kernels,omitempty"`
 	Memory  string           `json:"memory,omitempty"`

@@ -53,7 +53,9 @@ func (r *Run) recallOne(rec journal.Record, p *past, saw func(time.Duration)) er
 			return err
 		}
 		r.lobby[a.Name] = a
-		return r.recallSchema(a)
+		if r.schema == nil {
+			r.schema = a.Schema
+		}
 	case KindAdmitted:
 		var a admitted
 		if err := rec.Decode(&a); err != nil {
@@ -149,11 +151,15 @@ func (k *keeper) restore(p *past) error {
 	r := k.r
 	var used []transport.Ref
 	for _, x := range p.results {
-		used = append(used, x.refs()...)
+		used = append(used, x.Refs...)
 		r.desk.recorded[x.Order] = x
+		r.spool.hold(x.Spool)
 		r.desk.highest = max(r.desk.highest, x.Order)
 	}
 	r.desk.pins.add(used)
+	if err := r.spool.sweep(); err != nil {
+		return err
+	}
 	for name, why := range r.gone {
 		r.desk.gone[name] = why
 	}
@@ -203,7 +209,8 @@ func (k *keeper) restoreFold(f folds) error {
 		if x := k.r.desk.recorded[s.Order]; x != nil {
 			k.r.desk.settled[s.Order] = x.Message
 			delete(k.r.desk.recorded, s.Order)
-			k.r.desk.pins.release(x.refs())
+			k.r.desk.pins.release(x.Refs)
+			k.r.spool.release(x.Spool)
 		}
 	}
 	return nil
@@ -231,12 +238,4 @@ func (k *keeper) told(p *past) error {
 	}
 	_, err = k.r.rec.Journal().AppendAll(entries)
 	return err
-}
-
-// refs returns the blobs that a result needs.
-func (rec *received) refs() []transport.Ref {
-	if rec.Stored == nil {
-		return rec.Refs
-	}
-	return append([]transport.Ref{*rec.Stored}, rec.Refs...)
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,6 +44,7 @@ type Run struct {
 	spec     Spec
 	rec      *record.Run
 	desk     *desk
+	spool    *spool
 	appender *appender
 	keeper   *keeper
 	people   *population
@@ -113,6 +116,7 @@ func (r *Run) drive(ctx context.Context) {
 	err := r.work(ctx)
 	r.desk.stop()
 	r.appender.close()
+	r.spool.close()
 	r.desk.pins.sweep()
 	r.desk.pins.idle.Wait()
 	state, stage := record.Finished, Ended
@@ -186,28 +190,35 @@ func (r *Run) consent(from string, key string, body *transport.Consent, msg []by
 		reply(&transport.Failure{Code: transport.CodeSchema, Message: err.Error()})
 		return
 	}
-	r.mu.Lock()
-	if r.schema == nil {
-		r.schema = agreed
+	a := accepted{Name: from, Key: key, Samples: body.Samples, Tests: body.Tests, Terms: body.Terms, Consent: transport.DigestOf(msg)}
+	if schema == nil {
+		a.Schema = agreed
 	}
-	r.mu.Unlock()
-	r.accept(accepted{Name: from, Key: key, Samples: body.Samples, Tests: body.Tests, Terms: body.Terms, Consent: string(msg)}, reply)
-}
-
-// accept records that a member agreed. Before the first round it waits for the others; later it is counted at once.
-func (r *Run) accept(a accepted, reply func(transport.Body)) {
-	if err := r.enter(a); err != nil {
+	if err := r.enter(a, msg); err != nil {
 		reply(&transport.Failure{Code: transport.CodeFull, Message: "the consent cannot be recorded: " + err.Error()})
 		return
 	}
 	reply(nil)
 }
 
-func (r *Run) enter(a accepted) error {
+// enter records that a member agreed. Before the first round it waits for the others; later it is counted at once.
+func (r *Run) enter(a accepted, consent []byte) error {
 	r.joining.Lock()
 	defer r.joining.Unlock()
 	if _, ok := r.lobby[a.Name]; ok {
 		return nil
+	}
+	if err := r.keepConsent(a.Name, consent); err != nil {
+		return err
+	}
+	if a.Schema != nil {
+		r.mu.Lock()
+		if r.schema != nil {
+			a.Schema = nil // somebody was faster, with a schema that was checked against none
+		} else {
+			r.schema = a.Schema
+		}
+		r.mu.Unlock()
 	}
 	if _, err := r.rec.Journal().Append(KindAccepted, a); err != nil {
 		return err
@@ -215,6 +226,15 @@ func (r *Run) enter(a accepted) error {
 	r.log.Info("agreed to the terms", "member", a.Name, "examples", a.Samples)
 	r.lobby[a.Name] = a
 	return r.seat()
+}
+
+// keepConsent keeps the signed message: the journal, which members may see, has its digest.
+func (r *Run) keepConsent(name string, msg []byte) error {
+	fsys, dir := r.srv.o.FS, filepath.Join(r.rec.Dir(), "consents")
+	if err := fsys.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return journal.WriteFile(fsys, filepath.Join(dir, name+".json"), func(w io.Writer) error { _, err := w.Write(msg); return err })
 }
 
 // agrees reports whether a member has agreed to the terms.
@@ -277,4 +297,20 @@ func (r *Run) lose(name, reason string) {
 	}
 	r.people.lose(name)
 	r.desk.lose(name, reason)
+}
+
+// Agrees reports whether a member has agreed to the terms.
+func (r *Run) Agrees(member string) bool { return r.agrees(member) }
+
+// WriteJournal writes the lines of the run's journal from a record on.
+func (r *Run) WriteJournal(w io.Writer, from uint64) error {
+	for rec, err := range r.rec.Journal().From(from) {
+		if err != nil {
+			return err
+		}
+		if _, err := w.Write(rec.Line()); err != nil {
+			return err
+		}
+	}
+	return nil
 }

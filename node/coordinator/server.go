@@ -190,8 +190,9 @@ func (r *Run) prepare() error {
 		return err
 	}
 	window, absent := cmp.Or(r.spec.Window, 64), cmp.Or(r.spec.Absent, time.Minute)
-	r.desk = newDesk(r, r.srv.o.Blobs, r.srv.pins, window, absent, p.clock, r.log)
-	r.appender = newAppender(r.rec.Journal())
+	r.spool = newSpool(r.srv.o.FS, filepath.Join(r.rec.Dir(), "spool"))
+	r.desk = newDesk(r, r.srv.o.Blobs, r.srv.pins, r.spool, window, absent, p.clock, r.log)
+	r.appender = newAppender(r.rec.Journal(), r.spool)
 	if r.limit, err = r.resultLimit(); err != nil {
 		return err
 	}
@@ -333,20 +334,4 @@ func (s *Server) tell(e Event) {
 	for _, f := range watch {
 		f(e)
 	}
-}
-
-func (r *Run) recallSchema(a accepted) error {
-	if r.schema != nil {
-		return nil
-	}
-	e, err := transport.Peek([]byte(a.Consent))
-	if err != nil {
-		return err
-	}
-	var c transport.Consent
-	if err := e.Decode(&c); err != nil {
-		return err
-	}
-	r.schema, err = r.spec.Check(nil, &c)
-	return err
 }
