@@ -9,7 +9,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -41,6 +40,7 @@ const (
 type study struct {
 	world *fedtest.World
 	new   func() federated.Algorithm
+	ours  federated.Algorithm // the member's, shared by all tests of the study: programs are compiled once
 }
 
 func newStudy(t testing.TB, e *train.Engine, method string) *study {
@@ -49,7 +49,7 @@ func newStudy(t testing.TB, e *train.Engine, method string) *study {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &study{world: fedtest.Blobs(e, 6, 3, 8), new: func() federated.Algorithm {
+	s := &study{world: fedtest.Blobs(e, 6, 3, 8), new: func() federated.Algorithm {
 		p := &federated.Problem{Build: build, Rounds: rounds, Select: federated.Selection{Fraction: 1},
 			Training:  federated.Training{Epochs: 1, Batch: 4, Rate: train.Constant(0.1), Clip: 1},
 			Measuring: federated.Measuring{Every: 2, Batch: 16, Members: method == "fedavg"}}
@@ -58,6 +58,8 @@ func newStudy(t testing.TB, e *train.Engine, method string) *study {
 		}
 		return fedavg.New(p)
 	}}
+	s.ours = s.new()
+	return s
 }
 
 // simulate is the run without a network.
@@ -69,7 +71,7 @@ func (s *study) simulate(t testing.TB) *fedtest.Trace {
 
 // part is what the member has for the study.
 func (s *study) part() *member.Part {
-	a := s.new()
+	a := s.ours
 	return &member.Part{Algorithm: a, Client: a.Client(), Local: s.world.Local(s.world.Member(0)), Schema: json.RawMessage(`{"kind":"blobs"}`),
 		Data: "8 examples, blobs", Model: "mlp"}
 }
@@ -87,7 +89,7 @@ type coordinator struct {
 	fed   string
 	store blob.Store
 	chain *journal.Journal
-	dir   string
+	disk  *memFS
 	now   time.Time
 
 	mu       sync.Mutex
@@ -102,9 +104,10 @@ type coordinator struct {
 	last     []byte
 	heads    func(transport.Head) transport.Head // lies
 	onResult func(o *assignment, msg []byte) *transport.Verdict
-	onTask   func(msg []byte) [][]byte // what is pushed instead
+	onTask   func(o *assignment) [][]byte // what is pushed instead of its task
+	onClose  func(msg []byte) [][]byte    // what is broadcast instead
 	left     string
-	loseMemo bool
+	sent     []*transport.Result // that were received, all of them
 }
 
 type assignment struct {
@@ -124,11 +127,9 @@ type closing struct {
 
 func newCoordinator(t testing.TB, s *study, key identity.Key) *coordinator {
 	t.Helper()
-	c := &coordinator{t: t, study: s, net: transport.NewMemory(), key: key, fed: key.Public().String(), store: blob.NewMemory(), dir: t.TempDir(),
-		orders: map[int]*assignment{}, answers: make(chan *federated.Answer, 64)}
-	c.hub = c.net.Hub()
+	c := &coordinator{t: t, study: s, key: key, fed: key.Public().String(), store: blob.NewMemory(), disk: newMemFS(), orders: map[int]*assignment{}}
 	var err error
-	if c.chain, err = journal.Create(c.dir, journal.Options{FS: unsynced{journal.OS()}, Run: theRun}); err != nil {
+	if c.chain, err = journal.Create("/chain", journal.Options{FS: c.disk, Run: theRun}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.chain.Close() })
@@ -137,25 +138,15 @@ func newCoordinator(t testing.TB, s *study, key identity.Key) *coordinator {
 		t.Fatal(err)
 	}
 	c.terms = c.seal(transport.Envelope{Run: theRun}, &transport.Terms{Recipe: string(r.YAML()), Metrics: metrics, Members: 1})
-	c.hub.Handle(c.request)
 	return c
 }
 
-// unsynced is a file system that does not wait for the disk.
-type unsynced struct{ journal.FS }
-
-func (u unsynced) OpenFile(name string, flag int, perm os.FileMode) (journal.File, error) {
-	f, err := u.FS.OpenFile(name, flag, perm)
-	if err != nil {
-		return nil, err
-	}
-	return lazy{f}, nil
+// open opens the coordinator for members; in a bubble of synctest, it is called inside.
+func (c *coordinator) open() {
+	c.net, c.answers = transport.NewMemory(), make(chan *federated.Answer, 64)
+	c.hub = c.net.Hub()
+	c.hub.Handle(c.request)
 }
-func (u unsynced) SyncDir(string) error { return nil }
-
-type lazy struct{ journal.File }
-
-func (lazy) Sync() error { return nil }
 
 func (c *coordinator) seal(e transport.Envelope, body transport.Body) []byte {
 	e.Fed = c.fed
@@ -260,6 +251,7 @@ func (c *coordinator) result(e transport.Envelope, msg []byte) *transport.Verdic
 		c.t.Errorf("a result of order %d, which was never given", body.Order)
 		return &transport.Verdict{Order: body.Order, Outcome: transport.Refused, Code: transport.CodeUnknown}
 	}
+	c.sent = append(c.sent, &body)
 	o.results[transport.DigestOf(msg)]++
 	o.memory = append(o.memory, body.Memory)
 	if c.onResult != nil {
@@ -316,10 +308,11 @@ func (c *coordinator) Issue(ctx context.Context, o *federated.Order) error {
 	}
 	msg := c.seal(transport.Envelope{Run: theRun, Round: o.Round, Step: o.Phase, To: o.Member.Name, Refs: p.Refs}, body)
 	c.mu.Lock()
-	c.orders[o.ID] = &assignment{Order: o, made: t, task: msg, results: map[transport.Digest]int{}}
+	x := &assignment{Order: o, made: t, task: msg, results: map[transport.Digest]int{}}
+	c.orders[o.ID] = x
 	msgs := [][]byte{msg}
 	if c.onTask != nil {
-		msgs = c.onTask(msg)
+		msgs = c.onTask(x)
 	}
 	c.mu.Unlock()
 	for _, m := range msgs {
@@ -373,10 +366,40 @@ func (c *coordinator) PhaseClosed(p federated.PhaseClosed, snap func() federated
 		return err
 	}
 	msg := c.close(p.Round, p.Phase, body, ids)
-	if c.loseMemo {
-		return nil
+	msgs := [][]byte{msg}
+	if c.onClose != nil {
+		msgs = c.onClose(msg)
 	}
-	return c.hub.Broadcast(msg)
+	for _, m := range msgs {
+		if err := c.hub.Broadcast(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// change signs a message anew after a change; an own key is that of a stranger.
+func (c *coordinator) change(msg []byte, body transport.Body, f func(*transport.Envelope)) []byte {
+	e, err := transport.Peek(msg)
+	if err != nil {
+		c.t.Error(err)
+	}
+	if body == nil {
+		f(&e)
+	} else {
+		if err := e.Decode(body); err != nil {
+			c.t.Error(err)
+		}
+		f(&e)
+		if err := e.Put(body); err != nil {
+			c.t.Error(err)
+		}
+	}
+	out, err := transport.Seal(c.key, e)
+	if err != nil {
+		c.t.Error(err)
+	}
+	return out
 }
 
 // close signs a close and remembers it for syncs.
@@ -423,7 +446,7 @@ func (c *coordinator) run(ctx context.Context) (federated.State, error) {
 			return federated.State{}, ctx.Err()
 		}
 	}
-	a := c.study.new()
+	a := c.study.ours
 	return federated.Run(ctx, a, c.study.world.Server(), c, c, federated.Config{Rounds: rounds}, nil)
 }
 
@@ -457,7 +480,11 @@ func carry(ctx context.Context, to, from blob.Store, h blob.Hash) error {
 
 // proof serves the journal.
 func (c *coordinator) proof(_ context.Context, _ string, from uint64) (io.ReadCloser, error) {
-	b, err := os.ReadFile(filepath.Join(c.dir, journal.FileName))
+	f, err := c.disk.OpenFile("/chain/"+journal.FileName, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	b, err := io.ReadAll(f)
 	if err != nil {
 		return nil, err
 	}
@@ -468,6 +495,7 @@ func (c *coordinator) proof(_ context.Context, _ string, from uint64) (io.ReadCl
 // person is a member on a disk.
 type person struct {
 	c      *coordinator
+	disk   *memFS
 	folder *member.Folder
 	events []member.Event
 	mu     sync.Mutex
@@ -483,8 +511,8 @@ var theFederation, theMember = func() (identity.Key, identity.Key) {
 	return a, b
 }()
 
-func newPerson(t testing.TB, c *coordinator) *person {
-	return &person{c: c, folder: &member.Folder{Dir: t.TempDir(), Key: theMember,
+func newPerson(c *coordinator) *person {
+	return &person{c: c, disk: newMemFS(), folder: &member.Folder{Dir: "/member", Key: theMember,
 		Card: member.Card{Name: me, Federation: c.key.Public(), Enrolled: true}}}
 }
 
@@ -503,6 +531,9 @@ func (p *person) options(fsys journal.FS) member.Options {
 
 // run runs the member once, to its end or until it fails.
 func (p *person) run(ctx context.Context, fsys journal.FS, change func(*member.Options)) error {
+	if fsys == nil {
+		fsys = p.disk
+	}
 	o := p.options(fsys)
 	if change != nil {
 		change(&o)
@@ -512,6 +543,19 @@ func (p *person) run(ctx context.Context, fsys journal.FS, change func(*member.O
 		return err
 	}
 	return m.Run(ctx)
+}
+
+// records returns the orders that the member's journal has records of some kinds about, with their kinds.
+func (p *person) records(t testing.TB, kinds ...string) map[int][]string {
+	t.Helper()
+	out := map[int][]string{}
+	for r, err := range journal.Decode[struct{ Order int }](journal.Read(p.disk, p.folder.Dir, kinds...)) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[r.Body.Order] = append(out[r.Body.Order], r.Kind)
+	}
+	return out
 }
 
 // heard returns the texts of events of a kind.

@@ -276,12 +276,16 @@ func (m *Member) close() error {
 
 // dial makes the first connection, and tries until it is there.
 func (m *Member) dial(ctx context.Context) (transport.Link, error) {
+	told := ""
 	for n := 0; ; n++ {
 		link, err := m.o.Dial(ctx)
 		if err == nil || errors.Is(err, transport.ErrDenied) || ctx.Err() != nil {
 			return link, err
 		}
-		m.tell(Event{Kind: EventConnecting}, "no connection yet: %s", oneLine(err.Error(), 300))
+		if text := oneLine(err.Error(), 300); text != told {
+			told = text
+			m.tell(Event{Kind: EventConnecting}, "no connection yet: %s; trying again", text)
+		}
 		if err := m.sleep(ctx, m.backoff(n)); err != nil {
 			return nil, err
 		}
@@ -299,7 +303,7 @@ func (m *Member) state(connected bool) {
 	}
 	m.wake()
 	m.mu.Unlock()
-	if was && !connected {
+	if was && !connected && m.root.Err() == nil {
 		m.tell(Event{Kind: EventDisconnected}, "connection lost; reconnecting")
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"testing/synctest"
 
 	"github.com/cohort-learning/cohort/federated/fedtest"
-	"github.com/cohort-learning/cohort/journal"
 )
 
 // A member over the twin of a network computes what the simulation computes, bit for bit, and what it keeps is what the
@@ -17,11 +16,12 @@ func TestLikeSimulation(t *testing.T) {
 		t.Run(method, func(t *testing.T) {
 			s := newStudy(t, e, method)
 			want := s.simulate(t)
+			c := newCoordinator(t, s, theFederation)
+			p := newPerson(c)
 			synctest.Test(t, func(t *testing.T) {
-				c := newCoordinator(t, s, theFederation)
-				p := newPerson(t, c)
+				c.open()
 				done := make(chan error, 1)
-				go func() { done <- p.run(t.Context(), unsynced{journal.OS()}, nil) }()
+				go func() { done <- p.run(t.Context(), nil, nil) }()
 				got, err := c.run(context.Background())
 				if err != nil {
 					t.Fatal(err)

@@ -112,6 +112,7 @@ func final(err error) error {
 // session greets the coordinator after every connection and keeps in step with it, until all runs are over (nil) or the
 // member cannot go on.
 func (m *Member) session(ctx context.Context) error {
+	told := ""
 	for fails := 0; ; {
 		states, err := m.connection(ctx)
 		if err != nil {
@@ -134,7 +135,10 @@ func (m *Member) session(ctx context.Context) error {
 			continue
 		}
 		fails++
-		m.tell(Event{Kind: EventWarning}, "%s; trying again", oneLine(err.Error(), 300))
+		if text := oneLine(err.Error(), 300); text != told || fails%50 == 0 { // once, not for ever
+			told = text
+			m.tell(Event{Kind: EventWarning}, "%s; trying again", text)
+		}
 		if err := m.sleep(ctx, m.backoff(fails)); err != nil {
 			return err
 		}

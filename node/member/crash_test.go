@@ -1,0 +1,162 @@
+package member_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"testing"
+	"testing/synctest"
+
+	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/federated/fedtest"
+	"github.com/cohort-learning/cohort/journal"
+	"github.com/cohort-learning/cohort/journal/faultfs"
+	"github.com/cohort-learning/cohort/node/member"
+	"github.com/cohort-learning/cohort/weights"
+)
+
+// crashes runs a study with a member whose machine crashes as a rule says, and is started again until the run is over.
+type crashes struct {
+	coordinator *coordinator
+	person      *person
+	disk        *faultfs.FS
+	state       federated.State
+	crashed     int
+}
+
+func survive(t *testing.T, s *study, rules ...faultfs.Rule) *crashes {
+	t.Helper()
+	x := &crashes{coordinator: newCoordinator(t, s, theFederation)}
+	x.person = newPerson(x.coordinator)
+	x.disk = faultfs.New(x.person.disk)
+	for _, r := range rules {
+		x.disk.Add(r)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		x.coordinator.open()
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		done := make(chan error, 1)
+		go func() {
+			err := x.person.run(ctx, x.disk, nil)
+			for errors.Is(err, faultfs.ErrCrashed) && x.crashed < 3 {
+				x.crashed++
+				err = x.person.run(ctx, nil, nil)
+			}
+			if err != nil {
+				cancel()
+			}
+			done <- err
+		}()
+		var err error
+		x.state, err = x.coordinator.run(ctx)
+		if merr := <-done; err != nil || merr != nil {
+			t.Errorf("coordinator: %v; member: %v", err, merr)
+		}
+	})
+	return x
+}
+
+// memory is what the member keeps at the end, by its journal and its files.
+func (x *crashes) memory(t *testing.T) *weights.Set {
+	t.Helper()
+	last := -1
+	for r, err := range journal.Decode[struct {
+		Order  int
+		Memory *struct{}
+	}](journal.Read(x.person.disk, x.person.folder.Dir, member.KindCommitted)) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Body.Memory != nil {
+			last = r.Body.Order
+		}
+	}
+	dir := x.person.folder.Dir + "/state/" + theRun
+	files := x.person.disk.list(dir)
+	if last < 0 {
+		if len(files) > 0 {
+			t.Errorf("files of memories that nobody needs: %v", files)
+		}
+		return nil
+	}
+	if want := fmt.Sprintf("%d.safetensors", last); !slices.Equal(files, []string{want}) {
+		t.Errorf("files of memories %v, want %s", files, want)
+	}
+	f, err := x.person.disk.OpenFile(fmt.Sprintf("%s/%d.safetensors", dir, last), os.O_RDONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, _, err := weights.Read(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &s
+}
+
+// compare checks that nothing of the run depends on the crashes.
+func (x *crashes) compare(t *testing.T, what string, want *fedtest.Trace) {
+	t.Helper()
+	if x.state.Digest() != want.Final.Digest() {
+		t.Errorf("%s: another final state", what)
+	}
+	for id, o := range x.coordinator.orders {
+		if len(o.results) != 1 {
+			t.Errorf("%s: order %d got %d different results", what, id, len(o.results))
+		}
+		if o.failed != "" || slices.Contains(o.memory, "lost") {
+			t.Errorf("%s: order %d: failed %q, memories %q", what, id, o.failed, o.memory)
+		}
+	}
+	got, kept := x.memory(t), want.Members.Kept()[0]
+	if (got == nil) != (kept == nil) || got != nil && !got.Equal(*kept) {
+		t.Errorf("%s: the member keeps something else than the simulated one", what)
+	}
+	fates := x.person.records(t, member.KindCommitted, member.KindDropped)
+	for _, id := range slices.Sorted(maps.Keys(x.coordinator.orders)) {
+		if f := fates[id]; len(f) != 1 || f[0] != member.KindCommitted {
+			t.Errorf("%s: order %d was folded; the member's journal says %v", what, id, f)
+		}
+	}
+}
+
+// TestCrash loses power, or is killed, at every operation on files that a member makes in a run, torn in the middle of every
+// write, and goes on: every order gets the same bytes once, and memories are committed exactly as they were folded. With
+// -short it tries one operation in five.
+func TestCrash(t *testing.T) {
+	e := fedtest.Engine(t, "go")
+	for _, method := range []string{"fedavg", "scaffold"} {
+		t.Run(method, func(t *testing.T) {
+			s := newStudy(t, e, method)
+			want := s.simulate(t)
+			undisturbed := survive(t, s)
+			undisturbed.compare(t, "undisturbed", want)
+			events := undisturbed.disk.Events()
+			tried := map[string]int{}
+			for i, event := range events {
+				if testing.Short() && i%5 != 0 {
+					continue
+				}
+				crash := []faultfs.Crash{faultfs.PowerLoss, faultfs.Kill, faultfs.PowerLossAfterMetadata}[i%3]
+				rule := faultfs.Rule{N: i + 1, Part: event.Bytes / 2, Crash: crash, After: i%2 == 1 && event.Op != faultfs.Write}
+				x := survive(t, s, rule)
+				what := fmt.Sprintf("operation %d, %s of %s", i, event.Op, event.Name)
+				if x.crashed == 0 && i < len(events)-10 {
+					t.Errorf("%s: no crash", what)
+				}
+				tried[string(event.Op)] += x.crashed
+				x.compare(t, what, want)
+				if t.Failed() {
+					for _, e := range x.person.events {
+						t.Log(e.Kind, e.Text)
+					}
+					return
+				}
+			}
+			t.Logf("%d operations, crashes %v", len(events), tried)
+		})
+	}
+}
