@@ -48,11 +48,15 @@ func main() { os.Exit(run(os.Args[1:], stdio())) }
 
 // run executes one command line and returns its exit status.
 func run(args []string, io streams) int {
-	var rounds atomic.Bool
-	ctx, stop, cancel := interruptible(io, &rounds)
+	var closing atomic.Pointer[string]
+	ctx, stop, cancel := interruptible(io, &closing)
 	defer cancel()
 	root := newRoot(io, stop)
-	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) { rounds.Store(cmd.Annotations[finishesRounds] != "") }
+	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
+		if first := cmd.Annotations[finishesRounds]; first != "" {
+			closing.Store(&first)
+		}
+	}
 	root.SetArgs(args)
 	root.SetOut(io.out)
 	root.SetErr(io.err)
@@ -94,12 +98,15 @@ func describe(err error) string {
 	return err.Error()
 }
 
-// finishesRounds is the annotation of commands that finish the round under way when they are interrupted.
+// finishesRounds is the annotation of commands that finish what is under way when they are interrupted: what they say then.
 const finishesRounds = "finishes rounds"
 
-// interruptible returns a context that an interrupt cancels. If the command goes by rounds, only a second one does; the
-// first closes the channel, and what is in flight is finished and saved.
-func interruptible(io streams, rounds *atomic.Bool) (ctx context.Context, stop <-chan struct{}, cancel func()) {
+// roundUnderWay is what commands that go by rounds say.
+const roundUnderWay = "finishing the round under way; interrupt again to abort"
+
+// interruptible returns a context that an interrupt cancels. If the command finishes what is under way, only a second one
+// does; the first says first, closes the channel, and what is in flight is finished and saved.
+func interruptible(io streams, first *atomic.Pointer[string]) (ctx context.Context, stop <-chan struct{}, cancel func()) {
 	ctx, cancelCtx := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
@@ -111,12 +118,13 @@ func interruptible(io streams, rounds *atomic.Bool) (ctx context.Context, stop <
 		case <-done:
 			return
 		}
-		if !rounds.Load() {
+		says := first.Load()
+		if says == nil {
 			cancelCtx()
 			return
 		}
 		close(closing)
-		fmt.Fprintln(io.err, "\nfinishing the round under way; interrupt again to abort")
+		fmt.Fprintf(io.err, "\n%s\n", *says)
 		select {
 		case <-signals:
 			cancelCtx()
@@ -137,6 +145,8 @@ var commands = []struct {
 }{
 	{"Begin", []func(streams, <-chan struct{}) *cobra.Command{newDemo, newInit, newMethods, newDatasets, newPartition}},
 	{"Run", []func(streams, <-chan struct{}) *cobra.Command{newRun, newSweep, newReproduce}},
+	{"Over the network", []func(streams, <-chan struct{}) *cobra.Command{newServe, newInvite, newMembers, newRevoke, newStatus, newWait,
+		newStop, newBackup, newRestore}},
 	{"Look", []func(streams, <-chan struct{}) *cobra.Command{newRuns, newReport, newCompare, newVerify}},
 	{"Use a model", []func(streams, <-chan struct{}) *cobra.Command{newEvaluate, newPredict, newExport}},
 	{"This program", []func(streams, <-chan struct{}) *cobra.Command{newDoctor, newVersion}},
