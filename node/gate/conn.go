@@ -59,22 +59,31 @@ type conn struct {
 	name string // of the member, or ""; guarded by g.mu
 }
 
-// Read gives the slot of a handshake back while it waits.
-func (c *conn) Read(b []byte) (int, error) {
+// yield gives the slot of a handshake back while the peer is waited for, and
+// resume takes one again.
+func (c *conn) yield() {
 	if c.greeting {
 		<-c.g.slots
 	}
-	n, err := c.Conn.Read(b)
+}
+
+func (c *conn) resume() {
 	if c.greeting {
 		c.g.slots <- struct{}{}
 	}
+}
+
+func (c *conn) Read(b []byte) (int, error) {
+	c.yield()
+	n, err := c.Conn.Read(b)
+	c.resume()
 	if n > 0 {
 		c.last.Store(time.Now().UnixNano())
 	}
 	return n, err
 }
 
-// Write fails if the peer takes nothing for the time limit.
+// Write fails if the peer does not take all of b within the time limit.
 func (c *conn) Write(b []byte) (int, error) {
 	end := time.Now().Add(c.g.limit.Write)
 	if asked := c.writeEnd.Load(); asked != 0 && asked < end.UnixNano() {
@@ -83,7 +92,9 @@ func (c *conn) Write(b []byte) (int, error) {
 	if err := c.Conn.SetWriteDeadline(end); err != nil {
 		return 0, err
 	}
+	c.yield()
 	n, err := c.Conn.Write(b)
+	c.resume()
 	if n > 0 {
 		c.last.Store(time.Now().UnixNano())
 	}
@@ -384,7 +395,7 @@ func (p *paced) Read(b []byte) (int, error) {
 	n, err := p.body.Read(b)
 	p.waited += time.Since(start)
 	p.n += int64(n)
-	// Always, since a deadline that passes later would end a long answer.
+	// Over HTTP/2 a deadline that passes ends the body even if nobody reads.
 	p.rc.SetReadDeadline(time.Time{})
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		p.slow()
