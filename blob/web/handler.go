@@ -385,7 +385,7 @@ func (h *Handler) receive(q request, u *upload, s blob.Stage, n int64) bool {
 	buf := pieces.Get().(*[piece]byte)
 	defer pieces.Put(buf)
 	for {
-		k, err := q.Read(buf[:])
+		k, err := io.ReadFull(q, buf[:]) // TLS hands out less at a time than a file likes to be given
 		h.received.Add(int64(k))
 		if s.Len()+int64(k) > n {
 			_ = s.Abort()
@@ -400,9 +400,10 @@ func (h *Handler) receive(q request, u *upload, s blob.Stage, n int64) bool {
 			}
 		}
 		switch {
-		case err == io.EOF && s.Len() == n:
+		case err == nil:
+		case s.Len() == n:
 			return true
-		case err != nil:
+		default:
 			have := s.Len()
 			u.keep(q.hash, s)
 			q.refuse(http.StatusBadRequest, "the chunk ended after %d of %d bytes", have, n)
