@@ -14,7 +14,7 @@ import (
 func newDemo(io streams, stop <-chan struct{}) *cobra.Command {
 	var o runOptions
 	c := &cobra.Command{
-		Annotations: map[string]string{finishesRounds: "yes"},
+		Annotations: map[string]string{finishesRounds: roundUnderWay},
 		Use:         "demo",
 		Short:       "Watch a hundred unequal clients learn one model",
 		Long: `Run HeteroFL on this machine: a hundred virtual clients of five levels of strength, the weakest with a sixteenth

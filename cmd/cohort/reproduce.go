@@ -24,7 +24,7 @@ func newReproduce(io streams, stop <-chan struct{}) *cobra.Command {
 	}
 	var scale, dir string
 	c := &cobra.Command{
-		Annotations: map[string]string{finishesRounds: "yes"},
+		Annotations: map[string]string{finishesRounds: roundUnderWay},
 		Use:         "reproduce NAME",
 		Short:       "Run published experiments again and compare, claim by claim",
 		Long:        reproduceHelp(),

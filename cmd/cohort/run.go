@@ -120,7 +120,7 @@ type runCommand struct {
 func newRun(io streams, stop <-chan struct{}) *cobra.Command {
 	var o runCommand
 	c := &cobra.Command{
-		Annotations: map[string]string{finishesRounds: "yes"},
+		Annotations: map[string]string{finishesRounds: roundUnderWay},
 		Use:         "run RECIPE | run --resume [RUN]",
 		Short:       "Run a recipe on this machine",
 		Long: `Run a recipe on this machine and keep everything about the run in one folder: the resolved recipe, a journal,

@@ -60,6 +60,7 @@ func newServe(io streams, stop <-chan struct{}) *cobra.Command {
 		Annotations: map[string]string{finishesRounds: roundUnderWay},
 		Use:         "serve [RECIPE…]",
 		Short:       "Coordinate members over the network",
+		Args:        cobra.ArbitraryArgs,
 		Long: `Coordinate members over the network: found a federation in a folder, or take up the one there, and run recipes with the
 members that have agreed to them. Everything goes over one port (HTTPS); members connect to it and need none themselves.
 

@@ -26,7 +26,7 @@ type sweepCommand struct {
 func newSweep(io streams, stop <-chan struct{}) *cobra.Command {
 	var o sweepCommand
 	c := &cobra.Command{
-		Annotations: map[string]string{finishesRounds: "yes"},
+		Annotations: map[string]string{finishesRounds: roundUnderWay},
 		Use:         "sweep RECIPE --over FIELD=V1,V2...",
 		Short:       "Run a recipe for every combination of values and seeds",
 		Long: `Run a recipe once for every combination of the values that --over lists and every seed, one after the other, and compare:

@@ -16,7 +16,7 @@ func newVerify(io streams, stop <-chan struct{}) *cobra.Command {
 	var o engineOptions
 	var asJSON, quiet bool
 	c := &cobra.Command{
-		Annotations: map[string]string{finishesRounds: "yes"},
+		Annotations: map[string]string{finishesRounds: roundUnderWay},
 		Use:         "verify RUN",
 		Short:       "Compute a run again and compare",
 		Long: `Check that a run is what it says: the journal's chain of hashes, the checkpoints against the journal, and then every round,

@@ -118,12 +118,13 @@ func (m *Member) decide(ctx context.Context, o *opened, r *run) (*consented, err
 			}
 		}
 	}
+	told := strings.Join(no, "; ")
 	if err != nil {
-		no = []string{err.Error()}
+		no, told = []string{err.Error()}, public(err)
 	}
 	e := Event{Kind: EventDeclined, Run: r.id}
 	if len(no) > 0 {
-		c.Declined = oneLine(strings.Join(no, "; "), 1000)
+		c.Declined = oneLine(told, 1000)
 	} else {
 		c.Schema, c.Samples, c.Tests = part.Schema, part.Samples, part.Tests
 		e.Kind = EventAgreed
@@ -148,7 +149,7 @@ func (m *Member) decide(ctx context.Context, o *opened, r *run) (*consented, err
 		return nil, err
 	}
 	if c.Declined != "" {
-		m.tell(e, "declined run %s: %s", r.id, c.Declined)
+		m.tell(e, "declined run %s: %s", r.id, oneLine(strings.Join(no, "; "), 1000))
 		return c, nil
 	}
 	m.tell(e, "agreed to the terms of run %s: %s with %s, %d rounds, on %s. What leaves: its tensors%s, and how many examples there are (%d to train on, %d to test on)",

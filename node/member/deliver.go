@@ -13,6 +13,7 @@ import (
 	"github.com/cohort-learning/cohort/blob"
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/node/parcel"
+	"github.com/cohort-learning/cohort/node/program"
 	"github.com/cohort-learning/cohort/transport"
 )
 
@@ -66,7 +67,7 @@ func (m *Member) pack(ctx context.Context, r *run, o *order, body *transport.Res
 	case failed != nil:
 		body.Failed = "the task failed at this member"
 		if m.o.Policy.Reasons {
-			body.Failed = oneLine(failed.Error(), 300)
+			body.Failed = oneLine(public(failed), 300)
 		}
 	default:
 		body.Abstained, body.Weight = res.Status == federated.Abstained, res.Weight
@@ -101,6 +102,28 @@ func (m *Member) pack(ctx context.Context, r *run, o *order, body *transport.Res
 	return msg, bytes, nil
 }
 
+// PrivateError is an error with details of this machine, such as paths. The coordinator is told Public.
+type PrivateError struct {
+	Err    error
+	Public string
+}
+
+func (e *PrivateError) Error() string { return e.Err.Error() }
+func (e *PrivateError) Unwrap() error { return e.Err }
+
+// public is what may be told of a failure: nothing that a program of the member printed, and no path.
+func public(err error) string {
+	var f *program.Failure
+	var p *PrivateError
+	switch {
+	case errors.As(err, &f):
+		return f.Reason
+	case errors.As(err, &p):
+		return p.Public
+	}
+	return err.Error()
+}
+
 // allowed returns the scalars that the terms of the run name.
 func (m *Member) allowed(r *run, all map[string]float64) map[string]float64 {
 	out := map[string]float64{}
@@ -131,7 +154,7 @@ func (m *Member) deliver(ctx context.Context, r *run, o *order) error {
 				return nil
 			}
 			continue
-		case err == nil && v.Outcome == transport.Refused && v.Code == transport.CodeBlob && again < maxTries:
+		case err == nil && v.Outcome == transport.Refused && (passing(v.Code) || v.Code == transport.CodeBlob && again < maxTries):
 			again++
 			if m.sleep(ctx, m.backoff(again)) != nil {
 				return nil
@@ -155,6 +178,11 @@ func (m *Member) deliver(ctx context.Context, r *run, o *order) error {
 	}
 }
 
+// passing reports whether what is refused with a code may be accepted later.
+func passing(c transport.Code) bool {
+	return c == transport.CodeFull || c == transport.CodeBusy || c == transport.CodePaused || c == transport.CodeInternal
+}
+
 // hopeless turns a failure that will not pass into a verdict.
 func (m *Member) hopeless(r *run, o *order, err error, fails int) *transport.Verdict {
 	var f *transport.Failure
@@ -165,9 +193,10 @@ func (m *Member) hopeless(r *run, o *order, err error, fails int) *transport.Ver
 		return nil
 	}
 	v := &transport.Verdict{Order: o.id, Outcome: transport.Refused, Code: f.Code, Reason: f.Message}
-	switch f.Code {
-	case transport.CodeFull, transport.CodeBusy, transport.CodePaused, transport.CodeInternal:
+	if passing(f.Code) {
 		return nil
+	}
+	switch f.Code {
 	case transport.CodeStale:
 		v.Outcome = transport.Late
 		return v

@@ -34,6 +34,11 @@ type Card struct {
 	CA         identity.Fingerprint `json:"ca"`
 	Federation identity.Public      `json:"federation"`
 	Enrolled   bool                 `json:"enrolled"` // whether the coordinator has admitted the member's key
+
+	// As they were given last, so that the member can be started again without them.
+	Data     string   `json:"data,omitempty"`     // path of the data
+	Exec     []string `json:"exec,omitempty"`     // program that trains
+	Examples int      `json:"examples,omitempty"` // declared for data that only that program can read
 }
 
 // Folder is where a member lives.

@@ -287,6 +287,41 @@ func (m *Member) apply(r *run, o *opened, c *transport.Close, fates []fate) erro
 	return nil
 }
 
+// forget gives up orders that the coordinator says nobody waits for, as after a rollback.
+func (m *Member) forget(id, gone string) error {
+	which, err := parseRanges(gone)
+	if err != nil {
+		m.ignore("that is malformed", err)
+		return nil
+	}
+	m.mu.Lock()
+	r := m.ledger.run(id)
+	var dead []*order
+	for _, n := range sorted(r.orders) {
+		o := r.orders[n]
+		if o.status == over || !which.has(n) {
+			continue
+		}
+		if err := m.note(r, KindDropped, dropped{Run: id, Order: n, Reason: "the coordinator does not wait for it"}); err != nil {
+			m.mu.Unlock()
+			return err
+		}
+		if o.stop != nil {
+			o.stop(errGone)
+		}
+		dead = append(dead, o)
+	}
+	m.wake()
+	m.mu.Unlock()
+	for _, o := range dead {
+		m.tell(o.of(EventLate, r), "%s: nobody waits for it any more", roundOf(r, o))
+	}
+	if len(dead) > 0 {
+		m.tidy(r)
+	}
+	return nil
+}
+
 // errStopped says that the coordinator has stopped a run.
 var errStopped = errors.New("stopped by the coordinator")
 

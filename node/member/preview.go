@@ -183,12 +183,23 @@ func (m *Member) Withdraw(ctx context.Context, reason string) error {
 		if err := m.ask(ctx, "", m.hello(), &transport.Welcome{}); err != nil {
 			return err
 		}
-		var v transport.Verdict
-		if err := m.ask(ctx, "", &transport.Leave{Reason: reason}, &v); err != nil {
-			return err
+		var runs []string
+		for _, id := range sorted(m.ledger.runs) {
+			if r := m.ledger.runs[id]; r.agreed() && r.last == nil {
+				runs = append(runs, id)
+			}
 		}
-		if v.Outcome == transport.Refused {
-			return fmt.Errorf("the coordinator refuses: %s (%s)", oneLine(v.Reason, 300), v.Code)
+		for _, id := range append(runs, "") { // last the federation
+			var v transport.Verdict
+			err := m.ask(ctx, id, &transport.Leave{Reason: reason}, &v)
+			var f *transport.Failure
+			switch {
+			case errors.As(err, &f) && f.Code == transport.CodeUnknown: // nothing to leave
+			case err != nil:
+				return err
+			case v.Outcome == transport.Refused:
+				return fmt.Errorf("the coordinator refuses: %s (%s)", oneLine(v.Reason, 300), v.Code)
+			}
 		}
 		_, err := m.ledger.Append(KindLeft, withdrawn{Reason: reason})
 		return err

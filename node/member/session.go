@@ -390,6 +390,9 @@ func (m *Member) duties(ctx context.Context, conn uint64, id string, number uint
 			return false, err
 		}
 	}
+	if err := m.forget(id, d.Gone); err != nil {
+		return false, err
+	}
 	if d.More {
 		return true, nil
 	}

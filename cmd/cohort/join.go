@@ -1,0 +1,476 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/identity"
+	"github.com/cohort-learning/cohort/node/member"
+	"github.com/cohort-learning/cohort/node/program"
+	"github.com/cohort-learning/cohort/recipe"
+	"github.com/spf13/cobra"
+)
+
+// membersRoot is the folder in which members live unless they are given another.
+const membersRoot = "cohort-member"
+
+type joinOptions struct {
+	engineOptions
+	dir, exec string
+	examples  int
+	parallel  int
+	dryRun    bool
+	accept    bool
+	withdraw  bool
+	quiet     bool
+	json      bool
+}
+
+func newJoin(io streams, stop <-chan struct{}) *cobra.Command {
+	var o joinOptions
+	c := &cobra.Command{
+		Annotations: map[string]string{finishesRounds: "stopping: a result that is being sent may still get through; interrupt again to stop at once"},
+		Use:         "join TOKEN --data PATH | join [--dir DIR]",
+		Short:       "Take part in a federation with your own data",
+		Long: `Take part in a federation with your own data, which stay here. The token is what "cohort invite" printed at the
+coordinator; it is used once. Everything about this member is kept in one folder: its key, its journal, and policy.yaml,
+in which you say what you take part in. Without a token, join goes on with the member that lives in --dir.
+
+Connections only go out, to the one HTTPS port of the coordinator; proxies of the environment (HTTPS_PROXY) are respected.
+
+The data are a folder of "cohort partition --export", a table (.csv), a folder of pictures or of IDX files, or a text file.
+With --exec a program of your own trains instead; docs/bring-your-own-trainer.md says what it gets and gives.
+
+An interrupt (Ctrl-C) stops; the same command goes on where it was. Nothing that was computed is lost.`,
+		Example: `  cohort join cohort1_… --data measurements.csv
+  cohort join --dir cohort-member/clinic-a
+  cohort join --dir cohort-member/clinic-a --dry-run
+  cohort join cohort1_… --data pictures/ --exec "python train.py"`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.check(args); err != nil {
+				return err
+			}
+			return o.run(cmd.Context(), io, stop, args)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&o.data, "data", "", "your data (default those of the last time)")
+	f.StringVar(&o.dir, "dir", "", "folder of this member (default "+membersRoot+"/NAME)")
+	f.StringVar(&o.exec, "exec", "", "program and arguments that train instead; policy.yaml must allow it")
+	f.IntVar(&o.examples, "examples", 0, "with --exec: how many examples there are, if only that program can read the data")
+	f.IntVar(&o.parallel, "parallel", 1, "tasks to compute at a time")
+	f.StringVar(&o.backend, "backend", "", "engine, see \"cohort doctor\" (default the best of this binary)")
+	f.IntVar(&o.threads, "threads", 0, "threads to compute on (default all)")
+	f.BoolVar(&o.dryRun, "dry-run", false, "only show what would leave this machine")
+	f.BoolVar(&o.accept, "accept-rollback", false, "accept a coordinator that was put back to an earlier state, once")
+	f.BoolVar(&o.withdraw, "withdraw", false, "leave the federation for good")
+	f.BoolVarP(&o.quiet, "quiet", "q", false, "tell only what is wrong")
+	f.BoolVar(&o.json, "json", false, "print what happens as JSON, a line each")
+	return c
+}
+
+func (o *joinOptions) check(args []string) error {
+	switch {
+	case o.parallel < 1:
+		return usagef("--parallel %d: expected 1 or more", o.parallel)
+	case o.examples < 0:
+		return usagef("--examples %d: expected 1 or more", o.examples)
+	case o.withdraw && (o.dryRun || len(args) > 0 || o.accept):
+		return usagef("--withdraw goes with --dir only")
+	case len(args) == 1 && args[0] == "":
+		return usagef("the token is empty")
+	}
+	return o.engineOptions.check()
+}
+
+func (o *joinOptions) run(ctx context.Context, io streams, stop <-chan struct{}, args []string) error {
+	if err := o.present(o.data); err != nil {
+		return err
+	}
+	var token *identity.Token
+	if len(args) == 1 {
+		t, err := identity.ParseToken(args[0])
+		if err != nil {
+			return usageError{err}
+		}
+		token = &t
+	}
+	dir, err := o.folder(token)
+	if err != nil {
+		return err
+	}
+	f, err := member.OpenFolder(dir)
+	switch {
+	case err == nil && f.Card.Enrolled:
+	case err != nil && !errors.Is(err, member.ErrNoMember):
+		return err
+	case token == nil:
+		return usagef("no member lives in %s yet: give the token that \"cohort invite\" printed", dir)
+	case o.dryRun:
+		return o.explain(io, *token, dir)
+	default:
+		f = nil
+	}
+	if f == nil {
+		if !o.json && !o.quiet {
+			warn(io)
+		}
+		if f, err = o.enrol(ctx, io, dir, *token); err != nil {
+			return err
+		}
+	} else if token != nil && token.Federation != f.Card.Federation {
+		return usagef("%s belongs to a member of another federation; --dir takes another folder", dir)
+	} else if !o.json && !o.quiet && !o.withdraw {
+		warn(io)
+	}
+	if err := o.remember(f); err != nil {
+		return err
+	}
+	return o.participate(ctx, io, stop, f)
+}
+
+// warn says what taking part does not protect from, before anything is sent.
+func warn(io streams) {
+	io.note("%s", fold("What taking part does not protect from: the coordinator sees every update of this member, and can learn about the data from it "+
+		"(this version has no secure sums and no noise). The other members see the names of all. Who watches the line sees when and how much is sent.", columns))
+}
+
+// folder is the member's: --dir, or one named as the token says, or the only one there is.
+func (o *joinOptions) folder(t *identity.Token) (string, error) {
+	switch {
+	case o.dir != "":
+		return o.dir, nil
+	case t != nil:
+		return filepath.Join(membersRoot, t.Name), nil
+	}
+	entries, err := os.ReadDir(membersRoot)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	switch len(names) {
+	case 0:
+		return "", usagef("give the token that \"cohort invite\" printed, or with --dir the folder of a member")
+	case 1:
+		return filepath.Join(membersRoot, names[0]), nil
+	}
+	return "", usagef("which member? --dir names its folder; in %s there are %s", membersRoot, strings.Join(names, ", "))
+}
+
+// enrol uses up an invitation.
+func (o *joinOptions) enrol(ctx context.Context, io streams, dir string, t identity.Token) (*member.Folder, error) {
+	if err := t.Check(time.Now()); err != nil {
+		return nil, err
+	}
+	f, err := member.Enrol(ctx, dir, t)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := member.LoadPolicy(dir); err != nil {
+		return nil, err
+	}
+	if !o.quiet && !o.json {
+		io.note("joined as %s; key, journal and policy.yaml are in %s", f.Card.Name, dir)
+	}
+	return f, nil
+}
+
+// remember keeps what was given for the next time, and takes what was given last.
+func (o *joinOptions) remember(f *member.Folder) error {
+	before, _ := json.Marshal(f.Card)
+	if o.data != "" {
+		abs, err := filepath.Abs(o.data)
+		if err != nil {
+			return err
+		}
+		f.Card.Data = abs
+	}
+	if o.exec != "" {
+		words, err := program.Split(o.exec)
+		if err != nil {
+			return usagef("--exec: %w", err)
+		}
+		if len(words) == 0 {
+			return usagef("--exec names no program")
+		}
+		f.Card.Exec = words
+	}
+	f.Card.Examples = cmp.Or(o.examples, f.Card.Examples)
+	if f.Card.Data == "" && !o.withdraw {
+		return usagef("which data? --data names them; they stay on this machine")
+	}
+	if after, _ := json.Marshal(f.Card); string(after) == string(before) {
+		return nil
+	}
+	return f.Save()
+}
+
+// present checks that the data are there before anybody is told anything.
+func (o *joinOptions) present(path string) error {
+	if path == "" {
+		return nil
+	}
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return &recipe.MissingDataError{Err: fmt.Errorf("--data %s: there is nothing", path)}
+	} else if err != nil {
+		return err
+	}
+	return nil
+}
+
+// participate runs the member.
+func (o *joinOptions) participate(ctx context.Context, io streams, stop <-chan struct{}, f *member.Folder) error {
+	policy, err := member.LoadPolicy(f.Dir)
+	if err != nil {
+		return err
+	}
+	study := &member.Study{Data: f.Card.Data, Exec: f.Card.Exec, Samples: f.Card.Examples, Dir: f.Dir, Engine: o.backend, Threads: o.threads}
+	defer study.Close()
+	can := []string{"train"}
+	if len(f.Card.Exec) > 0 {
+		can = append(can, "exec")
+	}
+	show := &memberProgress{io: io, quiet: o.quiet, json: o.json}
+	mo := member.Options{Folder: f, Policy: policy, Parallel: o.parallel, Program: version(), Can: can, Prepare: study.Prepare,
+		Events: show.event, Stop: stop, AcceptRollback: o.accept}
+	if !o.withdraw {
+		if err := o.present(f.Card.Data); err != nil {
+			return err
+		}
+		info, err := study.Open()
+		if err != nil {
+			return err
+		}
+		mo.Kernels = info.Engine + "/" + info.Path
+	}
+	if err := f.Network(&mo); err != nil {
+		return err
+	}
+	m, err := member.New(mo)
+	if err != nil {
+		return err
+	}
+	switch {
+	case o.withdraw:
+		if err := m.Withdraw(ctx, ""); err != nil {
+			return err
+		}
+		io.note("%s has left the federation; its folder %s stays, with the journal of all it did", f.Card.Name, f.Dir)
+		return nil
+	case o.dryRun:
+		previews, err := m.Preview(ctx)
+		if err != nil {
+			return err
+		}
+		return o.preview(io, f, previews)
+	}
+	err = m.Run(ctx)
+	show.wipe()
+	if (errors.Is(err, federated.ErrStopped) || errors.Is(err, context.Canceled)) && !o.json {
+		io.note("stopped; go on with:\n  cohort join --dir %s", quote(f.Dir))
+	}
+	return err
+}
+
+// explain says what a token is and what joining with it would do; nobody is asked.
+func (o *joinOptions) explain(io streams, t identity.Token, dir string) error {
+	if o.json {
+		return io.json(map[string]any{"schema": schema, "name": t.Name, "url": t.URL, "ca": t.CA.String(), "federation": t.Federation.String(),
+			"expires": t.Expires, "dir": dir, "leaves": []string{"name", "secret of the invitation", "public key"}})
+	}
+	fingerprint := t.CA.String()
+	if t.CA.IsZero() {
+		fingerprint = "none: recognised by the authorities that this system trusts"
+	}
+	tab := newTable("", "")
+	tab.add("you would be", t.Name)
+	tab.add("coordinator", t.URL)
+	tab.add("its certificate", fingerprint)
+	tab.add("its key", t.Federation.String())
+	tab.add("valid until", t.Expires.Local().Format(time.RFC1123))
+	tab.add("folder", dir)
+	tab.body(io.out)
+	io.say("")
+	io.tell("Joining would make a key in that folder and send the name, the secret of the invitation and the public half of the key. " +
+		"What a run asks, and what would leave for it, the coordinator says only to members: join first, with policy.yaml as strict as you like " +
+		"(\"methods: []\" and \"epochs: 1\" decline most), then \"cohort join --dry-run\" shows it before anything is agreed to.")
+	if err := t.Check(time.Now()); err != nil {
+		return err
+	}
+	return nil
+}
+
+// preview shows what would leave.
+func (o *joinOptions) preview(io streams, f *member.Folder, previews []member.Preview) error {
+	if o.json {
+		return io.json(map[string]any{"schema": schema, "name": f.Card.Name, "runs": previews})
+	}
+	if len(previews) == 0 {
+		io.say("the coordinator offers no run at present")
+	}
+	for i, p := range previews {
+		if i > 0 {
+			io.say("")
+		}
+		io.say("run %s: %s with %s, %d rounds", p.Run, p.Terms.Method, p.Terms.Model, p.Terms.Rounds)
+		for _, no := range p.Declined {
+			io.say("your policy declines it: %s", no)
+		}
+		io.say("\nOnce, before the first round, leave: how many examples there are (%d to train on, %d to test on), and what they are:\n  %s",
+			p.Terms.Samples, p.Terms.Tests, declared(p))
+		for _, ph := range p.Phases {
+			printPhase(io, ph)
+		}
+		io.say("")
+		io.tell("%s", learns(p))
+	}
+	return nil
+}
+
+// declared shortens the declaration of the data to a line.
+func declared(p member.Preview) string {
+	var s struct {
+		Classes []string `json:"classes"`
+	}
+	text := p.Terms.Schema
+	if json.Unmarshal(p.Schema, &s) == nil && len(s.Classes) > 0 {
+		text += "; classes " + strings.Join(s.Classes[:min(20, len(s.Classes))], ", ")
+		if len(s.Classes) > 20 {
+			text += ", …"
+		}
+	}
+	return text
+}
+
+func printPhase(io streams, ph member.PhasePreview) {
+	io.say("\nIn each phase %q that this member is asked in, leave %s:", ph.Phase, inBytes(float64(ph.Bytes)))
+	if ph.Unknown != "" {
+		io.say("  not known before the run: %s", ph.Unknown)
+		return
+	}
+	t := newTable("", "", "", ">")
+	for _, x := range ph.Tensors {
+		shape := fmt.Sprint(x.Shape)
+		t.add("  "+x.Set, x.Name, x.DType+" "+shape, inBytes(float64(x.Bytes)))
+	}
+	t.body(io.out)
+	if ph.Weight > 0 {
+		io.say("  how much it weighs: %d", ph.Weight)
+	}
+	if len(ph.Scalars) > 0 {
+		io.say("  numbers: %s", strings.Join(ph.Scalars, ", "))
+	}
+	if len(ph.Dropped) > 0 {
+		io.say("  computed, but kept here: %s", strings.Join(ph.Dropped, ", "))
+	}
+	if ph.Keeps > 0 {
+		io.say("  %s of memory stay on this machine", inBytes(float64(ph.Keeps)))
+	}
+}
+
+// learns says what an honest but curious coordinator can learn from all that.
+func learns(p member.Preview) string {
+	text := "What a coordinator that keeps to the protocol, but looks, can learn: it gets the update of this member alone, not only a sum. " +
+		"An update of few steps can be turned back into examples that resemble the data; the last layer tells which classes there are and about how many of each; " +
+		"whether a given example is among the data can be guessed better than by chance. The counts are exact."
+	if slices.ContainsFunc(p.Phases, func(ph member.PhasePreview) bool { return slices.Contains(ph.Scalars, "correct") }) {
+		text += " How well the model does on the test data of this member is told as it is."
+	}
+	return text + " Secure sums and noise, which prevent that, are not part of this version."
+}
+
+// memberProgress shows what happens to a member: on a terminal what is routine renews one line, elsewhere every event is a line.
+type memberProgress struct {
+	io          streams
+	quiet, json bool
+	shown       bool
+	rounds      map[string]int
+	counted     int
+	late        int
+	sent        int64
+}
+
+// event implements [member.Options.Events].
+func (p *memberProgress) event(e member.Event) {
+	if p.json {
+		line, err := json.Marshal(e)
+		if err == nil {
+			p.io.say("%s", line)
+		}
+		return
+	}
+	routine := false
+	switch e.Kind {
+	case member.EventAgreed:
+		if p.rounds == nil {
+			p.rounds = map[string]int{}
+		}
+		p.rounds[e.Run] = e.Terms.Rounds
+	case member.EventCounted:
+		p.counted++
+		routine = true
+	case member.EventSent:
+		p.sent += e.Bytes
+		routine = true
+	case member.EventLate:
+		p.late++
+		routine = true
+	case member.EventTraining:
+		routine = true
+	}
+	loud := e.Kind == member.EventWarning || e.Kind == member.EventRefused || e.Kind == member.EventDeclined || e.Kind == member.EventFailed ||
+		e.Kind == member.EventMemory || e.Kind == member.EventRollback
+	if p.quiet && !loud {
+		return
+	}
+	if routine && p.io.tty {
+		p.draw(e)
+		return
+	}
+	p.wipe()
+	p.io.note("%s", e.Text)
+}
+
+// draw renews the line.
+func (p *memberProgress) draw(e member.Event) {
+	bar := ""
+	if n := p.rounds[e.Run]; n > 0 {
+		const width = 20
+		full := min(width, int(math.Round(float64(e.Round-1)/float64(n)*width)))
+		bar = strings.Repeat("━", full) + strings.Repeat("─", width-full) + " "
+		if p.io.plot.ASCII {
+			bar = "[" + strings.Repeat("#", full) + strings.Repeat(".", width-full) + "] "
+		}
+	}
+	line := fmt.Sprintf("%s%s · %d counted", bar, e.Text, p.counted)
+	if p.late > 0 {
+		line += fmt.Sprintf(", %d late", p.late)
+	}
+	line += fmt.Sprintf(", %s sent", inBytes(float64(p.sent)))
+	fmt.Fprintf(p.io.err, "\r\x1b[K%s", clip(line, p.io.width-1))
+	p.shown = true
+}
+
+func (p *memberProgress) wipe() {
+	if p.shown {
+		fmt.Fprint(p.io.err, "\r\x1b[K")
+		p.shown = false
+	}
+}

@@ -1,0 +1,99 @@
+package member
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/cohort-learning/cohort/blob/web"
+	"github.com/cohort-learning/cohort/identity"
+	"github.com/cohort-learning/cohort/node/gate"
+	"github.com/cohort-learning/cohort/transport"
+	"github.com/cohort-learning/cohort/transport/natsbus"
+)
+
+// Enrol makes a member's folder for an invitation and has its key admitted. It may be repeated with the same folder and
+// invitation until it succeeds; a folder that is enrolled already is opened.
+func Enrol(ctx context.Context, dir string, t identity.Token) (*Folder, error) {
+	f, err := NewFolder(dir, t)
+	if err != nil || f.Card.Enrolled {
+		return f, err
+	}
+	if _, err := gate.Join(ctx, t, f.Key, nil); err != nil {
+		return nil, err
+	}
+	f.Card.Enrolled = true
+	return f, f.Save()
+}
+
+// Network fills in how a member of this folder reaches its coordinator: everything over the one HTTPS port, which it
+// recognises by the fingerprint of its invitation. HTTP proxies of the environment are respected.
+func (f *Folder) Network(o *Options) error {
+	u, err := identity.ParseURL(f.Card.URL)
+	if err != nil {
+		return err
+	}
+	trust := identity.NewTrust(f.Card.CA)
+	client, err := identity.HTTPClient(f.Key, f.Card.URL, trust, nil)
+	if err != nil {
+		return err
+	}
+	o.Blobs = web.NewClient(client, f.Card.URL)
+	o.Proof = func(ctx context.Context, run string, from uint64) (io.ReadCloser, error) {
+		return fetchJournal(ctx, client, f.Card.URL, run, from)
+	}
+	o.Dial = func(ctx context.Context) (transport.Link, error) {
+		within, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		link, err := natsbus.Dial(within, natsbus.DialOptions{URL: f.Card.URL, Name: f.Card.Name, Key: f.Key, TLS: trust.ClientTLS(f.Key, u.Hostname())})
+		if err == nil || ctx.Err() != nil || errors.Is(err, transport.ErrDenied) {
+			return link, err
+		}
+		return nil, fmt.Errorf("%s: %w", f.Card.URL, reason(ctx, f.Card.URL, trust.ClientTLS(f.Key, u.Hostname()), err))
+	}
+	return nil
+}
+
+// reason finds the cause behind an attempt to connect that ran out of time, which is what the user has to know.
+func reason(ctx context.Context, base string, conf *tls.Config, err error) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: conf, Proxy: http.ProxyFromEnvironment}}
+	defer client.CloseIdleConnections()
+	req, bad := http.NewRequestWithContext(ctx, http.MethodGet, base, nil)
+	if bad != nil {
+		return err
+	}
+	resp, cause := client.Do(req)
+	if cause != nil {
+		var u *url.Error
+		if errors.As(cause, &u) {
+			cause = u.Err
+		}
+		return cause
+	}
+	resp.Body.Close()
+	return err
+}
+
+func fetchJournal(ctx context.Context, client *http.Client, base, run string, from uint64) (io.ReadCloser, error) {
+	at := fmt.Sprintf("%s/journal/%s?from=%d", base, url.PathEscape(run), from)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		resp.Body.Close()
+		return nil, fmt.Errorf("%s: %s", at, resp.Status)
+	}
+	return resp.Body, nil
+}

@@ -1,0 +1,121 @@
+package member
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/cohort-learning/cohort/backend"
+	"github.com/cohort-learning/cohort/dataset"
+	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/node/program"
+	"github.com/cohort-learning/cohort/train"
+)
+
+// Study makes a member's part of runs out of its own files: [Options.Prepare]. Runs share one engine.
+type Study struct {
+	Data    string   // path of the data; see dataset.LoadMember
+	Exec    []string // program and arguments that train instead of ours; nil: ours
+	Samples int      // examples to declare where only that program can read the data
+	Dir     string   // the member's folder
+	Engine  string   // empty: the best of this binary
+	Threads int      // 0: all
+
+	mu     sync.Mutex
+	engine *train.Engine
+	info   backend.Info
+}
+
+// Open starts the engine and returns what it is.
+func (s *Study) Open() (backend.Info, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.engine != nil {
+		return s.info, nil
+	}
+	b, err := backend.New(cmp.Or(s.Engine, backend.Default()), backend.Options{Threads: s.Threads})
+	if err != nil {
+		return s.info, err
+	}
+	s.engine, s.info = train.NewEngine(b), backend.Describe(b)
+	return s.info, nil
+}
+
+// Close ends the engine.
+func (s *Study) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.engine != nil {
+		s.engine.Close()
+		s.engine = nil
+	}
+}
+
+// Prepare implements [Options.Prepare]. What the recipe says of files at the coordinator is not looked at. Errors that name
+// the path of the data are [*PrivateError].
+func (s *Study) Prepare(ctx context.Context, p Proposal) (*Part, error) {
+	part, err := s.prepare(ctx, p)
+	if err != nil && s.Data != "" && strings.Contains(err.Error(), s.Data) {
+		err = &PrivateError{err, strings.ReplaceAll(err.Error(), s.Data, "(the data)")}
+	}
+	return part, err
+}
+
+func (s *Study) prepare(ctx context.Context, p Proposal) (*Part, error) {
+	if _, err := s.Open(); err != nil {
+		return nil, err
+	}
+	if s.Data == "" {
+		return nil, errors.New("which data? --data names them")
+	}
+	r := p.Recipe
+	var agreed *dataset.Schema
+	if len(p.Terms.Schema) > 0 && string(p.Terms.Schema) != "null" {
+		schema, err := dataset.ParseSchema(p.Terms.Schema)
+		if err != nil {
+			return nil, err
+		}
+		agreed = &schema
+	}
+	spec := r.Data
+	spec.Seed = cmp.Or(spec.Seed, r.Seed)
+	split, err := dataset.LoadMember(ctx, s.Data, spec, agreed)
+	switch {
+	case err == nil && agreed == nil:
+		schema := dataset.SchemaOf(split.Train)
+		agreed = &schema
+	case err != nil && s.Exec != nil && agreed != nil: // only the program can read them
+		if s.Samples < 1 {
+			return nil, fmt.Errorf("%w\nIf only your program can read these data, say with --examples how many there are", err)
+		}
+		split = nil
+	case err != nil:
+		return nil, err
+	}
+	plan, err := r.PlanMember(*agreed, split, nil)
+	if err != nil {
+		return nil, err
+	}
+	a, err := plan.Algorithm()
+	if err != nil {
+		return nil, err
+	}
+	part := &Part{Algorithm: a, Client: a.Client(), Data: plan.String(), Model: r.Model.Name, Samples: cmp.Or(plan.Samples(), s.Samples)}
+	if s.Exec != nil {
+		own, err := program.New(plan, program.Options{Command: s.Exec, Data: s.Data, Log: filepath.Join(s.Dir, "program.log")})
+		if err != nil {
+			return nil, err
+		}
+		part.Client = own
+	}
+	part.Local = plan.Local(s.engine, federated.Member{Samples: part.Samples})
+	if part.Schema, err = json.Marshal(plan.Schema); err != nil {
+		return nil, err
+	}
+	return part, nil
+}
