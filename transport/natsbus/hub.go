@@ -44,6 +44,7 @@ type hub struct {
 	// What differs between an embedded server and another one.
 	says  func(name, id string) // a member says that it is here, over the connection id
 	kick  func(name string)
+	mute  func(name string) bool // whether what the member says is dropped; may be nil
 	close func()
 }
 
@@ -75,7 +76,7 @@ func (h *hub) receive(m *nats.Msg) {
 		return
 	}
 	f := h.handle.Load()
-	if verb != sending || f == nil {
+	if verb != sending || f == nil || h.mute != nil && h.mute(name) {
 		return
 	}
 	reply := func([]byte) {}

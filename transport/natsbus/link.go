@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"strconv"
 	"sync"
 	"time"
 
@@ -31,8 +30,9 @@ type link struct {
 
 	mu        sync.Mutex
 	connected bool
-	end       error // for good
-	denied    bool  // the last attempt was refused
+	id        string // of the connection
+	end       error  // for good
+	denied    bool   // the last attempt was refused
 	lost      context.Context
 	lose      context.CancelFunc
 	state     func(bool)
@@ -173,14 +173,22 @@ func (l *link) arrive(nc *nats.Conn) {
 	if !known {
 		return // before subscribe
 	}
-	id, err := nc.GetClientID()
+	if l.here(nc) {
+		l.is(true, nil)
+	}
+}
+
+// here says that the member is here.
+func (l *link) here(nc *nats.Conn) bool {
+	number, err := nc.GetClientID()
 	if err != nil {
-		return
+		return false
 	}
-	if err := nc.Publish("up."+l.tok+here+strconv.FormatUint(id, 10), nil); err != nil {
-		return
-	}
-	l.is(true, nil)
+	id := connection(number, nc.ConnectedServerId())
+	l.mu.Lock()
+	l.id = id
+	l.mu.Unlock()
+	return nc.Publish("up."+l.tok+here+id, nil) == nil
 }
 
 // is notes and tells the state of the connection.
@@ -259,26 +267,56 @@ func (l *link) ended() error {
 	return l.end
 }
 
-// deliver hands out what the coordinator pushes.
+// deliver hands out what the coordinator pushes. What comes before there is a handler waits for it.
 func (l *link) deliver() {
-	select {
-	case <-l.set:
-	case <-l.done:
-		return
+	set := l.set
+	var early [][]byte
+	hand := func(msg []byte) {
+		l.mu.Lock()
+		f := l.receive
+		l.mu.Unlock()
+		if f != nil && set == nil {
+			f(msg)
+		} else if len(early) < backlog {
+			early = append(early, msg)
+		}
 	}
 	for {
 		select {
 		case m := <-l.msgs:
-			if len(m.Data) > 0 || m.Reply == "" { // else somebody asks whether this member is here
-				l.mu.Lock()
-				f := l.receive
-				l.mu.Unlock()
-				f(m.Data)
+			if !l.internal(m) {
+				hand(m.Data)
 			}
+		case <-set:
+			set = nil
+			for _, msg := range early {
+				hand(msg)
+			}
+			early = nil
 		case <-l.done:
 			return
 		}
 	}
+}
+
+// internal handles what the bus itself says.
+func (l *link) internal(m *nats.Msg) bool {
+	l.mu.Lock()
+	nc, id := l.nc, l.id
+	l.mu.Unlock()
+	switch {
+	case len(m.Data) > 0:
+		return false
+	case m.Reply == rollCall:
+		l.here(nc)
+	case m.Header.Get(headerReplaced) == id:
+		l.finish(transport.ErrReplaced)
+	case m.Header.Get(headerCut) == id:
+		_ = nc.ForceReconnect()
+	default:
+		return len(m.Header) > 0
+	}
+	return true
 }
 
 // usable returns the connection and a context that ends with it.

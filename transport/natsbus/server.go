@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -205,6 +206,7 @@ func (s *Server) enter(b *bridge, name string) error {
 
 // says is called when a member says that it is here. What an older connection of the member said last does not count.
 func (s *Server) says(name, id string) {
+	id, _, _ = strings.Cut(id, ".") // the server is this one
 	n, err := strconv.ParseUint(id, 10, 64)
 	s.mu.Lock()
 	defer s.mu.Unlock()
