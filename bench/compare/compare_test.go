@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -178,5 +179,25 @@ func TestOptions(t *testing.T) {
 	}
 	if cs := o.cases(); len(cs) != 1 || cs[0].Model != "mlp" {
 		t.Errorf("-only selects %v", cs)
+	}
+}
+
+func TestFill(t *testing.T) {
+	o, err := parse([]string{"-shapes", "random", "-seed", "7", "-into", "x.md", "-python", "elsewhere"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const doc = "a\n<!-- compare -->\nkeep\n<!-- end -->\n<!-- compare -shapes random -seed 7 -->\nold\n<!-- end -->\nz\n"
+	got, err := fill(doc, o.marker(), "row 1\nrow 2\n\n", time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "a\n<!-- compare -->\nkeep\n<!-- end -->\n<!-- compare -shapes random -seed 7 -->\n" +
+		"`go run ./bench/compare -shapes random -seed 7`, 2026-01-02:\n\n```text\nrow 1\nrow 2\n```\n<!-- end -->\nz\n"
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if _, err := fill(doc, "compare -memory", "", time.Time{}); err == nil {
+		t.Error("no error for a document without the place")
 	}
 }

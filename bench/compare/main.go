@@ -6,6 +6,7 @@
 //	go run ./bench/compare -only 'conv.*bwd' -json
 //	go run ./bench/compare -shapes random -seed 7  # thirty shapes that nobody has tuned for
 //	go run ./bench/compare -memory                 # resident memory over a hundred training steps
+//	go run ./bench/compare -into docs/results/engine.md  # also writes the table at its place there
 //
 // Each side is a process of its own with the same number of threads. For each row they take turns,
 // at least five times; a row gives the median of each side and the median of the ratios, in which
@@ -13,7 +14,8 @@
 // single steps, which a busy machine disturbs least. The peer runs every convolution and
 // convolutional network in both memory formats and keeps the faster one; its optimiser uses the
 // multi-tensor form. Both sides go through their public interface: our products and convolutions are
-// compiled graphs, our training steps are those of package train.
+// compiled graphs, our training steps are those of package train. A "first step" begins with weights
+// and data in memory: it contains the engine's start, tracing, compiling and the step.
 //
 // A busy machine spoils the comparison, more so for the side whose threads wait for each other by
 // spinning: the load before the start is printed with the results, with a warning if there was any.
@@ -28,9 +30,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/cohort-learning/cohort/bench"
@@ -51,6 +55,7 @@ type options struct {
 	serve   bool
 	memory  bool
 	profile string
+	into    string
 }
 
 func parse(args []string) (options, error) {
@@ -67,6 +72,7 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.python, "python", "python3", "the `interpreter` that has PyTorch")
 	f.BoolVar(&o.list, "list", false, "print the names of the rows and end")
 	f.BoolVar(&o.memory, "memory", false, "instead of times, resident memory over a hundred training steps")
+	f.StringVar(&o.into, "into", "", "also put the table into this `document`, at the place with a comment that names the other flags")
 	f.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile of our side to this `file`")
 	f.BoolVar(&o.serve, "serve", false, "serve our side on standard input and output (used by the command itself)")
 	if err := f.Parse(args); err != nil {
@@ -80,6 +86,9 @@ func parse(args []string) (options, error) {
 	}
 	if o.threads < 1 || o.rounds < 5 {
 		return o, fmt.Errorf("-threads %d -rounds %d: need at least 1 and 5", o.threads, o.rounds)
+	}
+	if o.json && o.into != "" {
+		return o, fmt.Errorf("-into wants the table, not -json")
 	}
 	var err error
 	if o.only, err = regexp.Compile(only); err != nil {
@@ -144,7 +153,12 @@ func run(args []string) error {
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer cancel()
-	rep, err := measure(ctx, o, cs)
+	var out io.Writer = os.Stdout
+	var kept strings.Builder
+	if o.into != "" {
+		out = io.MultiWriter(out, &kept)
+	}
+	rep, err := measure(ctx, o, cs, out)
 	if err != nil {
 		return err
 	}
@@ -155,16 +169,19 @@ func run(args []string) error {
 			return err
 		}
 	} else {
-		rep.summary(os.Stdout)
+		rep.summary(out)
 	}
 	if n := len(rep.Failed); n > 0 {
 		return fmt.Errorf("%d of %d rows could not be measured; the first: %s", n, len(cs), rep.Failed[0])
 	}
+	if o.into != "" {
+		return fillFile(o.into, o.marker(), kept.String())
+	}
 	return nil
 }
 
-// measure starts both sides and runs all cases.
-func measure(ctx context.Context, o options, cs []Case) (*report, error) {
+// measure starts both sides, runs all cases, and prints their rows to out unless the report goes out as JSON.
+func measure(ctx context.Context, o options, cs []Case, out io.Writer) (*report, error) {
 	begin := time.Now()
 	rep := &report{Schema: 1, Load: load(), Busy: busy(), CPU: cpuModel()}
 	self, err := os.Executable()
@@ -193,7 +210,7 @@ func measure(ctx context.Context, o options, cs []Case) (*report, error) {
 		*s.into = engine{r.Name, r.Details}
 	}
 	if !o.json {
-		rep.header(os.Stdout)
+		rep.header(out)
 	}
 	for _, c := range cs {
 		if ctx.Err() != nil {
@@ -215,7 +232,7 @@ func measure(ctx context.Context, o options, cs []Case) (*report, error) {
 		}
 		rep.add(rows)
 		if !o.json {
-			rep.print(os.Stdout, rows)
+			rep.print(out, rows)
 		}
 	}
 	return rep, nil

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math/rand/v2"
+	"time"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/dtypes"
@@ -110,17 +111,20 @@ func graphRunner(b compute.Backend, name string, dims [][]int, build func(in []*
 
 // trainRunner sets up a session of package train: steps with clipping and SGD with momentum.
 func trainRunner(b compute.Backend, c Case) (*runner, error) {
+	start := time.Now()
 	m, batch, err := trainCase(c)
 	if err != nil {
 		return nil, err
 	}
+	initial := m.Initial(weights.Float32, rng.New(1, 0, "bench", "initial weights"))
+	drawn := time.Since(start)
 	scale := c.Rate
 	if scale == 1 {
 		scale = 0
 	}
 	spec := &train.Spec{Model: m, Clip: 1, Scale: scale, Optimizer: train.SGD{Momentum: 0.9, Decay: 5e-4}}
 	e := train.NewEngine(b)
-	s, err := e.Begin(spec, m.Initial(weights.Float32, rng.New(1, 0, "bench", "initial weights")), train.Options{})
+	s, err := e.Begin(spec, initial, train.Options{})
 	if err != nil {
 		return nil, err
 	}
@@ -130,6 +134,7 @@ func trainRunner(b compute.Backend, c Case) (*runner, error) {
 			return err
 		},
 		params: int(m.Cost().Params),
+		drawn:  drawn,
 		close: func() {
 			s.Close()
 			e.Close()

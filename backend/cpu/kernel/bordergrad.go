@@ -23,7 +23,7 @@ type gradRun struct{ k, n int }
 const (
 	gradChannels   = 16  // rows of a tap that are worth a step
 	gradImages     = 8   // images from which on it pays to leave out a pixel at the cost of one more run
-	gradSmall      = 100 // pixels of an image whose bands hold more
+	gradSmall      = 200 // pixels of an image whose bands hold more
 	gradSmallBand  = 640 // pixels, so that runs are long
 	gradRunsOfBand = maxKBlock
 )

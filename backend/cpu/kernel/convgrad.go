@@ -141,7 +141,7 @@ func (g *weightGrad) sorts(taps int) bool { return taps > 1 && g.ch >= gradChann
 // bandPixels is how many outputs of a pair of classes a band holds.
 func (g *weightGrad) bandPixels(h, w axisClass) int {
 	if g.sorts(len(h.taps)*len(w.taps)) && h.n*w.n <= gradSmall {
-		return gradSmallBand
+		return max(gradSmallBand, gradImages*h.n*w.n)
 	}
 	return maxKBlock
 }
