@@ -68,7 +68,7 @@ var examples = []example{
 	{false, true, &transport.Terms{Recipe: "method: fedavg\n", Schema: json.RawMessage(`{"classes":10}`), Members: 3, Metrics: []string{"loss"}}, nil},
 	{true, true, &transport.Consent{Terms: hash, Schema: json.RawMessage(`{"classes":10}`), Samples: 600, Tests: 100}, nil},
 	{true, true, &transport.Sync{Holding: []transport.Holding{{Order: 7, Task: task, State: "kept"}}, Head: &head}, nil},
-	{false, true, &transport.Duties{Messages: []string{`{"v":1}`}, More: true, Head: &head}, nil},
+	{false, true, &transport.Duties{Messages: []string{`{"v":1}`}, More: true, Gone: "3-5", Head: &head}, nil},
 	{false, true, &transport.Task{Order: 7, Base: 2, Index: 4, Samples: 600, Group: "large", Tag: "0.5", Params: json.RawMessage(`{"lr":0.1}`),
 		Inputs: []transport.Tensors{{Name: "w", Ref: 1}, {Name: "c", Inline: []byte("safetensors")}}, Slice: &transport.Tensors{Name: "slice", Inline: []byte("[]")},
 		Barrier: true}, []transport.Ref{blob}},
