@@ -45,3 +45,13 @@ func (s *Server) Presence(member string) (here bool, since time.Time, kernels, p
 	}
 	return false, time.Time{}, "", ""
 }
+
+// Refused returns how many requests have been refused.
+func (s *Server) Refused() (n int64) {
+	s.counters.mu.Lock()
+	defer s.counters.mu.Unlock()
+	for _, c := range s.counters.refused {
+		n += c
+	}
+	return n
+}

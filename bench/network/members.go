@@ -1,0 +1,313 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/cohort-learning/cohort/blob"
+	"github.com/cohort-learning/cohort/blob/web"
+	"github.com/cohort-learning/cohort/identity"
+	"github.com/cohort-learning/cohort/transport"
+	"github.com/cohort-learning/cohort/transport/natsbus"
+	"github.com/cohort-learning/cohort/weights"
+)
+
+// crowd is all members, in one process.
+type crowd struct {
+	scenario
+	keys  keys
+	trust *identity.Trust
+	work  chan struct{} // held while a result is made and sent
+	seen  seen
+}
+
+// beMembers is the members' process.
+func beMembers(ctx context.Context, o options) error {
+	c := &crowd{}
+	if err := json.Unmarshal([]byte(o.scenario), &c.scenario); err != nil {
+		return err
+	}
+	text, err := os.ReadFile(keysFile(o.dir))
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(text, &c.keys); err != nil {
+		return err
+	}
+	c.trust = identity.NewTrust(c.keys.CA)
+	if c.Pool > 0 {
+		c.work = make(chan struct{}, c.Pool)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { // the parent is gone when there is no more input
+		_, _ = os.Stdin.Read(make([]byte, 1))
+		cancel()
+	}()
+	var wg sync.WaitGroup
+	failed := make(chan error, 1)
+	gate := make(chan struct{}, 64) // that connect at a time
+	for i, seed := range c.keys.Seeds {
+		gate <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-gate }()
+			if err := c.join(ctx, i, seed); err != nil {
+				select {
+				case failed <- fmt.Errorf("%s: %w", memberName(i), err):
+				default:
+				}
+			}
+		})
+	}
+	wg.Wait()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// light is a member that computes nothing.
+type light struct {
+	c    *crowd
+	i    int
+	name string
+	key  identity.Key
+	link transport.Link
+	web  *web.Client
+}
+
+func (c *crowd) join(ctx context.Context, i int, seed string) error {
+	m := &light{c: c, i: i, name: memberName(i)}
+	var err error
+	if m.key, err = identity.ParseKey(seed); err != nil {
+		return err
+	}
+	m.link, err = natsbus.Dial(ctx, natsbus.DialOptions{URL: c.keys.URL, Name: m.name, Key: m.key, TLS: c.trust.ClientTLS(m.key, "127.0.0.1")})
+	if err != nil {
+		return err
+	}
+	m.link.Receive(m.receive)
+	return m.sync(ctx)
+}
+
+// sync gets the terms and agrees.
+func (m *light) sync(ctx context.Context) error {
+	e, err := m.request(ctx, &transport.Sync{}, nil)
+	if err != nil {
+		return err
+	}
+	var d transport.Duties
+	if err := e.Decode(&d); err != nil {
+		return err
+	}
+	for _, msg := range d.Messages {
+		t, err := transport.Open(m.c.keys.Federation, []byte(msg))
+		if err != nil {
+			return err
+		}
+		if t.Kind != transport.KindTerms {
+			m.receive([]byte(msg))
+			continue
+		}
+		if _, err := m.request(ctx, &transport.Consent{Terms: transport.DigestOf([]byte(msg)), Schema: json.RawMessage(`{}`), Samples: 1}, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *light) seal(body transport.Body, refs []transport.Ref, at transport.Envelope) ([]byte, error) {
+	at.Fed, at.Run, at.From, at.To, at.Refs = m.c.keys.Federation.String(), "bench", m.name, "", refs
+	if err := at.Put(body); err != nil {
+		return nil, err
+	}
+	return transport.Seal(m.key, at)
+}
+
+func (m *light) request(ctx context.Context, body transport.Body, refs []transport.Ref) (transport.Envelope, error) {
+	msg, err := m.seal(body, refs, transport.Envelope{})
+	if err != nil {
+		return transport.Envelope{}, err
+	}
+	return m.send(ctx, msg)
+}
+
+// send asks until there is an answer.
+func (m *light) send(ctx context.Context, msg []byte) (transport.Envelope, error) {
+	for {
+		once, cancel := context.WithTimeout(ctx, 30*time.Second)
+		answer, err := m.link.Request(once, msg)
+		cancel()
+		if ctx.Err() != nil {
+			return transport.Envelope{}, ctx.Err()
+		}
+		if err != nil {
+			time.Sleep(50 * time.Millisecond)
+			continue
+		}
+		e, err := transport.Open(m.c.keys.Federation, answer)
+		var f transport.Failure
+		if err == nil && e.Kind == transport.KindError && e.Decode(&f) == nil {
+			if f.Code == transport.CodeBusy {
+				time.Sleep(50 * time.Millisecond)
+				continue
+			}
+			err = &f
+		}
+		return e, err
+	}
+}
+
+func (m *light) receive(msg []byte) {
+	if m.c.seen.same(msg) { // a broadcast: one of the crowd has verified it
+		return
+	}
+	e, err := transport.Open(m.c.keys.Federation, msg)
+	if err != nil {
+		m.fail(err)
+		return
+	}
+	if e.Kind != transport.KindTask {
+		m.c.seen.put(msg)
+		return
+	}
+	if m.c.Bytes == 0 {
+		m.answer(e, msg)
+		return
+	}
+	go m.answer(e, msg)
+}
+
+func (m *light) fail(err error) { fmt.Fprintf(os.Stderr, "%s: %v\n", m.name, err) }
+
+// answer sends the result of a task.
+func (m *light) answer(e transport.Envelope, msg []byte) {
+	var t transport.Task
+	if err := e.Decode(&t); err != nil {
+		m.fail(err)
+		return
+	}
+	r := &transport.Result{Order: t.Order, Task: transport.DigestOf(msg), Weight: 1, Kernels: "none"}
+	if m.c.Bytes == 0 {
+		sealed, err := m.seal(r, nil, transport.Envelope{Round: e.Round, Step: e.Step})
+		if err != nil {
+			m.fail(err)
+			return
+		}
+		go func() {
+			if _, err := m.send(context.Background(), sealed); err != nil {
+				m.fail(err)
+			}
+		}()
+		return
+	}
+	if err := m.carry(e, r); err != nil {
+		m.fail(err)
+	}
+}
+
+// carry downloads the model and uploads a result of the same size.
+func (m *light) carry(e transport.Envelope, r *transport.Result) error {
+	if m.c.work != nil {
+		m.c.work <- struct{}{}
+		defer func() { <-m.c.work }()
+	}
+	ctx := context.Background()
+	if m.web == nil {
+		hc, err := identity.HTTPClient(m.key, m.c.keys.URL, m.c.trust, nil)
+		if err != nil {
+			return err
+		}
+		m.web = web.NewClient(hc, m.c.keys.URL)
+	}
+	store := blob.NewMemory()
+	for _, ref := range e.Refs {
+		if err := m.web.Download(ctx, store, blob.Hash(ref.Hash)); err != nil {
+			return fmt.Errorf("download: %w", err)
+		}
+	}
+	store = blob.NewMemory()
+	h, mf, err := blob.Write(ctx, store, bytes.NewReader(m.draw(e.Round)))
+	if err != nil {
+		return err
+	}
+	refs := []transport.Ref{{Hash: transport.Digest(h), Bytes: mf.Bytes, Media: "application/safetensors"}}
+	r.Addends = []transport.Tensors{{Name: "w", Ref: 1}}
+	for {
+		answer, err := m.request(ctx, &transport.Ask{Order: r.Order, Task: r.Task, Blobs: refs}, nil)
+		if err != nil {
+			return err
+		}
+		var p transport.Permit
+		if err := answer.Decode(&p); err != nil {
+			return err
+		}
+		if p.Granted {
+			break
+		}
+		time.Sleep(p.Retry)
+	}
+	if err := m.web.Upload(ctx, store, h); err != nil {
+		return fmt.Errorf("upload: %w", err)
+	}
+	sealed, err := m.seal(r, refs, transport.Envelope{Round: e.Round, Step: e.Step})
+	if err != nil {
+		return err
+	}
+	_, err = m.send(ctx, sealed)
+	return err
+}
+
+// draw returns the safetensors of a result that is this member's and this round's alone.
+func (m *light) draw(round int) []byte {
+	n := int(m.c.Bytes / 4)
+	x := make([]float32, n)
+	r := rand.NewPCG(uint64(m.i), uint64(round))
+	for j := 0; j+1 < n; j += 2 {
+		v := r.Uint64()
+		x[j] = math.Float32frombits(uint32(v)&0x007fffff | 0x3c000000)
+		x[j+1] = math.Float32frombits(uint32(v>>32)&0x007fffff | 0x3c000000)
+	}
+	s := weights.NewSet(1)
+	s.Put("w", weights.Of32(x, n))
+	var b bytes.Buffer
+	if err := weights.Write(&b, s, nil); err != nil {
+		panic(err)
+	}
+	return b.Bytes()
+}
+
+// seen remembers the broadcasts that came last, so that a crowd verifies each once.
+type seen struct {
+	mu   sync.Mutex
+	last [4][]byte
+	next int
+}
+
+func (s *seen) same(msg []byte) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.last {
+		if len(l) == len(msg) && binary.LittleEndian.Uint64(l[len(l)-16:]) == binary.LittleEndian.Uint64(msg[len(msg)-16:]) && bytes.Equal(l, msg) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *seen) put(msg []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last[s.next%len(s.last)] = bytes.Clone(msg)
+	s.next++
+}
