@@ -157,7 +157,7 @@ func TestReplayResumed(t *testing.T) {
 		_, digest, events := reference(t, e, name, 2)
 		twice := 0
 		for i, event := range events {
-			if i < opening || event.Op != faultfs.Write || !strings.HasSuffix(event.Name, journal.FileName) {
+			if i < opening || testing.Short() && i%4 > 0 || event.Op != faultfs.Write || !strings.HasSuffix(event.Name, journal.FileName) {
 				continue
 			}
 			dir, f := t.TempDir(), faultfs.New(journal.OS())
@@ -182,7 +182,7 @@ func TestReplayResumed(t *testing.T) {
 				t.Errorf("%s, killed at operation %d: %d rounds agree, the last to %.16s; error %v", name, i, n, got, err)
 			}
 		}
-		if twice == 0 {
+		if twice == 0 && !testing.Short() {
 			t.Errorf("%s: no phase is told of twice: the test tests nothing", name)
 		}
 	}

@@ -44,8 +44,8 @@ type Coordinator struct {
 	again []*federated.Answer // accepted answers to orders that were issued once more
 }
 
-// Killed is the error of a run that was killed.
-var Killed = errors.New("killed")
+// ErrKilled is the error of a run that was killed.
+var ErrKilled = errors.New("killed")
 
 // Live runs r until its end or until it is killed after so many events; negative: not at all.
 func (c *Coordinator) Live(ctx context.Context, r *Run, events int) (federated.State, error) {
@@ -67,7 +67,7 @@ func (c *Coordinator) Kept() map[int]*weights.Set { return c.members.Kept() }
 
 func (c *Coordinator) event() error {
 	if c.left == 0 {
-		return Killed
+		return ErrKilled
 	}
 	c.left--
 	c.Events++
