@@ -27,23 +27,31 @@ var rooms = [][]string{
 	{"train"},
 	{"journal"},
 	{"record"},
+	{"dashboard"},
+	{"identity"},
+	{"transport", "blob"},
 	{"federated"},
 	{"federated/fedtest"},
 	{"federated/baselines", "federated/fedavg", "federated/heterofl", "federated/scaffold"},
 	{"methods"},
 	{"simulation"},
 	{"recipe"},
+	{"node/parcel", "node/program", "node/gate"},
+	{"node/coordinator", "node/member"},
+	{"node"},
 	{"reproduce"},
 	{"cmd", "bench"},
 }
 
 // forbidden are imports that a line would allow but the design does not.
 var forbidden = map[string][]string{
-	"federated":  {"journal", "record"}, // methods and their driver know nothing of how runs are kept
+	// Methods and their driver know nothing of how runs are kept, nor of a network.
+	"federated":  {"journal", "record", "identity", "transport", "blob", "dashboard"},
 	"nn":         {"backend", "dataset"},
 	"train":      {"backend"}, // no room but backend knows which engine runs
 	"dataset":    {"backend"},
 	"simulation": {"methods"},
+	"blob":       {"identity", "transport"},
 }
 
 func room(pkg string) (name string, level int) {
