@@ -33,6 +33,7 @@ type joinOptions struct {
 	dryRun    bool
 	accept    bool
 	withdraw  bool
+	enrolOnly bool
 	quiet     bool
 	json      bool
 }
@@ -54,6 +55,7 @@ With --exec a program of your own trains instead; docs/bring-your-own-trainer.md
 
 An interrupt (Ctrl-C) stops; the same command goes on where it was. Nothing that was computed is lost.`,
 		Example: `  cohort join cohort1_… --data measurements.csv
+  cohort join cohort1_… --enrol
   cohort join --dir cohort-member/clinic-a
   cohort join --dir cohort-member/clinic-a --dry-run
   cohort join cohort1_… --data pictures/ --exec "python train.py"`,
@@ -75,6 +77,7 @@ An interrupt (Ctrl-C) stops; the same command goes on where it was. Nothing that
 	f.IntVar(&o.threads, "threads", 0, "threads to compute on (default all)")
 	f.BoolVar(&o.dryRun, "dry-run", false, "only show what would leave this machine")
 	f.BoolVar(&o.accept, "accept-rollback", false, "accept a coordinator that was put back to an earlier state, once")
+	f.BoolVar(&o.enrolOnly, "enrol", false, "only take up the invitation and write policy.yaml; agree to nothing yet")
 	f.BoolVar(&o.withdraw, "withdraw", false, "leave the federation for good")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "tell only what is wrong")
 	f.BoolVar(&o.json, "json", false, "print what happens as JSON, a line each")
@@ -87,6 +90,8 @@ func (o *joinOptions) check(args []string) error {
 		return usagef("--parallel %d: expected 1 or more", o.parallel)
 	case o.examples < 0:
 		return usagef("--examples %d: expected 1 or more", o.examples)
+	case o.enrolOnly && (o.dryRun || o.withdraw || len(args) == 0):
+		return usagef("--enrol needs a token, and goes with neither --dry-run nor --withdraw")
 	case o.withdraw && (o.dryRun || len(args) > 0 || o.accept):
 		return usagef("--withdraw goes with --dir only")
 	case len(args) == 1 && args[0] == "":
@@ -137,6 +142,12 @@ func (o *joinOptions) run(ctx context.Context, io streams, stop <-chan struct{},
 	}
 	if err := o.remember(f); err != nil {
 		return err
+	}
+	if o.enrolOnly {
+		if !o.quiet && !o.json {
+			io.note("nothing is agreed to yet; go on with:\n  cohort join --dir %s", quote(f.Dir))
+		}
+		return nil
 	}
 	return o.participate(ctx, io, stop, f)
 }
@@ -213,7 +224,7 @@ func (o *joinOptions) remember(f *member.Folder) error {
 		f.Card.Exec = words
 	}
 	f.Card.Examples = cmp.Or(o.examples, f.Card.Examples)
-	if f.Card.Data == "" && !o.withdraw {
+	if f.Card.Data == "" && !o.withdraw && !o.enrolOnly {
 		return usagef("which data? --data names them; they stay on this machine")
 	}
 	if after, _ := json.Marshal(f.Card); string(after) == string(before) {
@@ -309,8 +320,8 @@ func (o *joinOptions) explain(io streams, t identity.Token, dir string) error {
 	tab.body(io.out)
 	io.say("")
 	io.tell("Joining would make a key in that folder and send the name, the secret of the invitation and the public half of the key. " +
-		"What a run asks, and what would leave for it, the coordinator says only to members: join first, with policy.yaml as strict as you like " +
-		"(\"methods: []\" and \"epochs: 1\" decline most), then \"cohort join --dry-run\" shows it before anything is agreed to.")
+		"What a run asks, and what would leave for it, the coordinator says only to members: with --enrol, join stops there; " +
+		"then say in policy.yaml what you allow, and \"cohort join --dry-run\" shows what would leave before anything is agreed to.")
 	if err := t.Check(time.Now()); err != nil {
 		return err
 	}

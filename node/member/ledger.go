@@ -198,6 +198,10 @@ func openLedger(dir, name string, federation identity.Public, o journal.Options)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, journal.ErrEmpty) {
 		j, err = journal.Create(dir, o)
 	}
+	var locked *journal.LockedError
+	if errors.As(err, &locked) {
+		return nil, fmt.Errorf("this member is at work already: %w", locked)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("journal of the member: %w", err)
 	}

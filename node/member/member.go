@@ -61,6 +61,9 @@ type Options struct {
 	Can              []string
 	// Dial makes the connection. It may fail and is then tried again, unless the error is [transport.ErrDenied].
 	Dial func(context.Context) (transport.Link, error)
+	// Probe asks, while there is no connection, whether there will be one: [transport.ErrDenied] says no. Other errors mean
+	// nothing. It may be nil.
+	Probe func(context.Context) error
 	// Store holds blobs; nil is the folder's own, which is closed at the end.
 	Store blob.Store
 	Blobs Courier

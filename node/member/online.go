@@ -3,6 +3,7 @@ package member
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -47,12 +48,16 @@ func (f *Folder) Network(o *Options) error {
 	o.Proof = func(ctx context.Context, run string, from uint64) (io.ReadCloser, error) {
 		return fetchJournal(ctx, client, f.Card.URL, run, from)
 	}
+	o.Probe = func(ctx context.Context) error { return probe(ctx, client, f.Card.URL) }
 	o.Dial = func(ctx context.Context) (transport.Link, error) {
 		within, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
 		link, err := natsbus.Dial(within, natsbus.DialOptions{URL: f.Card.URL, Name: f.Card.Name, Key: f.Key, TLS: trust.ClientTLS(f.Key, u.Hostname())})
 		if err == nil || ctx.Err() != nil || errors.Is(err, transport.ErrDenied) {
 			return link, err
+		}
+		if err := o.Probe(ctx); errors.Is(err, transport.ErrDenied) {
+			return nil, err
 		}
 		return nil, fmt.Errorf("%s: %w", f.Card.URL, reason(ctx, f.Card.URL, trust.ClientTLS(f.Key, u.Hostname()), err))
 	}
@@ -79,6 +84,30 @@ func reason(ctx context.Context, base string, conf *tls.Config, err error) error
 	}
 	resp.Body.Close()
 	return err
+}
+
+// probe asks for something that only members get, and returns [transport.ErrDenied] if this one is none.
+func probe(ctx context.Context, client *http.Client, base string) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/journal/-", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusForbidden {
+		return nil
+	}
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 4096))
+	var no gate.Refusal
+	if err == nil && json.Unmarshal(text, &no) == nil && no.Code == gate.NotMember {
+		return transport.ErrDenied
+	}
+	return nil
 }
 
 func fetchJournal(ctx context.Context, client *http.Client, base, run string, from uint64) (io.ReadCloser, error) {

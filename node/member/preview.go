@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/transport"
@@ -93,59 +94,84 @@ func (m *Member) previewRun(ctx context.Context, id string) (p Preview, err erro
 		p.Schema = part.Schema
 		p.Terms = &Agreed{Method: proposal.Recipe.Method, Model: part.Model, Rounds: proposal.Recipe.Rounds, Metrics: proposal.Terms.Metrics,
 			Digest: transport.DigestOf([]byte(text)), Schema: part.Data, Samples: part.Samples, Tests: part.Tests}
-		p.Phases, err = part.rehearse(ctx, m.name)
+		p.Phases, err = part.rehearse(ctx, m.name, proposal.Recipe.Rounds)
 		return p, err
 	}
 	return p, errors.New("the coordinator shows no terms for it")
 }
 
-// alone is a population of one member.
-type alone federated.Member
+// rehearsal is a federation of this member alone, within this process: the real driver asks for what a run would ask, and
+// every answer is looked at. It is its own population and log.
+type rehearsal struct {
+	part    *Part
+	me      federated.Member
+	pending []*federated.Order
+	keep    *weights.Set
+	phases  []PhasePreview
+}
 
-func (a alone) Len() int                    { return 1 }
-func (a alone) Member(int) federated.Member { return federated.Member(a) }
-
-// rehearse plays the first round here, with weights made up here.
-func (p *Part) rehearse(ctx context.Context, name string) ([]PhasePreview, error) {
+// rehearse plays the last round here, the one in which everything is measured, with weights made up here.
+func (p *Part) rehearse(ctx context.Context, name string, rounds int) ([]PhasePreview, error) {
 	if p.Algorithm == nil {
 		return nil, errors.New("this method cannot be rehearsed")
 	}
-	me := federated.Member{Name: name, Samples: p.Samples}
-	srv := federated.Server{Engine: p.Local.Engine, Seed: p.Local.Seed, Population: alone(me)}
+	r := &rehearsal{part: p, me: federated.Member{Name: name, Samples: p.Samples}}
+	srv := federated.Server{Engine: p.Local.Engine, Seed: p.Local.Seed, Population: r}
 	s, err := p.Algorithm.Init(ctx, srv)
 	if err != nil {
 		return nil, fmt.Errorf("making up a model: %w", err)
 	}
-	at := p.Local
-	at.Member = me
-	var out []PhasePreview
-	for s.Step = 0; s.Step < 64; s.Step++ {
-		phase, ok := p.Algorithm.Next(s)
-		if !ok {
-			break
-		}
-		if !phase.Who.Everyone && phase.Who.Fraction == 0 {
-			continue // the coordinator's own
-		}
-		v := PhasePreview{Phase: phase.Name}
-		task, err := p.Algorithm.Task(s, phase, me)
-		if err != nil {
-			return nil, err
-		}
-		task.Phase = phase.Name
-		res, err := p.Client.Run(ctx, at, task, nil)
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		if err != nil { // it may need what only a whole federation computes
-			v.Unknown = oneLine(err.Error(), 300)
-		} else {
-			v.fill(res, p.metrics)
-		}
-		out = append(out, v)
+	s.Round = max(0, rounds-1)
+	_, err = federated.Run(ctx, p.Algorithm, srv, r, r, federated.Config{Rounds: s.Round + 1}, &federated.Snapshot{State: s})
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
 	}
-	return out, nil
+	if err != nil && len(r.phases) == 0 {
+		return nil, fmt.Errorf("rehearsing a round: %w", err)
+	}
+	return r.phases, nil // what comes after may need data of the coordinator
 }
+
+func (r *rehearsal) Len() int                    { return 1 }
+func (r *rehearsal) Member(int) federated.Member { return r.me }
+func (r *rehearsal) Now() time.Duration          { return 0 }
+func (r *rehearsal) Drop(*federated.Order)       {}
+
+func (r *rehearsal) Issue(_ context.Context, o *federated.Order) error {
+	r.pending = append(r.pending, o)
+	return nil
+}
+
+func (r *rehearsal) Next(ctx context.Context, _ time.Duration) (*federated.Answer, error) {
+	o := r.pending[0]
+	r.pending = r.pending[1:]
+	at := r.part.Local
+	at.Member = r.me
+	a := federated.Perform(ctx, r.part.Client, at, o, r.keep)
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	v := PhasePreview{Phase: o.Phase}
+	if a.Err != nil {
+		v.Unknown = oneLine(a.Err.Error(), 300)
+	} else {
+		v.fill(a.Result, r.part.metrics)
+	}
+	r.phases = append(r.phases, v)
+	return a, nil
+}
+
+func (r *rehearsal) Keep(_ int, s *weights.Set) error {
+	r.keep = s
+	return nil
+}
+
+func (r *rehearsal) PhaseOpened(federated.PhaseOpened) error { return nil }
+func (r *rehearsal) PhaseClosed(federated.PhaseClosed, func() federated.Snapshot) error {
+	return nil
+}
+func (r *rehearsal) RoundClosed(federated.RoundClosed, federated.Snapshot) error { return nil }
+func (r *rehearsal) Progress(string, int, int)                                   {}
 
 func (v *PhasePreview) fill(res federated.Result, metrics []string) {
 	v.Weight = res.Weight
@@ -219,7 +245,10 @@ func (m *Member) visit(ctx context.Context, do func(context.Context) error) (err
 	if m.link, err = m.dial(m.root); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, m.link.Close()) }()
+	defer func() {
+		m.cancel(nil) // so that the end of the connection is nobody's news
+		err = errors.Join(err, m.link.Close())
+	}()
 	m.link.Receive(func([]byte) {})
 	m.link.OnState(m.state)
 	for fails := 0; ; fails++ {

@@ -160,11 +160,18 @@ func (m *Member) connection(ctx context.Context) (states uint64, err error) {
 		return max(1, states), nil
 	}
 	if states > 0 {
-		if err := m.ask(ctx, "", m.hello(), &transport.Welcome{}); final(err) != nil {
+		err := m.ask(ctx, "", m.hello(), &transport.Welcome{})
+		if final(err) == nil && m.o.Probe != nil {
+			err = m.o.Probe(ctx)
+		}
+		if final(err) != nil {
 			return 0, final(err)
 		}
 	}
-	return 0, m.until(ctx, func() bool { return m.states != states })
+	within, cancel := context.WithTimeout(ctx, m.spread(interval/2))
+	defer cancel()
+	_ = m.until(within, func() bool { return m.states != states }) // or asks once more
+	return 0, ctx.Err()
 }
 
 func (m *Member) hello() *transport.Hello {
