@@ -22,13 +22,13 @@ import (
 	"time"
 
 	"github.com/cohort-learning/cohort/blob"
+	"github.com/cohort-learning/cohort/blob/bucket"
 	"github.com/cohort-learning/cohort/blob/web"
 	"github.com/cohort-learning/cohort/identity"
 	"github.com/cohort-learning/cohort/journal"
 	"github.com/cohort-learning/cohort/node/coordinator"
 	"github.com/cohort-learning/cohort/node/gate"
 	"github.com/cohort-learning/cohort/transport"
-	"github.com/cohort-learning/cohort/transport/natsbus"
 )
 
 // Options say how a coordinator is reached. What is zero is what it was when the folder was used last.
@@ -41,6 +41,8 @@ type Options struct {
 	Cert   string       // own certificate and key (PEM files) instead of the federation's
 	Key    string       //
 	Cap    int64        // bytes that results and models may take on the disk; 0: as much as there is
+	Blobs  string       // URL of a bucket for them instead of the folder (see package blob/bucket)
+	NATS   *NATS        // servers that carry messages instead of this port; nil: this port
 	Log    *slog.Logger // nil: nothing is logged
 	// Program is the version of this program.
 	Program string
@@ -220,8 +222,8 @@ type Host struct {
 	Gate   *gate.Gate
 
 	o        Options
-	bus      *natsbus.Server
-	store    *blob.Dir
+	hub      transport.Hub
+	store    bucket.Store
 	permits  *web.Permits
 	source   *identity.Source
 	listener net.Listener
@@ -264,15 +266,15 @@ func Open(o Options) (_ *Host, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if h.store, err = blob.OpenDir(b.path(blobsName), nil); err != nil {
+	if h.store, err = openStore(b.path(blobsName), o.Blobs); err != nil {
 		return nil, err
 	}
 	h.store.SetCap(o.Cap)
 	h.Gate = gate.New(gate.Options{Certificate: h.source.Certificate, Member: b.Roster.Who, Limits: o.Limits, Log: o.Log})
-	if h.bus, err = natsbus.NewServer(natsbus.Options{Admit: b.Roster.Who, Who: h.Gate.Who, Log: o.Log}); err != nil {
+	if h.hub, err = h.openBus(); err != nil {
 		return nil, err
 	}
-	h.Server = coordinator.New(coordinator.Options{Key: b.Key, Name: b.Name, Roster: b.Roster, Hub: h.bus.Hub(), Blobs: h.store,
+	h.Server = coordinator.New(coordinator.Options{Key: b.Key, Name: b.Name, Roster: b.Roster, Hub: h.hub, Blobs: h.store,
 		Access: (*access)(h), Log: o.Log, Program: o.Program})
 	h.routes()
 	if h.listener, err = net.Listen("tcp", b.Listen); err != nil {
@@ -284,9 +286,16 @@ func Open(o Options) (_ *Host, err error) {
 	return h, nil
 }
 
+// openStore opens the folder of blobs, or a bucket.
+func openStore(dir, url string) (bucket.Store, error) {
+	if url == "" {
+		return blob.OpenDir(dir, nil)
+	}
+	return bucket.Open(context.Background(), url)
+}
+
 // routes puts everything that is served onto the one port.
 func (h *Host) routes() {
-	h.Gate.HandleMembers(natsbus.Path, h.bus.Handler())
 	h.Gate.HandleMembers("/blob/", web.NewHandler(h.store, web.HandlerOptions{Who: h.Gate.Who, Permits: h.permits, Log: h.o.Log}))
 	h.Gate.HandleMembers("GET /journal/{run}", http.HandlerFunc(h.serveJournal))
 	h.Gate.Handle("POST /join", gate.JoinHandler(h.Roster, gate.JoinLimits{}))
@@ -324,6 +333,9 @@ func (h *Host) close() error {
 	if h.Server != nil {
 		h.Server.Close()
 	}
+	if h.hub != nil {
+		errs = append(errs, h.hub.Close())
+	}
 	if h.Gate != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		_ = h.Gate.Shutdown(ctx) // what does not end in time is ended
@@ -331,9 +343,6 @@ func (h *Host) close() error {
 	}
 	if h.listener != nil {
 		_ = h.listener.Close() // the gate may have closed it
-	}
-	if h.bus != nil {
-		errs = append(errs, h.bus.Hub().Close())
 	}
 	if h.store != nil {
 		errs = append(errs, h.store.Close())
@@ -406,7 +415,7 @@ func (h *Host) Farewell(ctx context.Context, most time.Duration) {
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	for len(h.bus.Hub().Present()) > 0 {
+	for len(h.hub.Present()) > 0 {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

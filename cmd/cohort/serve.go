@@ -31,6 +31,7 @@ type serveOptions struct {
 	invite  []string
 	expires time.Duration
 	schema  string
+	nats    string
 	noData  bool
 	stay    bool
 	verbose bool
@@ -88,6 +89,9 @@ folder. An interrupt (Ctrl-C) finishes the round under way; a second one stops a
 	f.StringVar(&o.host.Name, "federation", "", "name of the federation, for people")
 	f.StringVar(&o.host.Cert, "cert", "", "own certificate (PEM) instead of the federation's; with --key")
 	f.StringVar(&o.host.Key, "key", "", "key of the own certificate (PEM)")
+	f.StringVar(&o.host.Blobs, "blobs", "", "URL of a bucket (S3) for results and models, in programs built with the tag bucket")
+	f.Int64Var(&o.host.Cap, "cap", 0, "bytes that results and models may take at most (default as much as there is)")
+	f.StringVar(&o.nats, "nats", "", "file that describes NATS servers which carry the messages, see docs/network.md")
 	f.StringVar(&o.name, "name", "", "name of the run (default the recipe's name or method)")
 	f.IntVar(&o.members, "members", 0, "members that must have agreed before the first round (default the recipe's clients)")
 	f.StringSliceVar(&o.invite, "invite", nil, "invite these members and print their tokens")
@@ -125,6 +129,11 @@ func (o *serveOptions) run(ctx context.Context, io streams, stop <-chan struct{}
 		return err
 	}
 	o.host.Dir, o.host.Program, o.host.Log = o.path(), version(), slog.New(&lines{io: io, verbose: o.verbose, quiet: o.quiet || o.json})
+	if o.nats != "" {
+		if o.host.NATS, err = node.ReadNATS(o.nats); err != nil {
+			return usageError{err}
+		}
+	}
 	host, err := node.Open(o.host)
 	if err != nil {
 		return err
