@@ -202,7 +202,7 @@ func (m *Member) revive(ctx context.Context, id string) error {
 		return fmt.Errorf("run %s: %w", id, err)
 	}
 	if part.Samples != c.Samples || part.Tests != c.Tests || !sameJSON(part.Schema, c.Schema) {
-		return fmt.Errorf("run %s: the data are not those that were agreed on: %d examples to train and %d to test on now, %d and %d then; "+
+		return fmt.Errorf("run %s: the data are not those that were agreed on: %d examples to train on and %d to test on now, %d and %d then; "+
 			"bring the old data back, or leave with --withdraw and join anew", id, part.Samples, part.Tests, c.Samples, c.Tests)
 	}
 	m.mu.Lock()

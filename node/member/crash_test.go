@@ -27,7 +27,7 @@ type crashes struct {
 	crashed     int
 }
 
-func survive(t *testing.T, s *study, rules ...faultfs.Rule) *crashes {
+func survive(t *testing.T, s *study, setup func(*coordinator), rules ...faultfs.Rule) *crashes {
 	t.Helper()
 	x := &crashes{coordinator: newCoordinator(t, s, theFederation)}
 	x.person = newPerson(x.coordinator)
@@ -37,6 +37,9 @@ func survive(t *testing.T, s *study, rules ...faultfs.Rule) *crashes {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		x.coordinator.open()
+		if setup != nil {
+			setup(x.coordinator)
+		}
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		done := make(chan error, 1)
@@ -132,7 +135,7 @@ func TestCrash(t *testing.T) {
 		t.Run(method, func(t *testing.T) {
 			s := newStudy(t, e, method)
 			want := s.simulate(t)
-			undisturbed := survive(t, s)
+			undisturbed := survive(t, s, nil)
 			undisturbed.compare(t, "undisturbed", want)
 			events := undisturbed.disk.Events()
 			tried := map[string]int{}
@@ -142,7 +145,7 @@ func TestCrash(t *testing.T) {
 				}
 				crash := []faultfs.Crash{faultfs.PowerLoss, faultfs.Kill, faultfs.PowerLossAfterMetadata}[i%3]
 				rule := faultfs.Rule{N: i + 1, Part: event.Bytes / 2, Crash: crash, After: i%2 == 1 && event.Op != faultfs.Write}
-				x := survive(t, s, rule)
+				x := survive(t, s, nil, rule)
 				what := fmt.Sprintf("operation %d, %s of %s", i, event.Op, event.Name)
 				if x.crashed == 0 && i < len(events)-10 {
 					t.Errorf("%s: no crash", what)

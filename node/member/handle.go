@@ -278,6 +278,9 @@ func (m *Member) apply(r *run, o *opened, c *transport.Close, fates []fate) erro
 			return err
 		}
 	}
+	if c.Last {
+		r.lastAt = m.syncs
+	}
 	for _, f := range fates {
 		if f.order.stop != nil {
 			f.order.stop(errGone)

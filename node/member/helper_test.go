@@ -107,6 +107,7 @@ type coordinator struct {
 	onTask   func(o *assignment) [][]byte // what is pushed instead of its task
 	onClose  func(msg []byte) [][]byte    // what is broadcast instead
 	left     string
+	lenient  bool                // whether rounds may fail
 	sent     []*transport.Result // that were received, all of them
 }
 

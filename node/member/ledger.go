@@ -169,6 +169,7 @@ type run struct {
 	caught  uint64 // connection on which everything missed was last told
 	proofs  int    // of the chain that did not come, one after the other
 	synced  uint64 // number of the newest sync whose answer has been handled
+	lastAt  uint64 // syncs asked when the run was over
 	paused  bool
 	ended   error // not nil: nothing more is done for it here
 }
@@ -179,6 +180,16 @@ func newRun(id string) *run {
 
 // agreed reports whether tasks may be taken.
 func (r *run) agreed() bool { return r.consent != nil && r.consent.Declined == "" }
+
+// holds reports whether there are orders whose end is not known.
+func (r *run) holds() bool {
+	for _, o := range r.orders {
+		if o.status != over {
+			return true
+		}
+	}
+	return false
+}
 
 // ledger is the journal of a member and what it says.
 type ledger struct {

@@ -263,7 +263,7 @@ func (m *Member) interesting(offered []string) []string {
 		if r.agreed() {
 			want[id] = true
 		}
-		if r.ended != nil || r.last != nil {
+		if r.ended != nil {
 			delete(want, id)
 		}
 	}
@@ -357,6 +357,16 @@ func (m *Member) missing(id string, err error) (done bool, _ error) {
 	if !errors.As(err, &f) || f.Code != transport.CodeUnknown && f.Code != transport.CodeTerms {
 		return true, err
 	}
+	m.mu.Lock()
+	r := m.ledger.runs[id]
+	over := r != nil && r.last != nil
+	if over { // it may well be gone at the coordinator
+		r.synced = m.syncs
+	}
+	m.mu.Unlock()
+	if over {
+		return true, nil
+	}
 	m.end(id, f)
 	m.tell(Event{Kind: EventRefused, Run: id}, "run %s: the coordinator does not have it for this member any more: %v", id, f)
 	return true, nil
@@ -431,7 +441,8 @@ func (m *Member) finished(ctx context.Context, offered []string) (bool, error) {
 	m.mu.Lock()
 	var last []*run
 	for _, r := range m.ledger.runs {
-		if r.last != nil && r.ended == nil {
+		// Only a sync tells that no earlier close was missed: memories may hang on it.
+		if r.last != nil && r.ended == nil && (!r.holds() || r.synced > r.lastAt) {
 			last = append(last, r)
 		}
 	}
