@@ -120,7 +120,12 @@ func newDialer(l *link, o DialOptions) (*dialer, error) {
 }
 
 // Dial implements [nats.CustomDialer].
-func (d *dialer) Dial(_, _ string) (net.Conn, error) {
+func (d *dialer) Dial(_, _ string) (c net.Conn, err error) {
+	defer func() {
+		d.l.mu.Lock()
+		d.l.dialling = err
+		d.l.mu.Unlock()
+	}()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	go func() {

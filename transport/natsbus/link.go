@@ -33,6 +33,7 @@ type link struct {
 	id        string // of the connection
 	end       error  // for good
 	denied    bool   // the last attempt was refused
+	dialling  error  // why the last dialling failed
 	lost      context.Context
 	lose      context.CancelFunc
 	state     func(bool)
@@ -89,8 +90,12 @@ func (l *link) options(key identity.Key, backoff, ping time.Duration) ([]nats.Op
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { l.failed(err) }),
 		nats.ClosedHandler(func(*nats.Conn) { l.is(false, nil) }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			if errors.Is(err, nats.ErrAuthorization) {
+			switch {
+			case errors.Is(err, nats.ErrAuthorization):
 				l.failed(err)
+				return
+			case errors.Is(err, nats.ErrPermissionViolation): // of the subjects that are this member's
+				l.finish(fmt.Errorf("%w: the key is not that of %s", transport.ErrDenied, l.name))
 				return
 			}
 			l.log.Debug("bus", "error", err)
@@ -137,6 +142,11 @@ func (l *link) start(ctx context.Context, url string, backoff time.Duration, opt
 		case l.ended() != nil:
 			return l.ended()
 		}
+		l.mu.Lock()
+		if l.dialling != nil && errors.Is(err, nats.ErrNoServers) {
+			err = l.dialling // says more
+		}
+		l.mu.Unlock()
 		l.log.Info("the coordinator cannot be reached", "error", err)
 		wait := time.NewTimer(delay(n, backoff, rand.Float64()))
 		select {

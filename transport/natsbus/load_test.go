@@ -1,11 +1,14 @@
 package natsbus
 
 import (
-	"context"
+	"crypto/sha256"
+	"crypto/tls"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"net"
 	"os"
+	"os/exec"
 	"runtime"
 	"runtime/pprof"
 	"strconv"
@@ -14,6 +17,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nkeys"
 
 	"github.com/cohort-learning/cohort/identity"
 	"github.com/cohort-learning/cohort/transport"
@@ -161,8 +166,8 @@ func (c *piped) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// BenchmarkPort is an empty round over the port: WebSocket in TLS on loopback. COHORT_MEMBERS sets how many (default 1,000); each
-// costs two open files in this process.
+// BenchmarkPort is an empty round over the port: WebSocket in TLS on loopback, the members in another process. COHORT_MEMBERS sets
+// how many (default 1,000); memory is that of the coordinator alone.
 func BenchmarkPort(b *testing.B) {
 	n := 1000
 	if s := os.Getenv("COHORT_MEMBERS"); s != "" {
@@ -175,9 +180,10 @@ func BenchmarkPort(b *testing.B) {
 	defer h.close()
 	hub := h.bus.Hub()
 	answered, done := counting(hub, n)
-	keys := make([]identity.Key, n)
 	for i := range n {
-		keys[i] = h.key(b, fmt.Sprintf("m%05d", i))
+		name := lightName(i)
+		h.keys[name] = lightKey(b, name)
+		h.names[h.keys[name].Public()] = name
 	}
 	memory := func() uint64 {
 		runtime.GC()
@@ -187,36 +193,82 @@ func BenchmarkPort(b *testing.B) {
 		return m.HeapAlloc + m.StackInuse
 	}
 	before, begin := memory(), time.Now()
-	ctx, cancel := context.WithCancel(b.Context())
-	defer cancel()
-	slots := make(chan bool, 64)
-	for i := range n {
-		slots <- true
-		go func() {
-			d, err := newDialer(&link{done: make(chan struct{})}, DialOptions{URL: h.http.URL, TLS: h.tls})
-			if err != nil {
-				b.Error(err)
-				return
-			}
-			conn, err := d.Dial("", "")
-			if err != nil {
-				b.Error(err)
-				<-slots
-				return
-			}
-			context.AfterFunc(ctx, func() { conn.Close() })
-			(&light{conn: conn, name: fmt.Sprintf("m%05d", i)}).run(keys[i], func() { <-slots })
-		}()
+	child := exec.Command(os.Args[0], "-test.run", "^TestLightMembers$", "-test.timeout", "20m")
+	child.Env = append(os.Environ(), "COHORT_BUS="+h.http.URL, "COHORT_MEMBERS="+strconv.Itoa(n))
+	child.Stderr = os.Stderr
+	life, err := child.StdinPipe()
+	if err != nil {
+		b.Fatal(err)
 	}
-	for len(hub.Present()) < n && !b.Failed() {
+	if err := child.Start(); err != nil {
+		b.Fatal(err)
+	}
+	defer child.Wait()
+	defer life.Close()
+	for len(hub.Present()) < n && time.Since(begin) < 10*time.Minute {
 		time.Sleep(10 * time.Millisecond)
 	}
-	b.Logf("%d members connected in %v; %d KiB a member, both ends together; %d goroutines", n, time.Since(begin).Round(time.Millisecond),
-		(memory()-before)/uint64(n)>>10, runtime.NumGoroutine())
+	if got := len(hub.Present()); got < n {
+		b.Fatalf("%d of %d members are here", got, n)
+	}
+	b.Logf("%d members connected in %v; %.1f KiB of the coordinator's memory each; %d goroutines", n, time.Since(begin).Round(time.Millisecond),
+		float64(memory()-before)/float64(n)/1024, runtime.NumGoroutine())
 	if path := os.Getenv("COHORT_HEAP"); path != "" {
 		writeHeap(b, path)
 	}
 	empty(b, hub, n, func() error { return hub.Broadcast([]byte("round")) }, answered, done)
+}
+
+func lightName(i int) string { return fmt.Sprintf("m%05d", i) }
+
+func lightKey(t testing.TB, name string) identity.Key {
+	seed := sha256.Sum256([]byte(name))
+	pair, err := nkeys.FromRawSeed(nkeys.PrefixByteUser, seed[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := pair.Seed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := identity.ParseKey(string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// TestLightMembers is the other process of [BenchmarkPort]: it ends with its standard input.
+func TestLightMembers(t *testing.T) {
+	url := os.Getenv("COHORT_BUS")
+	if url == "" {
+		t.Skip("only as a part of a benchmark")
+	}
+	n, err := strconv.Atoi(os.Getenv("COHORT_MEMBERS"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	slots := make(chan bool, 32)
+	go func() {
+		for i := range n {
+			slots <- true
+			go func() {
+				d, err := newDialer(&link{done: make(chan struct{})}, DialOptions{URL: url, TLS: &tls.Config{InsecureSkipVerify: true}}) // loopback
+				if err != nil {
+					fmt.Fprintln(os.Stderr, err)
+					return
+				}
+				conn, err := d.Dial("", "")
+				if err != nil {
+					fmt.Fprintln(os.Stderr, err)
+					return
+				}
+				name := lightName(i)
+				(&light{conn: conn, name: name}).run(lightKey(t, name), func() { <-slots })
+			}()
+		}
+	}()
+	io.Copy(io.Discard, os.Stdin)
 }
 
 func writeHeap(b *testing.B, path string) {
