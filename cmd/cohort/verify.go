@@ -4,11 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
 
+	"github.com/cohort-learning/cohort/journal"
+	"github.com/cohort-learning/cohort/node/coordinator"
 	"github.com/cohort-learning/cohort/recipe"
 	"github.com/cohort-learning/cohort/record"
 	"github.com/cohort-learning/cohort/simulation"
+	"github.com/cohort-learning/cohort/train"
 	"github.com/spf13/cobra"
 )
 
@@ -20,7 +25,9 @@ func newVerify(io streams, stop <-chan struct{}) *cobra.Command {
 		Use:         "verify RUN",
 		Short:       "Compute a run again and compare",
 		Long: `Check that a run is what it says: the journal's chain of hashes, the checkpoints against the journal, and then every round,
-computed again from the recipe, against the recorded digests, bit for bit. On another engine or another kind of processor
+computed again from the recipe, against the recorded digests, bit for bit. Of a run over a network, who took part in which
+round is taken from the journal, and their data from the folders in --data DIR, one a member, as "cohort partition
+--export" writes them. On another engine or another kind of processor
 than the run's the bits differ, and the metrics of every round are compared within a tolerance instead.`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: completeRuns,
@@ -88,26 +95,27 @@ func (v *verification) check(ctx context.Context, io streams, stop <-chan struct
 	}
 	r.Run.Engine = meta.Engine
 	o.apply(r)
-	plan, engine, info, err := o.prepare(ctx, r)
+	attendance, err := coordinator.ReadAttendance(v.Run)
+	if err != nil {
+		return err
+	}
+	engine, info, err := r.Engine()
 	if err != nil {
 		return err
 	}
 	defer engine.Close()
 	v.Engine = info.String()
-	job, err := plan.Job(engine)
-	if err != nil {
-		return err
-	}
-	job.Config.Stop = stop
 	p := newProgress(io, r.Rounds, quiet || !io.tty)
 	defer p.wipe()
-	job.Observer = p
-	if info.Engine == meta.Engine && info.Path == meta.Kernels {
+	same := info.Engine == meta.Engine && info.Path == meta.Kernels
+	v.Mode = "tolerance"
+	if same {
 		v.Mode = "bits"
-		v.Rounds, err = job.Verify(ctx, v.Run)
+	}
+	if len(attendance.Names) > 0 {
+		err = v.repeat(ctx, stop, o, r, engine, attendance, p)
 	} else {
-		v.Mode = "tolerance"
-		v.Rounds, v.Worst, err = recipe.VerifyMetrics(ctx, job, v.Run)
+		err = v.again(ctx, stop, o, r, engine, p)
 	}
 	p.wipe()
 	var bits *simulation.MismatchError
@@ -118,4 +126,96 @@ func (v *verification) check(ctx context.Context, io streams, stop <-chan struct
 	}
 	v.Same = err == nil
 	return err
+}
+
+// again computes a simulation again.
+func (v *verification) again(ctx context.Context, stop <-chan struct{}, o *engineOptions, r *recipe.Recipe, engine *train.Engine, p *progress) error {
+	plan, err := r.Plan(ctx, o.dataDir())
+	if err != nil {
+		return err
+	}
+	job, err := plan.Job(engine)
+	if err != nil {
+		return err
+	}
+	job.Config.Stop, job.Observer = stop, p
+	if v.Mode == "bits" {
+		v.Rounds, err = job.Verify(ctx, v.Run)
+	} else {
+		v.Rounds, v.Worst, err = recipe.VerifyMetrics(ctx, job, v.Run)
+	}
+	return err
+}
+
+// repeat computes a run over a network again: who took part is on record, what they answered is computed from their data.
+func (v *verification) repeat(ctx context.Context, stop <-chan struct{}, o *engineOptions, r *recipe.Recipe, engine *train.Engine, a coordinator.Attendance, p *progress) error {
+	job, err := networked(ctx, o, r, engine, v.Run, a.Names)
+	if err != nil {
+		return err
+	}
+	job.Config.Stop, job.Observer = stop, p
+	h, err := simulation.ReadHistory(journal.Read(journal.OS(), v.Run))
+	if err != nil {
+		return err
+	}
+	if v.Mode == "bits" {
+		v.Rounds, _, err = job.Replay(ctx, h, a.Resets)
+	} else {
+		v.Rounds, v.Worst, err = recipe.VerifyReplayMetrics(ctx, job, v.Run, h, a.Resets)
+	}
+	return err
+}
+
+// networked returns the job of a run over a network. The members' data lie in the folder of --data, each in a folder as "cohort
+// partition --export" writes them; or they are the shares that the recipe itself deals, to clients of these names.
+func networked(ctx context.Context, o *engineOptions, r *recipe.Recipe, engine *train.Engine, dir string, names []string) (*simulation.Job, error) {
+	if data := o.dataDir(); holdsMembers(data, names) {
+		from := recipe.ServerData{Dir: os.Getenv("COHORT_DATA")}
+		plan, err := r.PlanServer(ctx, from)
+		if err != nil { // the coordinator's own data are only for its own tests
+			schema, bad := coordinator.ReadSchema(dir)
+			if bad != nil {
+				return nil, errors.Join(err, bad)
+			}
+			if plan, err = r.PlanServer(ctx, recipe.ServerData{Schema: &schema, None: true}); err != nil {
+				return nil, err
+			}
+		}
+		return plan.Replay(ctx, engine, data, names)
+	}
+	plan, err := r.Plan(ctx, o.dataDir())
+	if err == nil {
+		fleet := &simulation.Fleet{Split: plan.Split, Dealt: plan.Dealt, Engine: engine, Seed: r.Seed}
+		for i, name := range names {
+			if i >= fleet.Len() || fleet.Member(i).Name != name {
+				err = fmt.Errorf("%s is no client of the recipe's partition", name)
+				break
+			}
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the run needs the data of its members %s, each in a folder of its own in --data DIR: %w", strings.Join(first(names, 5), ", "), err)
+	}
+	return plan.Job(engine)
+}
+
+// holdsMembers reports whether a folder holds an export, or a folder for a member.
+func holdsMembers(dir string, names []string) bool {
+	if dir == "" {
+		return false
+	}
+	for _, name := range append([]string{"manifest.json"}, names...) {
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// first returns at most n words, and dots if there are more.
+func first(words []string, n int) []string {
+	if len(words) <= n {
+		return words
+	}
+	return append(append([]string{}, words[:n]...), "…")
 }
