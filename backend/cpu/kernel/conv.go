@@ -264,7 +264,11 @@ func (c *correlation) newPart(h, w axisClass, work int) *correlationPart {
 	if k == 0 {
 		return p
 	}
-	pixels := min(max(work/(k*s.out), 8*t.mr), maxBandPixels)
+	most := maxBandPixels
+	if image := h.n * w.n; image <= maxBandPixels {
+		most = max(most, 2*image) // so that no group of rows at the border is of one
+	}
+	pixels := min(max(work/(k*s.out), 8*t.mr), most)
 	limit := maxBand
 	if k*s.out > bigWeights {
 		pixels, limit = maxBandPixels, maxBandBig
