@@ -3,11 +3,16 @@ package web_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -45,6 +50,25 @@ type world struct {
 	server  *httptest.Server
 }
 
+// certificate is a server's, of the kind that the program uses: httptest's own takes most of a handshake's time.
+var certificate = sync.OnceValue(func() tls.Certificate {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	c := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		DNSNames:     []string{"example.com"},
+		NotAfter:     time.Now().Add(24 * time.Hour),
+		IsCA:         true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
+	if err != nil {
+		panic(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+})
+
 func newWorld(t testing.TB, store blob.Keeper, o web.HandlerOptions) *world {
 	t.Helper()
 	w := &world{store: store, permits: web.NewPermits()}
@@ -55,6 +79,7 @@ func newWorld(t testing.TB, store blob.Keeper, o web.HandlerOptions) *world {
 	w.handler = web.NewHandler(store, o)
 	w.server = httptest.NewUnstartedServer(w.handler)
 	w.server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
+	w.server.TLS = &tls.Config{Certificates: []tls.Certificate{certificate()}, MinVersion: tls.VersionTLS13}
 	w.server.StartTLS()
 	t.Cleanup(w.server.Close)
 	return w
@@ -63,7 +88,7 @@ func newWorld(t testing.TB, store blob.Keeper, o web.HandlerOptions) *world {
 func (w *world) transport() *http.Transport {
 	t := w.server.Client().Transport.(*http.Transport).Clone()
 	if w.server.TLS != nil {
-		t.TLSClientConfig = &tls.Config{RootCAs: t.TLSClientConfig.RootCAs, ServerName: "example.com"}
+		t.TLSClientConfig = &tls.Config{RootCAs: t.TLSClientConfig.RootCAs, ServerName: "example.com", MinVersion: tls.VersionTLS13}
 	}
 	t.MaxIdleConnsPerHost = 16
 	return t
