@@ -200,6 +200,9 @@ func (c *Client) train(ctx context.Context, at federated.Local, t federated.Task
 	if out.Examples == 0 {
 		return federated.Result{Status: federated.Abstained}, nil
 	}
+	if n := at.Member.Samples; n > 0 && out.Examples > uint64(n) {
+		return federated.Result{}, blame(fmt.Errorf("%s counts %d examples, more than the %d that this member has declared", resultFile, out.Examples, n))
+	}
 	labels := out.Labels
 	switch {
 	case labels != nil:

@@ -182,6 +182,7 @@ func TestOutputIsChecked(t *testing.T) {
 	b := newBench(t, "method: fedavg"+small)
 	at := b.plan.Local(b.engine, b.member)
 	for mode, want := range map[string]string{
+		"boasts":         "counts 1000 examples, more than the 24",
 		"silent":         "wrote no result.json",
 		"no update":      "wrote no update.safetensors",
 		"words":          "result.json cannot be understood",
