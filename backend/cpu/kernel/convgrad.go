@@ -45,6 +45,7 @@ type weightGradPart struct {
 }
 
 const (
+	fewTasks    = 8       // below, tasks are cut smaller than is good for one thread
 	gradPixels  = 512     // pixels of a split at least, so that adding up stays cheap
 	gradPartial = 1 << 21 // values of all partial sums at most
 	gradBand    = 1 << 17 // values of a copied band at most: long sums are worth more than a cache half empty
@@ -60,14 +61,19 @@ func newWeightGrad(t *tile, s ConvShape) *weightGrad {
 	hs, ws := forwardAxisH(s).classes(false), forwardAxisW(s).classes(false)
 	g.splits = min(want, max(pixels/gradPixels, 1), max(gradPartial/g.weights, 1))
 	rest := ceilDiv(want, g.splits*s.Groups)
-	g.chBlocks = 1
-	for n := 2; n <= rest && in/n >= 16; n++ {
-		if in%n == 0 {
-			g.chBlocks = n
+	panels := ceilDiv(out, t.nr)
+	for _, least := range []int{2 * gradChannels, gradChannels} { // fewer channels copy dY more often
+		g.chBlocks = 1
+		for n := 2; n <= rest && in/n >= least; n++ {
+			if in%n == 0 {
+				g.chBlocks = n
+			}
+		}
+		if g.splits*s.Groups*g.chBlocks*panels >= fewTasks {
+			break
 		}
 	}
 	g.ch = in / g.chBlocks
-	panels := ceilDiv(out, t.nr)
 	g.nBlock = ceilDiv(panels, min(panels, ceilDiv(rest, g.chBlocks))) * t.nr
 	g.nBlocks = ceilDiv(out, g.nBlock)
 
