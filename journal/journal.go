@@ -127,6 +127,26 @@ type Journal struct {
 	size  int64
 	ended bool
 	marks []mark
+	stats Stats
+}
+
+// Stats are what a journal has done since it was opened.
+type Stats struct {
+	Records  uint64        // appended
+	Syncs    uint64        // several appends may share one
+	SyncTime time.Duration // spent in writing and syncing
+}
+
+// Add adds those of another journal.
+func (s *Stats) Add(o Stats) {
+	s.Records, s.Syncs, s.SyncTime = s.Records+o.Records, s.Syncs+o.Syncs, s.SyncTime+o.SyncTime
+}
+
+// Stats returns what the journal has done since it was opened.
+func (j *Journal) Stats() Stats {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.stats
 }
 
 // A mark is where a record begins, kept of every [markEvery]th so that [Journal.From]
@@ -401,9 +421,11 @@ func (j *Journal) commitQueue() {
 		}
 	}
 	err := ErrClosed
+	began := time.Now()
 	if !ended {
 		err = j.write(buf)
 	}
+	took := time.Since(began)
 	for _, req := range batch {
 		req.done = true
 		if err != nil {
@@ -413,7 +435,12 @@ func (j *Journal) commitQueue() {
 	if err == nil {
 		j.mu.Lock()
 		j.head, j.size = head, size+int64(len(buf))
+		if len(buf) > 0 {
+			j.stats.Syncs++
+			j.stats.SyncTime += took
+		}
 		for _, req := range batch {
+			j.stats.Records += uint64(len(req.records))
 			for _, r := range req.records {
 				j.mark(r)
 			}

@@ -92,6 +92,7 @@ func newAdmin(h *Host) (*adminServer, error) {
 	a := &adminServer{h: h, l: l}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", answered(func(*http.Request, struct{}) (any, error) { return h.Status(), nil }))
+	mux.HandleFunc("POST /link", answered(func(*http.Request, struct{}) (any, error) { return h.Link(), nil }))
 	mux.HandleFunc("POST /invite", answered(func(_ *http.Request, in inviteRequest) (any, error) { return h.invite(in) }))
 	mux.HandleFunc("POST /revoke", answered(func(_ *http.Request, in revokeRequest) (any, error) {
 		return struct{}{}, h.Revoke(in.Name, in.Reason)
@@ -260,6 +261,11 @@ func (a *Admin) call(ctx context.Context, path string, in, out any) error {
 // Status returns how things stand.
 func (a *Admin) Status(ctx context.Context) (s Status, err error) {
 	return s, a.call(ctx, "/status", nil, &s)
+}
+
+// Link returns a link to the page that signs its first visitor in; it works once, within ten minutes.
+func (a *Admin) Link(ctx context.Context) (url string, err error) {
+	return url, a.call(ctx, "/link", struct{}{}, &url)
 }
 
 // Invite invites members.

@@ -228,6 +228,7 @@ type Host struct {
 	source   *identity.Source
 	listener net.Listener
 	admin    *adminServer
+	page     *page
 	started  time.Time
 
 	mu     sync.Mutex
@@ -276,6 +277,10 @@ func Open(o Options) (_ *Host, err error) {
 	}
 	h.Server = coordinator.New(coordinator.Options{Key: b.Key, Name: b.Name, Roster: b.Roster, Hub: h.hub, Blobs: h.store,
 		Access: (*access)(h), Log: o.Log, Program: o.Program})
+	if h.page, err = newPage(h); err != nil {
+		return nil, err
+	}
+	h.Server.Watch(h.page.presence)
 	h.routes()
 	if h.listener, err = net.Listen("tcp", b.Listen); err != nil {
 		return nil, fmt.Errorf("%w: is another coordinator at work, or does the port need other rights? --listen takes another", err)
@@ -298,6 +303,7 @@ func openStore(dir, url string) (bucket.Store, error) {
 func (h *Host) routes() {
 	h.Gate.HandleMembers("/blob/", web.NewHandler(h.store, web.HandlerOptions{Who: h.Gate.Who, Permits: h.permits, Log: h.o.Log}))
 	h.Gate.HandleMembers("GET /journal/{run}", http.HandlerFunc(h.serveJournal))
+	h.Gate.Handle("/", h.page.site)
 	h.Gate.Handle("POST /join", gate.JoinHandler(h.Roster, gate.JoinLimits{}))
 }
 
@@ -332,6 +338,9 @@ func (h *Host) close() error {
 	}
 	if h.Server != nil {
 		h.Server.Close()
+	}
+	if h.page != nil {
+		h.page.close()
 	}
 	if h.hub != nil {
 		errs = append(errs, h.hub.Close())
@@ -408,6 +417,9 @@ func (h *Host) serveJournal(w http.ResponseWriter, r *http.Request) {
 		h.o.Log.Warn("sending the journal", "member", name, "error", err)
 	}
 }
+
+// Link returns a link to the page that signs its first visitor in; it works once, within ten minutes.
+func (h *Host) Link() string { return h.URL + h.page.site.Link() }
 
 // Farewell waits until members have been told that the runs are over and have gone, at most for some time.
 func (h *Host) Farewell(ctx context.Context, most time.Duration) {

@@ -91,9 +91,11 @@ func (h *Host) Start(ctx context.Context, r *recipe.Recipe, o RunOptions) (*coor
 		engine.Close()
 		return nil, errors.Join(err, rec.Close(record.Failed, err))
 	}
+	shown := newLiving()
 	run, err := h.Server.Start(coordinator.Spec{
 		ID: id, Recipe: r.YAML(), Schema: schema, Members: members, Algorithm: alg, Server: plan.Server(engine, nil),
 		Config: plan.Config(), Metrics: federated.Measured, Check: checkDeclaration, Observer: o.Observer,
+		Changed: shown.poke,
 	}, rec)
 	if err != nil {
 		engine.Close()
@@ -102,6 +104,7 @@ func (h *Host) Start(ctx context.Context, r *recipe.Recipe, o RunOptions) (*coor
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.plans[id] = &hosted{run, r, plan, engine, info}
+	h.page.follow(shown, h.plans[id])
 	return run, nil
 }
 

@@ -11,12 +11,38 @@ import (
 
 func newStatus(io streams, _ <-chan struct{}) *cobra.Command {
 	var o serverDir
-	var asJSON bool
+	var asJSON, link, token bool
 	c := &cobra.Command{
 		Use:   "status",
-		Short: "Say how a coordinator's runs stand",
-		Args:  cobra.NoArgs,
+		Short: "Say how a coordinator's runs stand, or open its page",
+		Long: `Say how the runs of the coordinator at work stand. With --link a link to its page is printed: it signs in whoever opens it
+first, and works once, within ten minutes. With --metrics-token the token is printed with which a program such as
+Prometheus reads /metrics of the same address (Authorization: Bearer TOKEN).`,
+		Example: `  cohort status
+  cohort status --link
+  curl --cacert cohort-server/ca.crt -H "Authorization: Bearer $(cohort status --metrics-token)" https://HOST:8443/metrics`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case link && token:
+				return usagef("--link and --metrics-token: one at a time")
+			case (link || token) && asJSON:
+				return usagef("--json goes with the status, not with --link or --metrics-token")
+			case token:
+				text, err := node.MetricsToken(o.path())
+				if err != nil {
+					return noFederation(err)
+				}
+				io.say("%s", text)
+				return nil
+			case link:
+				url, err := node.NewAdmin(o.path()).Link(cmd.Context())
+				if err != nil {
+					return err
+				}
+				io.say("%s", url)
+				return nil
+			}
 			s, err := node.NewAdmin(o.path()).Status(cmd.Context())
 			if err != nil {
 				return err
@@ -30,6 +56,8 @@ func newStatus(io streams, _ <-chan struct{}) *cobra.Command {
 	}
 	o.flags(c)
 	c.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
+	c.Flags().BoolVar(&link, "link", false, "print a link to the page; it works once")
+	c.Flags().BoolVar(&token, "metrics-token", false, "print the token for /metrics")
 	return c
 }
 

@@ -16,6 +16,7 @@ import (
 // answer handles one request of a member.
 func (s *Server) answer(req transport.Request) {
 	m, ok := s.o.Roster.ByName(req.From)
+	s.heard(req.From)
 	reply := func(run string, body transport.Body) {
 		req.Reply(s.seal(transport.Envelope{Run: run, To: req.From}, body))
 	}
@@ -256,12 +257,14 @@ func (r *Run) progress(phase string, answered, asked int) {
 	r.answered.Store(int64(answered))
 	r.asked.Store(int64(asked))
 	r.phase.Store(&phase)
+	r.moved()
 }
 
 func (r *Run) closedRound(round simulation.Round) {
 	if o := r.spec.Observer; o != nil {
 		o.Round(round)
 	}
+	r.moved()
 	r.srv.tell(Event{Run: r.spec.ID, Text: fmt.Sprintf("round %d of %d closed", round.RoundClosed.Round+1, r.spec.Config.Rounds)})
 }
 

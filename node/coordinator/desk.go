@@ -48,6 +48,7 @@ type desk struct {
 	offering sync.WaitGroup
 	highest  int               // order issued so far
 	gone     map[string]string // why members are gone
+	levels   map[string]string // of members, as their newest tasks say
 	permits  queue
 	began    time.Time
 	offset   time.Duration // up-time before
@@ -70,6 +71,8 @@ type order struct {
 	pending  transport.Digest
 	waiters  []func(transport.Verdict) // of results that came again while the first was being made durable
 	overdue  *time.Timer
+	issued   time.Time
+	took     time.Duration // until it was answered
 	dropped  bool
 	spared   bool // what it needed is given up
 	progress float64
@@ -97,7 +100,8 @@ type outbox interface {
 func newDesk(out outbox, store blob.Store, p *pins, sp *spool, window int, absent, clock time.Duration, log *slog.Logger) *desk {
 	d := &desk{out: out, store: store, pins: p, spool: sp, window: window, absent: absent, log: log, changed: make(chan struct{}),
 		orders: map[int]*order{}, of: map[string]map[int]*order{}, recorded: map[int]*result{}, settled: map[int]transport.Digest{},
-		offers: make(chan *order, 256), highest: -1, gone: map[string]string{}, began: time.Now(), offset: clock}
+		offers: make(chan *order, 256), highest: -1, gone: map[string]string{}, levels: map[string]string{},
+		began: time.Now(), offset: clock}
 	d.permits.size = window
 	for range runtime.GOMAXPROCS(0) {
 		d.offering.Go(func() {
@@ -114,7 +118,7 @@ func (d *desk) Now() time.Duration { return d.offset + time.Since(d.began) }
 
 // Issue implements [federated.Members].
 func (d *desk) Issue(ctx context.Context, o *federated.Order) error {
-	x := &order{Order: o}
+	x := &order{Order: o, issued: time.Now()}
 	d.mu.Lock()
 	d.orders[o.ID] = x
 	if d.of[o.Member.Name] == nil {
@@ -213,6 +217,9 @@ func (d *desk) make(ctx context.Context, x *order) error {
 		}
 		d.mu.Lock()
 		x.pinned = append(x.pinned, p.Refs...)
+		if t.Tag != "" {
+			d.levels[x.Member.Name] = t.Tag
+		}
 		d.mu.Unlock()
 		if x.task, x.err = d.out.seal(x.Order, body, p.Refs); x.err == nil {
 			x.digest = transport.DigestOf(x.task)
@@ -243,6 +250,7 @@ func (d *desk) wakeWith(x *order) {
 	if x.overdue != nil {
 		x.overdue.Stop()
 	}
+	x.took = time.Since(x.issued)
 	d.permits.drop(x.ID)
 	if x.dropped {
 		return

@@ -117,7 +117,22 @@ func (k *keeper) PhaseOpened(p federated.PhaseOpened) error {
 	k.r.round.Store(int64(p.Round))
 	k.r.spool.turn()
 	_, err := k.r.rec.Journal().Append(simulation.KindPhaseOpened, p)
+	k.asked(p)
 	return err
+}
+
+// asked shows what the phase asks of whom.
+func (k *keeper) asked(p federated.PhaseOpened) {
+	n := len(p.Selected) + p.InFlight
+	if p.Everyone {
+		n = p.Roster
+	}
+	end := time.Duration(0)
+	if d := k.r.spec.Config.Pace.Deadline; d > 0 && p.Phase == "train" {
+		end = p.Opened + d
+	}
+	k.r.deadline.Store(int64(end))
+	k.r.progress(p.Phase, 0, n)
 }
 
 // Progress implements [federated.Log].

@@ -11,6 +11,7 @@ type queue struct {
 	size    int
 	out     map[int]time.Time // orders that have a permit, and when it ends
 	waiting []ask
+	given   uint64
 }
 
 type ask struct {
@@ -39,6 +40,7 @@ func (q *queue) give(a ask) {
 		q.out = map[int]time.Time{}
 	}
 	q.out[a.order] = time.Now().Add(a.life)
+	q.given++
 	a.grant(true)
 }
 

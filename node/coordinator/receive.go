@@ -74,6 +74,7 @@ func (r *Run) claim(from string, id int, task transport.Digest) (x *order, refus
 func (r *Run) result(from string, e transport.Envelope, body *transport.Result, msg []byte, reply func(transport.Body)) {
 	digest := transport.DigestOf(msg)
 	verdict := func(o transport.Outcome, code transport.Code, reason string) {
+		r.srv.counters.verdict(o)
 		reply(&transport.Verdict{Order: body.Order, Outcome: o, Code: code, Reason: reason})
 	}
 	x, refused := r.claim(from, body.Order, body.Task)
@@ -134,9 +135,9 @@ func (r *Run) result(from string, e transport.Envelope, body *transport.Result, 
 		waiters := x.waiters
 		x.waiters = nil
 		d.mu.Unlock()
-		r.srv.counters.accepted.Add(1)
 		verdict(transport.Accepted, "", "")
 		for _, w := range waiters {
+			r.srv.counters.verdict(transport.Duplicate)
 			w(transport.Verdict{Order: x.ID, Outcome: transport.Duplicate})
 		}
 	})
@@ -218,7 +219,7 @@ func (r *Run) refuse(from string, x *order, digest transport.Digest, code transp
 	}
 	r.appender.add(KindRefused, refusal{Order: id, Member: from, Code: code, Reason: reason, Digest: digest,
 		Events: []record.Event{{Level: record.Warn, Client: from, Message: "refused: " + reason, Round: r.roundNow()}}},
-		func(journal.Record, error) {})
+		func(journal.Record, error) { r.moved() })
 }
 
 // maxRefusals is how many refusals of a run are recorded.

@@ -189,6 +189,7 @@ func (k *keeper) restore(p *past) error {
 			}
 		}
 		r.round.Store(int64(p.under.Round))
+		k.asked(*p.under)
 	}
 	return k.told(p)
 }

@@ -32,6 +32,8 @@ type Spec struct {
 	Check func(schema json.RawMessage, c *transport.Consent) (agreed json.RawMessage, err error)
 	// Observer, if not nil, is told what happens while it happens.
 	Observer simulation.Observer
+	// Changed, if not nil, is called when the journal, or what Now and Standing return, may have changed. It must be quick.
+	Changed func()
 	// Window is how many results may lie unfolded; 0 means 64.
 	Window int
 	// Absent is how long a phase that measures waits for a member that is not here; 0 means a minute.
@@ -54,7 +56,11 @@ type Run struct {
 	round    atomic.Int64
 	answered atomic.Int64
 	asked    atomic.Int64
+	deadline atomic.Int64 // of the phase, on the desk's clock; 0: none
 	phase    atomic.Pointer[string]
+
+	closing sync.RWMutex // read-held by those who read in the folder
+	closed  bool
 
 	joining sync.Mutex // held while members join or leave
 	lobby   map[string]accepted
@@ -126,7 +132,7 @@ func (r *Run) drive(ctx context.Context) {
 	case err != nil:
 		state, stage = record.Failed, Broken
 	}
-	if e := r.rec.Close(state, err); err == nil && e != nil {
+	if e := r.shut(state, err); err == nil && e != nil {
 		err, stage = e, Broken
 	}
 	r.mu.Lock()
@@ -147,6 +153,7 @@ func (r *Run) work(ctx context.Context) error {
 	r.mu.Lock()
 	r.state = Learning
 	r.mu.Unlock()
+	r.moved()
 	srv := r.spec.Server
 	srv.Population = r.people
 	cfg := r.spec.Config
@@ -225,6 +232,7 @@ func (r *Run) enter(a accepted, consent []byte) error {
 	}
 	r.log.Info("agreed to the terms", "member", a.Name, "examples", a.Samples)
 	r.lobby[a.Name] = a
+	defer r.moved()
 	return r.seat()
 }
 
@@ -297,6 +305,7 @@ func (r *Run) lose(name, reason string) {
 	}
 	r.people.lose(name)
 	r.desk.lose(name, reason)
+	r.moved()
 }
 
 // Agrees reports whether a member has agreed to the terms.

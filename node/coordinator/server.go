@@ -74,6 +74,7 @@ type presence struct {
 	since   time.Time
 	kernels string
 	program string
+	heard   atomic.Int64 // when it asked something last, in Unix nanoseconds
 }
 
 // counters are for metrics.
