@@ -139,18 +139,19 @@ func (o *serveOptions) run(ctx context.Context, io streams, stop <-chan struct{}
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	served := make(chan error, 1)
-	go func() { served <- host.Serve(ctx) }()
-	defer func() { cancel(); <-served }()
+	serve := sync.OnceFunc(func() { go func() { served <- host.Serve(ctx) }() })
+	defer func() { cancel(); serve(); <-served }()
 	io.note("federation %q at %s, key %s", host.Name, host.URL, host.Book.Key.Public().Short())
 	if err := o.invitations(io, host); err != nil {
 		return err
 	}
+	// Members that come back wait at the port until their runs are taken up: before, they would be told that there are none.
 	runs, err := o.start(ctx, io, host, recipes)
 	if err != nil {
 		return err
 	}
+	serve()
 	return o.attend(ctx, io, stop, host, runs, served)
 }
 
