@@ -53,7 +53,7 @@ func WritePinned(ctx context.Context, s Store, r io.Reader) (_ Hash, m Manifest,
 			w.fail(fmt.Errorf("write blob: read byte %d: %w", m.Bytes, err))
 		}
 		if m.Bytes+ChunkSize > MaxBytes {
-			w.fail(fmt.Errorf("write blob: it is longer than the limit of %d bytes", MaxBytes))
+			w.fail(fmt.Errorf("write blob: it is longer than the limit of %d bytes", int64(MaxBytes)))
 		}
 	}
 	if err := w.wait(); err != nil {
