@@ -1,0 +1,12 @@
+// Package systemtest holds tests of whole federations: real processes of the real program over a real port, which are killed,
+// cut off, lied to and flooded. There is nothing to import.
+//
+// What is drawn at random comes from a seed that is printed; COHORT_SEED gives one. These variables decide what runs beside the
+// short tests:
+//
+//	COHORT_SYSTEM=1         the federation in network namespaces (root, iproute2 and iptables), a minute or two
+//	COHORT_NETNS=required   fail where that cannot run, instead of skipping it
+//	COHORT_LARGE=1          a result of more than 2 GB through the port
+//
+// A test that fails leaves the logs of its processes, or names the folder in which they lie.
+package systemtest
