@@ -154,13 +154,13 @@ func TestProxy(t *testing.T) {
 			http.Error(w, err.Error(), http.StatusBadGateway)
 			return
 		}
-		w.WriteHeader(http.StatusOK)
-		from, _, err := http.NewResponseController(w).Hijack()
+		from, early, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			to.Close()
 			return
 		}
-		go func() { io.Copy(to, from); to.Close() }()
+		io.WriteString(from, "HTTP/1.1 200 OK\r\n\r\n")
+		go func() { io.Copy(to, early); to.Close() }()
 		io.Copy(from, to)
 		from.Close()
 	}))

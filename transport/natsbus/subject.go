@@ -29,7 +29,7 @@ func token(name string) (string, error) {
 	for i := range len(name) {
 		c := name[i]
 		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.') {
-			return "", fmt.Errorf("the name %q has the character %q; possible are a–z A–Z 0–9 - _ .", name, c)
+			return "", fmt.Errorf("the name %q has the character %q; possible are the dot and a–z A–Z 0–9 - _", name, c)
 		}
 	}
 	return strings.ReplaceAll(name, ".", "~"), nil
