@@ -231,6 +231,9 @@ func (x *external) enter(g *guest, name, id string) {
 	if g.here == id {
 		return
 	}
+	if g.here != "" { // the end of the other connection is not known yet, or never will be
+		x.hub.set(name, false)
+	}
 	g.here = id
 	g.conns[id] = true
 	x.hub.set(name, true)
