@@ -57,6 +57,7 @@ const (
 	caName       = "ca.pem"
 	rosterName   = "roster"
 	blobsName    = "blobs"
+	uploadsName  = "uploads" // how far long uploads have come
 	runsName     = "runs"
 )
 
@@ -301,7 +302,7 @@ func openStore(dir, url string) (bucket.Store, error) {
 
 // routes puts everything that is served onto the one port.
 func (h *Host) routes() {
-	h.Gate.HandleMembers("/blob/", web.NewHandler(h.store, web.HandlerOptions{Who: h.Gate.Who, Permits: h.permits, Log: h.o.Log}))
+	h.Gate.HandleMembers("/blob/", web.NewHandler(h.store, web.HandlerOptions{Who: h.Gate.Who, Permits: h.permits, Notes: h.path(uploadsName), Log: h.o.Log}))
 	h.Gate.HandleMembers("GET /journal/{run}", http.HandlerFunc(h.serveJournal))
 	h.Gate.Handle("/", h.page.site)
 	h.Gate.Handle("POST /join", gate.JoinHandler(h.Roster, gate.JoinLimits{}))
@@ -315,12 +316,20 @@ func (h *Host) Serve(ctx context.Context) error {
 	done := make(chan error, 2)
 	go func() { done <- h.Gate.Serve(h.listener) }()
 	go func() { done <- h.admin.serve() }()
-	var err error
-	select {
-	case <-ctx.Done():
-	case err = <-done:
+	hourly := time.NewTicker(time.Hour)
+	defer hourly.Stop()
+	for {
+		select {
+		case <-hourly.C:
+			if err := h.Server.Sweep(); err != nil {
+				h.o.Log.Warn("deleting what no run needs", "error", err)
+			}
+		case <-ctx.Done():
+			return h.close()
+		case err := <-done:
+			return errors.Join(err, h.close())
+		}
 	}
-	return errors.Join(err, h.close())
 }
 
 // close ends whatever has begun.
@@ -390,6 +399,18 @@ func (a *access) Upload(member string, blobs []transport.Ref, life time.Duration
 func (a *access) Download(member string, blobs []transport.Ref) {
 	for _, b := range blobs {
 		a.permits.Grant(member, blob.Hash(b.Hash), time.Now().Add(grantLife))
+	}
+}
+
+// Uploaded implements [coordinator.Access].
+func (a *access) Uploaded(member string, b transport.Ref) bool {
+	return a.permits.Uploaded(member, blob.Hash(b.Hash))
+}
+
+// Done implements [coordinator.Access].
+func (a *access) Done(member string, blobs []transport.Ref) {
+	for _, b := range blobs {
+		a.permits.Revoke(member, blob.Hash(b.Hash))
 	}
 }
 

@@ -284,6 +284,13 @@ func (r *Run) seal(o *federated.Order, t *transport.Task, refs []transport.Ref) 
 // push implements outbox.
 func (r *Run) push(member string, msg []byte) { _ = r.srv.o.Hub.Push(member, msg) } // lost is asked for
 
+// withdraw implements outbox.
+func (r *Run) withdraw(member string, refs []transport.Ref) {
+	if len(refs) > 0 {
+		r.srv.o.Access.Done(member, refs)
+	}
+}
+
 // here implements outbox.
 func (r *Run) here(member string) bool {
 	r.srv.mu.RLock()

@@ -1,6 +1,10 @@
 package coordinator
 
 import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -19,7 +23,7 @@ func (w *world) wait() {
 	select {
 	case <-w.run.Done():
 	case <-time.After(patience):
-		w.t.Fatal("the run does not end")
+		w.t.Fatalf("the run does not end:\n%s", w.describe())
 	}
 }
 
@@ -43,4 +47,21 @@ func TestSameBits(t *testing.T) {
 			}
 		})
 	}
+}
+
+// describe tells how a world stands that does not go on.
+func (w *world) describe() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%+v\n", w.run.Now())
+	w.run.desk.mu.Lock()
+	for id, x := range w.run.desk.orders {
+		fmt.Fprintf(&b, "order %d of %s, %s: state %d, error %v, task made %v\n", id, x.Member.Name, x.Phase, x.state, x.err, x.task != nil)
+	}
+	w.run.desk.mu.Unlock()
+	for name, m := range w.members {
+		m.mu.Lock()
+		fmt.Fprintf(&b, "%s: here %v, at work on %v, keeps %v\n", name, w.run.here(name), m.busy, slices.Collect(maps.Keys(m.kept)))
+		m.mu.Unlock()
+	}
+	return b.String()
 }

@@ -1,7 +1,10 @@
 package coordinator
 
 import (
+	"context"
+	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -9,6 +12,7 @@ import (
 
 	"github.com/cohort-learning/cohort/journal"
 	"github.com/cohort-learning/cohort/journal/faultfs"
+	"github.com/cohort-learning/cohort/simulation"
 	"github.com/cohort-learning/cohort/transport"
 )
 
@@ -77,20 +81,24 @@ func TestCrash(t *testing.T) {
 	for _, c := range []struct {
 		method string
 		window int
-	}{{"fedavg", 2}, {"scaffold", 64}, {"heterofl", 1}} {
+	}{{"fedavg", 2}, {"scaffold", 64}, {"heterofl", 1}, {"asynchronous", 3}} {
 		t.Run(c.method, func(t *testing.T) {
 			w := newWorld(t, c.method)
 			w.window = c.window
 			f := faultfs.New(journal.OS())
 			w.fs = f
-			want := w.simulated()
+			want := ""
+			if c.method != "asynchronous" { // there it depends on who is how fast
+				want = w.simulated()
+			}
 			if err := w.begin(); err != nil {
 				t.Fatal(err)
 			}
 			w.joinAll()
 			w.wait()
 			w.end()
-			if got := w.digest(); got != want {
+			w.replay("undisturbed")
+			if got := w.digest(); got != want && want != "" {
 				t.Fatalf("undisturbed, the run ended in %.16s…, the simulation in %.16s…", got, want)
 			}
 			events := f.Events()
@@ -103,10 +111,29 @@ func TestCrash(t *testing.T) {
 				e := events[i]
 				rule := faultfs.Rule{N: i + 1, Part: e.Bytes / 2, Crash: []faultfs.Crash{faultfs.PowerLoss, faultfs.Kill, faultfs.PowerLossAfterMetadata}[i%3]}
 				w := crashed(t, c.method, c.window, rule)
-				if got := w.digest(); got != want {
+				w.replay(fmt.Sprintf("operation %d, about %s of %s", i, e.Op, e.Name))
+				if got := w.digest(); got != want && want != "" {
 					t.Errorf("after a crash at operation %d, about %s of %s, the run ended in %.16s…, not %.16s…", i, e.Op, e.Name, got, want)
 				}
 			}
 		})
+	}
+}
+
+// replay computes the run again from its journal and the members' data alone.
+func (w *world) replay(when string) {
+	w.t.Helper()
+	dir := filepath.Join(w.dir, "run")
+	h, err := simulation.ReadHistory(journal.Read(journal.OS(), dir))
+	if err != nil {
+		w.t.Fatalf("%s: %v", when, err)
+	}
+	a, err := ReadAttendance(dir)
+	if err != nil {
+		w.t.Fatalf("%s: %v", when, err)
+	}
+	j := &simulation.Job{Algorithm: w.alg(), Fleet: w.fleet, Config: w.config, Workers: 2}
+	if n, _, err := j.Replay(context.Background(), h, a.Resets); err != nil || n != w.config.Rounds {
+		w.t.Errorf("%s: %d of %d rounds come out again: %v", when, n, w.config.Rounds, err)
 	}
 }

@@ -93,6 +93,8 @@ type outbox interface {
 	seal(o *federated.Order, t *transport.Task, refs []transport.Ref) ([]byte, error)
 	// push sends a message to a member if it is here.
 	push(member string, msg []byte)
+	// withdraw takes the access to the blobs of an order away.
+	withdraw(member string, refs []transport.Ref)
 	// here reports whether a member is connected.
 	here(member string) bool
 }
@@ -429,6 +431,7 @@ func (d *desk) clear(ids []int) {
 			delete(d.of, x.Member.Name)
 		}
 		free = append(free, x.pinned...)
+		d.out.withdraw(x.Member.Name, x.pinned)
 		if x.result != nil && !x.spared {
 			d.spool.release(x.result.Spool)
 		}
@@ -444,6 +447,7 @@ func (d *desk) spare(ids []int) {
 	for _, id := range ids {
 		if x := d.orders[id]; x != nil {
 			free = append(free, x.pinned...)
+			d.out.withdraw(x.Member.Name, x.pinned)
 			x.pinned = nil
 			if x.result != nil && !x.spared {
 				d.spool.release(x.result.Spool)

@@ -20,7 +20,7 @@ type pins struct {
 	making sync.RWMutex // read-held while blobs are made that are not pinned yet
 	mu     sync.Mutex
 	count  map[transport.Digest]int
-	dirty  bool
+	trash  []blob.Hash // given up by everybody since the last sweep
 	busy   bool
 	idle   sync.WaitGroup
 }
@@ -55,7 +55,7 @@ func (p *pins) release(refs []transport.Ref) {
 	for _, r := range refs {
 		if p.count[r.Hash]--; p.count[r.Hash] <= 0 {
 			delete(p.count, r.Hash)
-			p.dirty = true
+			p.trash = append(p.trash, blob.Hash(r.Hash))
 		}
 	}
 }
@@ -64,25 +64,42 @@ func (p *pins) release(refs []transport.Ref) {
 func (p *pins) sweep() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.busy || !p.dirty {
+	if p.busy || len(p.trash) == 0 {
 		return
 	}
-	p.busy, p.dirty = true, false
+	p.busy = true
 	p.idle.Go(func() {
-		if err := p.collect(context.Background()); err != nil {
-			p.log.Warn("blobs that are not needed any more cannot be deleted", "error", err)
+		for {
+			p.mu.Lock()
+			trash := p.trash
+			p.trash = nil
+			p.busy = len(trash) > 0
+			p.mu.Unlock()
+			if len(trash) == 0 {
+				return
+			}
+			if err := p.discard(trash); err != nil {
+				p.log.Warn("blobs that are not needed any more cannot be deleted", "error", err)
+			}
 		}
-		p.mu.Lock()
-		p.busy = false
-		p.mu.Unlock()
 	})
 }
 
-func (p *pins) collect(ctx context.Context) error {
+func (p *pins) discard(trash []blob.Hash) error {
 	p.making.Lock()
 	defer p.making.Unlock()
 	p.cache.Forget() // it may know blobs that are deleted now
-	_, err := blob.Collect(ctx, p.store, p.needed)
+	_, err := blob.Discard(context.Background(), p.store, p.needed, trash...)
+	return err
+}
+
+// Sweep deletes all blobs that no run needs, such as a crash may leave. It is for when all runs have been started, and now and
+// then afterwards.
+func (s *Server) Sweep() error {
+	p := s.pins
+	p.making.Lock()
+	defer p.making.Unlock()
+	_, err := blob.Collect(s.ctx, p.store, p.needed)
 	return err
 }
 

@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cohort-learning/cohort/blob"
@@ -38,10 +39,17 @@ func (r *Run) ask(from string, body *transport.Ask, reply func(transport.Body)) 
 	d := r.desk
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !x.asked {
-		x.asked = true
-		x.pinned = append(x.pinned, body.Blobs...)
-		d.pins.add(body.Blobs)
+	if x.state != open { // a result has come already, and its verdict was lost
+		r.srv.o.Access.Upload(from, body.Blobs, life)
+		go reply(&transport.Permit{Granted: true, Expires: life})
+		return
+	}
+	x.asked = true
+	for _, b := range body.Blobs {
+		if !slices.Contains(x.pinned, b) {
+			x.pinned = append(x.pinned, b)
+			d.pins.add([]transport.Ref{b})
+		}
 	}
 	d.permits.request(ask{order: x.ID, life: life, grant: func(ok bool) {
 		if ok {
@@ -177,6 +185,9 @@ func (r *Run) examine(e transport.Envelope, x *order) (transport.Code, error) {
 	for _, ref := range e.Refs {
 		if !r.pinnedBy(x, ref) {
 			return transport.CodeBlob, fmt.Errorf("blob %.12s… was not asked for", ref.Hash)
+		}
+		if !r.srv.o.Access.Uploaded(x.Member.Name, ref) {
+			return transport.CodeBlob, fmt.Errorf("blob %.12s… has not been uploaded whole", ref.Hash)
 		}
 		m, err := blob.ReadManifest(ctx, r.desk.store, blob.Hash(ref.Hash))
 		if err != nil {

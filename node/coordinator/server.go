@@ -47,8 +47,12 @@ type Roster interface {
 type Access interface {
 	// Upload lets a member upload blobs for some time.
 	Upload(member string, blobs []transport.Ref, life time.Duration)
+	// Uploaded reports whether the member has uploaded a whole blob: that it is here does not say that it is the member's.
+	Uploaded(member string, b transport.Ref) bool
 	// Download lets a member download blobs.
 	Download(member string, blobs []transport.Ref)
+	// Done ends both for some blobs.
+	Done(member string, blobs []transport.Ref)
 }
 
 // Server is a federation at work.

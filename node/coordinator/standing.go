@@ -66,7 +66,7 @@ func (r *Run) Standing() Standing {
 	slices.Sort(took)
 	for name, m := range s.Members {
 		m.Level, m.Gone = d.levels[name], d.gone[name]
-		m.Slow = !m.Answered && !m.Asked.IsZero() && m.Took > max(leastSlow, 2*took[len(took)/2])
+		m.Slow = !m.Answered && !m.Asked.IsZero() && m.Took > max(leastSlow, 2*took[(len(took)-1)/2])
 		s.Members[name] = m
 	}
 	return s

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -62,6 +63,8 @@ func (w *world) ByName(name string) (identity.Member, bool) {
 // Upload and Download implement Access: everybody may.
 func (w *world) Upload(string, []transport.Ref, time.Duration) {}
 func (w *world) Download(string, []transport.Ref)              {}
+func (w *world) Uploaded(string, transport.Ref) bool           { return true }
+func (w *world) Done(string, []transport.Ref)                  {}
 
 var algorithms = map[string]func(p *federated.Problem, c *federated.Config) (federated.Algorithm, error){
 	"fedavg": func(p *federated.Problem, _ *federated.Config) (federated.Algorithm, error) {
@@ -112,7 +115,7 @@ func newWorld(t testing.TB, method string) *world {
 		}
 		w.roster[name] = identity.Member{Index: i, Name: name, Key: k.Public(), State: identity.Admitted}
 		w.members[name] = &puppet{w: w, name: name, key: k, member: w.fleet.Member(i), store: blob.NewMemory(), keep: map[int]*weights.Set{},
-			kept: map[int]*parcelled{}}
+			kept: map[int]*parcelled{}, done: map[int]bool{}}
 	}
 	return w
 }
@@ -208,12 +211,13 @@ type puppet struct {
 	store  blob.Store
 	link   transport.Link
 
-	mu     sync.Mutex
-	keep   map[int]*weights.Set // memory by order that made it; −1: committed
-	kept   map[int]*parcelled   // results that wait for the end of their phase
-	busy   map[int]bool
-	agreed bool
-	over   chan struct{}
+	mu   sync.Mutex
+	keep map[int]*weights.Set // memory by order that made it; −1: committed
+	kept map[int]*parcelled   // results that wait for the end of their phase
+	busy map[int]bool
+	done map[int]bool // orders whose phases have closed
+	left bool
+	over chan struct{}
 }
 
 type parcelled struct {
@@ -224,6 +228,7 @@ type parcelled struct {
 
 func (m *puppet) join() {
 	m.mu.Lock()
+	m.left = false
 	m.over, m.busy = make(chan struct{}), map[int]bool{}
 	m.link = m.w.bus.Dial(m.name)
 	link := m.link
@@ -239,6 +244,7 @@ func (m *puppet) join() {
 func (m *puppet) quit() {
 	m.mu.Lock()
 	link := m.link
+	m.left = true
 	m.mu.Unlock()
 	_ = link.Close()
 }
@@ -326,11 +332,22 @@ func (m *puppet) work(e transport.Envelope, msg []byte) {
 		panic(err)
 	}
 	m.mu.Lock()
-	if m.busy[b.Order] || m.kept[b.Order] != nil {
+	if m.busy[b.Order] || m.kept[b.Order] != nil || m.done[b.Order] {
 		m.mu.Unlock()
 		return
 	}
 	m.busy[b.Order] = true
+	for m.pendingMemory() { // it may have missed the end of the phase that decides what it remembers
+		m.mu.Unlock()
+		m.sync()
+		time.Sleep(5 * time.Millisecond)
+		m.mu.Lock()
+		if m.left {
+			delete(m.busy, b.Order)
+			m.mu.Unlock()
+			return
+		}
+	}
 	keep := m.keep[-1]
 	m.mu.Unlock()
 	ctx := context.Background()
@@ -372,6 +389,10 @@ func (m *puppet) work(e transport.Envelope, msg []byte) {
 		panic(err)
 	}
 	m.mu.Lock()
+	if m.done[b.Order] || m.kept[b.Order] != nil { // computed in another life, too
+		m.mu.Unlock()
+		return
+	}
 	m.kept[b.Order] = &parcelled{msg: sealed, ask: &transport.Ask{Order: b.Order, Task: out.Task, Blobs: p.Refs}}
 	if res.Keep != nil {
 		m.keep[b.Order] = res.Keep
@@ -379,6 +400,16 @@ func (m *puppet) work(e transport.Envelope, msg []byte) {
 	delete(m.busy, b.Order)
 	m.mu.Unlock()
 	m.deliver(b.Order)
+}
+
+// pendingMemory reports whether the member has a new memory that is neither committed nor dropped. The caller holds the lock.
+func (m *puppet) pendingMemory() bool {
+	for order := range m.keep {
+		if order >= 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // deliver hands in a kept result.
@@ -452,6 +483,9 @@ func (m *puppet) closed(e transport.Envelope) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	for _, order := range append(slices.Clone(folded), lost...) {
+		m.done[order] = true
+	}
 	for _, order := range folded {
 		if m.kept[order] == nil {
 			continue
