@@ -96,16 +96,8 @@ func (n *NATS) hub(admit func(identity.Public) (string, bool), log *slog.Logger)
 	return natsbus.External(ctx, o)
 }
 
-// Where tells members where the bus is.
-type Where struct {
-	Bus string `json:"bus,omitempty"` // URLs of NATS servers; empty: this port
-	CA  string `json:"ca,omitempty"`  // PEM of their authority
-}
-
-// WherePath is where a member asks for it.
-const WherePath = "/where"
-
-func (n *NATS) where() (w Where, err error) {
+// where is what members are told.
+func (n *NATS) where() (w natsbus.Where, err error) {
 	w.Bus = n.Members
 	if w.Bus == "" {
 		w.Bus = n.URLs
@@ -122,7 +114,7 @@ func (n *NATS) where() (w Where, err error) {
 
 // openBus makes the hub: on this port, or on servers elsewhere.
 func (h *Host) openBus() (transport.Hub, error) {
-	var w Where
+	var w natsbus.Where
 	if n := h.o.NATS; n != nil {
 		var err error
 		if w, err = n.where(); err != nil {
@@ -144,8 +136,8 @@ func (h *Host) openBus() (transport.Hub, error) {
 	return bus.Hub(), nil
 }
 
-func (h *Host) serveWhere(w Where) {
-	h.Gate.HandleMembers("GET "+WherePath, http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+func (h *Host) serveWhere(w natsbus.Where) {
+	h.Gate.HandleMembers("GET "+natsbus.WherePath, http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 		rw.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(rw).Encode(w) // the member asks again
 	}))

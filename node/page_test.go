@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -20,6 +21,7 @@ import (
 	"github.com/cohort-learning/cohort/node/coordinator"
 	"github.com/cohort-learning/cohort/node/member"
 	"github.com/cohort-learning/cohort/recipe"
+	"github.com/cohort-learning/cohort/transport"
 	"github.com/cohort-learning/cohort/weights"
 )
 
@@ -38,7 +40,7 @@ type federation struct {
 	hold   chan struct{} // if not nil, members wait for it before they compute
 }
 
-func newFederation(t *testing.T, text string) *federation {
+func newFederation(t *testing.T, text string, bus ...*NATS) *federation {
 	t.Helper()
 	f := &federation{t: t, shares: filepath.Join(t.TempDir(), "shares")}
 	var err error
@@ -53,7 +55,11 @@ func newFederation(t *testing.T, text string) *federation {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	if f.host, err = Open(Options{Dir: dir, Name: "Clinics of the north", Listen: "127.0.0.1:0", URL: "https://127.0.0.1:1", Program: "test"}); err != nil {
+	o := Options{Dir: dir, Name: "Clinics of the north", Listen: "127.0.0.1:0", URL: "https://127.0.0.1:1", Program: "test"}
+	if len(bus) > 0 {
+		o.NATS = bus[0]
+	}
+	if f.host, err = Open(o); err != nil {
 		t.Fatal(err)
 	}
 	f.host.URL = "https://" + f.host.Addr().String()
@@ -113,7 +119,7 @@ func (f *federation) join(name string, share int) {
 	}
 	f.people.Go(func() {
 		defer study.Close()
-		if err := m.Run(ctx); err != nil && ctx.Err() == nil {
+		if err := m.Run(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, transport.ErrDenied) {
 			f.t.Errorf("%s: %v", name, err)
 		}
 	})
@@ -350,8 +356,8 @@ func TestPageAfterRestart(t *testing.T) {
 	}
 }
 
-// TestSlow: who takes more than twice as long as most of a phase is slow; who has answered is not, and nobody is while all are at it.
-func TestSlow(t *testing.T) {
+// TestAgo: times are told in steps, so that the page does not change all the time.
+func TestAgo(t *testing.T) {
 	for d, want := range map[time.Duration]string{0: "0 s ago", 44 * time.Second: "40 s ago", 3 * time.Minute: "3 min ago", 5 * time.Hour: "5 h ago"} {
 		if got := ago(time.Now().Add(-d)); got != want {
 			t.Errorf("%v: %s, want %s", d, got, want)

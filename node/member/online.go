@@ -52,7 +52,16 @@ func (f *Folder) Network(o *Options) error {
 	o.Dial = func(ctx context.Context) (transport.Link, error) {
 		within, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
-		link, err := natsbus.Dial(within, natsbus.DialOptions{URL: f.Card.URL, Name: f.Card.Name, Key: f.Key, TLS: trust.ClientTLS(f.Key, u.Hostname())})
+		d := natsbus.DialOptions{URL: f.Card.URL, Name: f.Card.Name, Key: f.Key, TLS: trust.ClientTLS(f.Key, u.Hostname())}
+		where, err := natsbus.Ask(within, client, f.Card.URL)
+		if err == nil && where.Bus != "" { // servers that somebody else runs
+			d.URL = where.Bus
+			d.TLS, err = where.TLS()
+		}
+		if err != nil && within.Err() == nil && where.Bus != "" {
+			return nil, err
+		}
+		link, err := natsbus.Dial(within, d)
 		if err == nil || ctx.Err() != nil || errors.Is(err, transport.ErrDenied) {
 			return link, err
 		}
