@@ -33,6 +33,8 @@ var places = []struct {
 	{"loss.local", place{"loss.local", "Loss on the members’ own test data", "nats", report.Plain}},
 	{"loss.train", place{"loss.train", "Training loss", "nats", report.Plain}},
 	{"perplexity", place{"perplexity", "Perplexity", "", report.Plain}},
+	{"updates.mean", place{"updates.mean", "Members that trained a coordinate", "by level", report.Plain}},
+	{"updates.stale", place{"updates.stale", "Coordinates that nobody trained", "", report.Percent}},
 	{"bytes.up", place{"bytes", "Bytes in each round", "", report.Bytes}},
 	{"bytes.down", place{"bytes", "Bytes in each round", "", report.Bytes}},
 }

@@ -30,6 +30,8 @@ type stream struct {
 	gone <-chan struct{} // when it is ended
 	sent map[string]uint64
 	out  bytes.Buffer
+
+	wrote time.Time // when something was written last
 }
 
 var seed = maphash.MakeSeed()
@@ -97,15 +99,24 @@ func (s *stream) flush(id string) error {
 		return err
 	}
 	s.out.Reset()
-	return s.rc.Flush()
+	if err := s.rc.Flush(); err != nil {
+		return err
+	}
+	// Over HTTP/2 a deadline that passes ends the stream even if nothing waits to be written.
+	if err := s.rc.SetWriteDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	s.wrote = time.Now()
+	return nil
 }
 
 // errOver says that a stream has come to its end.
 var errOver = errors.New("stream is over")
 
-// wait returns when wake is closed or t has passed; it gives a sign of life in between.
+// wait returns when wake is closed or t has passed; it gives a sign of life when nothing was written for a while, however often
+// it is called.
 func (s *stream) wait(wake <-chan struct{}, t <-chan time.Time) error {
-	beat := time.NewTicker(s.d.beat)
+	beat := time.NewTimer(s.d.beat - time.Since(s.wrote))
 	defer beat.Stop()
 	for {
 		select {
@@ -118,6 +129,7 @@ func (s *stream) wait(wake <-chan struct{}, t <-chan time.Time) error {
 			if err := s.flush(""); err != nil {
 				return err
 			}
+			beat.Reset(s.d.beat)
 		case <-s.r.Context().Done():
 			return errOver
 		case <-s.gone:

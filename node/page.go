@@ -332,7 +332,7 @@ func describe(r *dashboard.Run, rec *recipe.Recipe, t *tale) {
 	}
 	r.Title, r.Method, r.Rounds = rec.Name, rec.Method, rec.Rounds
 	for _, s := range rec.Settings() {
-		if s.Field != "method" && s.Field != "rounds" && !strings.HasPrefix(s.Field, "run.") {
+		if s.Field != "method" && s.Field != "rounds" && !strings.HasPrefix(s.Field, "run.") && !strings.HasPrefix(s.Field, "partition.") {
 			r.Facts = append(r.Facts, dashboard.Fact{Label: s.Field, Value: s.Value})
 		}
 	}
