@@ -30,7 +30,9 @@ func (s *Server) answer(req transport.Request) {
 	}
 	e, wrong := verify(m.Key, req.From, s.fed, req.Msg)
 	if wrong != nil {
-		s.o.Log.Warn("a message was refused", "member", req.From, "code", wrong.Code, "reason", wrong.Message)
+		if many, ok := s.counters.worth(req.From, wrong.Code); ok {
+			s.o.Log.Warn("a message was refused"+many, "member", req.From, "code", wrong.Code, "reason", wrong.Message)
+		}
 		refuse(e.Run, wrong)
 		return
 	}

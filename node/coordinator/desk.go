@@ -63,8 +63,11 @@ type order struct {
 	once     sync.Once // makes the task
 	task     []byte    // the signed message
 	digest   transport.Digest
-	pinned   []transport.Ref // of the task, and of the result
-	asked    bool            // the blobs of the result are among them
+	pinned   []transport.Ref // of the task
+	asked    bool            // to send the blobs of the result:
+	blobs    []transport.Ref // these
+	held     bool            // they are pinned
+	changes  int             // how often they were others
 	err      error           // why there is no task, or no result
 	result   *received
 	rank     uint64 // journal sequence of the result
@@ -130,7 +133,7 @@ func (d *desk) Issue(ctx context.Context, o *federated.Order) error {
 	d.highest = max(d.highest, o.ID)
 	if rec := d.recorded[o.ID]; rec != nil {
 		delete(d.recorded, o.ID)
-		x.pinned, x.asked, x.pending = rec.Refs, len(rec.Refs) > 0, rec.Message
+		x.blobs, x.asked, x.held, x.pending = rec.Refs, len(rec.Refs) > 0, true, rec.Message
 		d.accept(x, rec.received, rec.seq)
 		d.mu.Unlock()
 		return nil
@@ -190,6 +193,19 @@ func (d *desk) offer(ctx context.Context, x *order) {
 		return
 	}
 	d.out.push(x.Member.Name, x.task)
+}
+
+// welcome offers a member that has come what it has yet to answer.
+func (d *desk) welcome(ctx context.Context, member string) {
+	for _, x := range d.openOf(member) {
+		d.mu.Lock()
+		over := d.closed
+		d.mu.Unlock()
+		if over || ctx.Err() != nil {
+			return
+		}
+		d.offer(ctx, x)
+	}
 }
 
 // make makes and signs the task of an order, once.
@@ -430,8 +446,7 @@ func (d *desk) clear(ids []int) {
 		if len(d.of[x.Member.Name]) == 0 {
 			delete(d.of, x.Member.Name)
 		}
-		free = append(free, x.pinned...)
-		d.out.withdraw(x.Member.Name, x.pinned)
+		free = append(free, d.give(x)...)
 		if x.result != nil && !x.spared {
 			d.spool.release(x.result.Spool)
 		}
@@ -440,15 +455,24 @@ func (d *desk) clear(ids []int) {
 	d.pins.release(free)
 }
 
+// give takes from an order the blobs that it needs no more, and returns them. The caller holds the lock.
+func (d *desk) give(x *order) []transport.Ref {
+	free := x.pinned
+	if x.held {
+		free = append(free, x.blobs...)
+	}
+	x.pinned, x.held = nil, false
+	d.out.withdraw(x.Member.Name, free)
+	return free
+}
+
 // spare gives up the blobs of results that are inside a checkpoint of the sums.
 func (d *desk) spare(ids []int) {
 	d.mu.Lock()
 	var free []transport.Ref
 	for _, id := range ids {
 		if x := d.orders[id]; x != nil {
-			free = append(free, x.pinned...)
-			d.out.withdraw(x.Member.Name, x.pinned)
-			x.pinned = nil
+			free = append(free, d.give(x)...)
 			if x.result != nil && !x.spared {
 				d.spool.release(x.result.Spool)
 			}
@@ -478,7 +502,7 @@ func (d *desk) burden(phase string) int {
 	defer d.mu.Unlock()
 	n := 0
 	for _, x := range d.orders {
-		if x.Phase == phase && x.state == delivered && x.asked && len(x.pinned) > 0 {
+		if x.Phase == phase && x.state == delivered && x.asked && x.held {
 			n++
 		}
 	}

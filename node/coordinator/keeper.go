@@ -196,6 +196,13 @@ func (k *keeper) PhaseClosed(p federated.PhaseClosed, snapshot func() federated.
 	if err != nil {
 		return err
 	}
+	for i, f := range p.Failed {
+		if i == maxLines {
+			k.r.log.Warn(fmt.Sprintf("and %d more do not count in round %d, %s", len(p.Lost)-i, p.Round+1, p.Phase))
+			break
+		}
+		k.r.log.Warn(fmt.Sprintf("does not count in round %d, %s: %s", p.Round+1, p.Phase, f.Reason), "member", f.Member)
+	}
 	k.closes.add(closed{round: p.Round, phase: p.Phase, closing: end, head: headOf(rec)})
 	k.r.announce(k.closes.last())
 	k.r.desk.clear(append(slices.Clone(counted), given...))
@@ -207,6 +214,9 @@ func (k *keeper) PhaseClosed(p federated.PhaseClosed, snapshot func() federated.
 	k.phases = append(k.phases, simulation.Phase{PhaseClosed: p, Took: k.lap()})
 	return nil
 }
+
+// maxLines is how many members that do not count in a phase the log names.
+const maxLines = 20
 
 // outcome returns whose orders counted and whose were given up, of those that are over.
 func (k *keeper) outcome(p federated.PhaseClosed) (counted, given federated.Indices) {

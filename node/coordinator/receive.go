@@ -39,17 +39,14 @@ func (r *Run) ask(from string, body *transport.Ask, reply func(transport.Body)) 
 	d := r.desk
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if wrong := d.claimBlobs(x, body.Blobs); wrong != "" {
+		go reply(&transport.Failure{Code: transport.CodeConflict, Message: wrong})
+		return
+	}
 	if x.state != open { // a result has come already, and its verdict was lost
 		r.srv.o.Access.Upload(from, body.Blobs, life)
 		go reply(&transport.Permit{Granted: true, Expires: life})
 		return
-	}
-	x.asked = true
-	for _, b := range body.Blobs {
-		if !slices.Contains(x.pinned, b) {
-			x.pinned = append(x.pinned, b)
-			d.pins.add([]transport.Ref{b})
-		}
 	}
 	d.permits.request(ask{order: x.ID, life: life, grant: func(ok bool) {
 		if ok {
@@ -58,6 +55,32 @@ func (r *Run) ask(from string, body *transport.Ask, reply func(transport.Body)) 
 		// Called with the desk locked.
 		go reply(&transport.Permit{Granted: ok, Retry: time.Second, Expires: life})
 	}}, d.unfolded())
+}
+
+// maxChanges is how often a member may change its mind about which blobs its result of an order has: a program that is brought
+// along may come to other bits when it computes again. Without a bound, one order would let a member fill the disk.
+const maxChanges = 8
+
+// claimBlobs notes which blobs a result will have, and keeps them from being deleted. It returns why it may not have them. The
+// caller holds the lock.
+func (d *desk) claimBlobs(x *order, blobs []transport.Ref) (wrong string) {
+	if x.asked && slices.Equal(x.blobs, blobs) {
+		return ""
+	}
+	switch {
+	case x.state != open:
+		return "another result was accepted for this task"
+	case x.changes >= maxChanges:
+		return fmt.Sprintf("the result of this task has been other blobs %d times", x.changes)
+	}
+	if x.asked {
+		x.changes++
+		d.out.withdraw(x.Member.Name, x.blobs)
+		d.pins.release(x.blobs)
+	}
+	x.asked, x.held, x.blobs = true, true, slices.Clone(blobs)
+	d.pins.add(blobs)
+	return ""
 }
 
 // claim finds the open order that a member speaks of; refused says why it may not.
@@ -179,11 +202,14 @@ func (r *Run) counted(order int, message transport.Digest) bool {
 	return ok && has(c.Orders, order)
 }
 
-// examine checks that all blobs of a result are here, whole, and of the declared sizes.
+// examine checks that a result is of its task, and that all its blobs are here, whole, and of the declared sizes.
 func (r *Run) examine(e transport.Envelope, x *order) (transport.Code, error) {
 	ctx := context.Background()
+	if e.Round != x.Round || e.Step != x.Phase {
+		return transport.CodeTask, fmt.Errorf("it says that it is of round %d, %q; the task is of round %d, %q", e.Round, e.Step, x.Round, x.Phase)
+	}
 	for _, ref := range e.Refs {
-		if !r.pinnedBy(x, ref) {
+		if !r.askedFor(x, ref) {
 			return transport.CodeBlob, fmt.Errorf("blob %.12s… was not asked for", ref.Hash)
 		}
 		if !r.srv.o.Access.Uploaded(x.Member.Name, ref) {
@@ -207,20 +233,18 @@ func (r *Run) examine(e transport.Envelope, x *order) (transport.Code, error) {
 	return "", nil
 }
 
-func (r *Run) pinnedBy(x *order, ref transport.Ref) bool {
+func (r *Run) askedFor(x *order, ref transport.Ref) bool {
 	r.desk.mu.Lock()
 	defer r.desk.mu.Unlock()
-	for _, p := range x.pinned {
-		if p.Hash == ref.Hash {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(x.blobs, func(b transport.Ref) bool { return b.Hash == ref.Hash })
 }
 
 // refuse records a result that was not accepted. So many are recorded and no more: a member cannot fill the disk by lying.
 func (r *Run) refuse(from string, x *order, digest transport.Digest, code transport.Code, reason string) {
 	r.srv.counters.refuse(code)
+	if many, ok := r.srv.counters.worth(from, code); ok {
+		r.log.Warn("a result was refused"+many, "member", from, "code", code, "reason", reason)
+	}
 	if r.refusals.Add(1) > maxRefusals {
 		return
 	}

@@ -87,6 +87,26 @@ type counters struct {
 
 	mu      sync.Mutex
 	refused map[transport.Code]int64
+	told    map[string]int // refusals of each member and code
+}
+
+// worth reports whether one more refusal of a member deserves a line in the log: the first, the tenth, the hundredth … do, and
+// many is how many there have been if it is not the first. Whoever sends rubbish cannot fill the log with it.
+func (c *counters) worth(member string, code transport.Code) (many string, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.told == nil {
+		c.told = map[string]int{}
+	}
+	key := member + " " + string(code)
+	c.told[key]++
+	n := c.told[key]
+	for ten := 10; ten <= n; ten *= 10 {
+		if n == ten {
+			return fmt.Sprintf(" (%d times so far)", n), true
+		}
+	}
+	return "", n == 1
 }
 
 func (c *counters) refuse(code transport.Code) {
@@ -299,6 +319,11 @@ func (s *Server) presence(member string, here bool) {
 		}
 		s.o.Log.Info(what, "member", member)
 		s.tell(Event{Member: member, Text: what})
+	}
+	if here { // it may have asked for its duties before it was known to be here, and was issued something in between
+		for _, r := range s.Runs() {
+			go r.desk.welcome(s.ctx, member)
+		}
 	}
 }
 
