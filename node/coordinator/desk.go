@@ -42,6 +42,8 @@ type desk struct {
 	orders   map[int]*order
 	of       map[string]map[int]*order // the same by member
 	ready    []*order                  // answers for the driver: accepted, or failed; sorted by rank
+	waiting  int                       // of them, results with blobs
+	burdens  map[string]int            // results with blobs that the driver has taken and that are still kept, by phase
 	recorded map[int]*result           // accepted before the coordinator was restarted, whose orders have not been issued yet
 	settled  map[int]transport.Digest  // results inside the sums with which the run was resumed
 	offers   chan *order
@@ -105,7 +107,7 @@ type outbox interface {
 func newDesk(out outbox, store blob.Store, p *pins, sp *spool, window int, absent, clock time.Duration, log *slog.Logger) *desk {
 	d := &desk{out: out, store: store, pins: p, spool: sp, window: window, absent: absent, log: log, changed: make(chan struct{}),
 		orders: map[int]*order{}, of: map[string]map[int]*order{}, recorded: map[int]*result{}, settled: map[int]transport.Digest{},
-		offers: make(chan *order, 256), highest: -1, gone: map[string]string{}, levels: map[string]string{},
+		burdens: map[string]int{}, offers: make(chan *order, 256), highest: -1, gone: map[string]string{}, levels: map[string]string{},
 		began: time.Now(), offset: clock}
 	d.permits.size = window
 	for range runtime.GOMAXPROCS(0) {
@@ -275,6 +277,9 @@ func (d *desk) wakeWith(x *order) {
 	}
 	at, _ := slices.BinarySearchFunc(d.ready, x, func(a, b *order) int { return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(a.ID, b.ID)) })
 	d.ready = slices.Insert(d.ready, at, x)
+	if x.heavy() {
+		d.waiting++
+	}
 	close(d.changed)
 	d.changed = make(chan struct{})
 }
@@ -291,6 +296,10 @@ func (d *desk) Next(ctx context.Context, deadline time.Duration) (*federated.Ans
 			x := d.ready[0]
 			d.ready = d.ready[1:]
 			x.state = delivered
+			if x.heavy() {
+				d.waiting--
+				d.burdens[x.Phase]++
+			}
 			d.mu.Unlock()
 			return d.answer(ctx, x), nil
 		}
@@ -317,16 +326,11 @@ func (d *desk) Next(ctx context.Context, deadline time.Duration) (*federated.Ans
 	}
 }
 
+// heavy reports whether the order has a result with blobs.
+func (x *order) heavy() bool { return x.result != nil && len(x.result.Refs) > 0 }
+
 // unfolded is how many results with blobs wait for the driver. The caller holds the lock.
-func (d *desk) unfolded() int {
-	n := 0
-	for _, x := range d.ready {
-		if x.result != nil && len(x.result.Refs) > 0 {
-			n++
-		}
-	}
-	return n
-}
+func (d *desk) unfolded() int { return d.waiting }
 
 // answer reads an accepted result.
 func (d *desk) answer(ctx context.Context, x *order) *federated.Answer {
@@ -388,7 +392,12 @@ func (d *desk) Drop(o *federated.Order) {
 		x.overdue.Stop()
 	}
 	d.permits.drop(x.ID)
-	d.ready = slices.DeleteFunc(d.ready, func(y *order) bool { return y == x })
+	if i := slices.Index(d.ready, x); i >= 0 {
+		d.ready = slices.Delete(d.ready, i, i+1)
+		if x.heavy() {
+			d.waiting--
+		}
+	}
 }
 
 // Keep implements [federated.Members]: members keep their own memory, so there is nothing to keep here.
@@ -461,6 +470,9 @@ func (d *desk) give(x *order) []transport.Ref {
 	if x.held {
 		free = append(free, x.blobs...)
 	}
+	if x.held && x.state == delivered && x.heavy() {
+		d.burdens[x.Phase]--
+	}
 	x.pinned, x.held = nil, false
 	d.out.withdraw(x.Member.Name, free)
 	return free
@@ -500,13 +512,7 @@ func (d *desk) seats(phase string, all bool) []seat {
 func (d *desk) burden(phase string) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	n := 0
-	for _, x := range d.orders {
-		if x.Phase == phase && x.state == delivered && x.asked && x.held {
-			n++
-		}
-	}
-	return n
+	return d.burdens[phase]
 }
 
 // stop ends the desk: nothing is offered any more.

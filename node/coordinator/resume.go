@@ -91,7 +91,9 @@ func (r *Run) recallOne(rec journal.Record, p *past, saw func(time.Duration)) er
 		if err := rec.Decode(&x); err != nil {
 			return err
 		}
-		p.results[x.Order] = &result{&x, rec.Seq}
+		if _, over := r.keeper.closes.of(x.Order); !over { // else it was recorded when it had been given up already
+			p.results[x.Order] = &result{&x, rec.Seq}
+		}
 		saw(x.Clock)
 	case KindFold:
 		var f folds
