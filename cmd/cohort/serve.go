@@ -128,6 +128,10 @@ func (o *serveOptions) run(ctx context.Context, io streams, stop <-chan struct{}
 	if err != nil {
 		return err
 	}
+	data, err := o.data()
+	if err != nil {
+		return err
+	}
 	o.host.Dir, o.host.Program, o.host.Log = o.path(), version(), slog.New(&lines{io: io, verbose: o.verbose, quiet: o.quiet || o.json})
 	if o.nats != "" {
 		if o.host.NATS, err = node.ReadNATS(o.nats); err != nil {
@@ -147,7 +151,7 @@ func (o *serveOptions) run(ctx context.Context, io streams, stop <-chan struct{}
 		return err
 	}
 	// Members that come back wait at the port until their runs are taken up: before, they would be told that there are none.
-	runs, err := o.start(ctx, io, host, recipes)
+	runs, err := o.start(ctx, io, host, recipes, data)
 	if err != nil {
 		return err
 	}
@@ -230,11 +234,7 @@ func (o *serveOptions) data() (recipe.ServerData, error) {
 	return d, nil
 }
 
-func (o *serveOptions) start(ctx context.Context, io streams, host *node.Host, recipes []serveRecipe) ([]*coordinator.Run, error) {
-	data, err := o.data()
-	if err != nil {
-		return nil, err
-	}
+func (o *serveOptions) start(ctx context.Context, io streams, host *node.Host, recipes []serveRecipe, data recipe.ServerData) ([]*coordinator.Run, error) {
 	var runs []*coordinator.Run
 	for _, r := range recipes {
 		var watch simulation.Observer
