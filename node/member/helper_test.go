@@ -100,7 +100,6 @@ type coordinator struct {
 	answers  chan *federated.Answer
 	closes   []closing
 	refuse   int // asks that get no permit
-	early    []*federated.Order
 	last     []byte
 	heads    func(transport.Head) transport.Head // lies
 	onResult func(o *assignment, msg []byte) *transport.Verdict
