@@ -160,18 +160,30 @@ func (m *Member) connection(ctx context.Context) (states uint64, err error) {
 		return max(1, states), nil
 	}
 	if states > 0 {
-		err := m.ask(ctx, "", m.hello(), &transport.Welcome{})
-		if final(err) == nil && m.o.Probe != nil {
-			err = m.o.Probe(ctx)
-		}
-		if final(err) != nil {
-			return 0, final(err)
+		if err := final(m.refused(ctx, states)); err != nil {
+			return 0, err
 		}
 	}
 	within, cancel := context.WithTimeout(ctx, m.spread(interval/2))
 	defer cancel()
 	_ = m.until(within, func() bool { return m.states != states }) // or asks once more
 	return 0, ctx.Err()
+}
+
+// refused asks, while there is no connection, whether there will be one. A connection that comes meanwhile ends the question:
+// a server that is just going, or coming, may leave it without an answer for long.
+func (m *Member) refused(ctx context.Context, states uint64) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	m.walks.Go(func() {
+		_ = m.until(ctx, func() bool { return m.states != states }) // or until there is an answer
+		cancel()
+	})
+	err := m.ask(ctx, "", m.hello(), &transport.Welcome{})
+	if final(err) == nil && m.o.Probe != nil {
+		err = m.o.Probe(ctx)
+	}
+	return err
 }
 
 func (m *Member) hello() *transport.Hello {
