@@ -100,13 +100,16 @@ func newWorld(t testing.TB, method string) *world {
 	w.alg = func() federated.Algorithm {
 		p := fedtest.Problem(t, 6, 3)
 		p.Rounds = w.config.Rounds
-		a, err := algorithms[method](p, &w.config)
+		c := w.config // members ask for it side by side
+		a, err := algorithms[method](p, &c)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return a
 	}
-	w.alg() // sets the configuration
+	if _, err := algorithms[method](fedtest.Problem(t, 6, 3), &w.config); err != nil { // sets the configuration
+		t.Fatal(err)
+	}
 	for i := range w.fleet.Len() {
 		name := w.fleet.Member(i).Name
 		k, err := identity.NewKey()
@@ -264,7 +267,10 @@ func (m *puppet) request(kind transport.Body, e transport.Envelope) (transport.E
 func (m *puppet) send(msg []byte) (transport.Envelope, []byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	b, err := m.link.Request(ctx, msg)
+	m.mu.Lock()
+	link := m.link
+	m.mu.Unlock()
+	b, err := link.Request(ctx, msg)
 	if err != nil {
 		return transport.Envelope{}, nil, err
 	}
