@@ -277,7 +277,7 @@ func Open(o Options) (_ *Host, err error) {
 		return nil, err
 	}
 	h.Server = coordinator.New(coordinator.Options{Key: b.Key, Name: b.Name, Roster: b.Roster, Hub: h.hub, Blobs: h.store,
-		Access: (*access)(h), Log: o.Log, Program: o.Program})
+		Access: (*access)(h), Leave: b.Roster.Leave, Log: o.Log, Program: o.Program})
 	if h.page, err = newPage(h); err != nil {
 		return nil, err
 	}

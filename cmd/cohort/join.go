@@ -28,6 +28,7 @@ const membersRoot = "cohort-member"
 type joinOptions struct {
 	engineOptions
 	dir, exec string
+	limits    member.Limits
 	examples  int
 	parallel  int
 	dryRun    bool
@@ -71,6 +72,11 @@ An interrupt (Ctrl-C) stops; the same command goes on where it was. Nothing that
 	f.StringVar(&o.data, "data", "", "your data (default those of the last time)")
 	f.StringVar(&o.dir, "dir", "", "folder of this member (default "+membersRoot+"/NAME)")
 	f.StringVar(&o.exec, "exec", "", "program and arguments that train instead; policy.yaml must allow it")
+	f.StringSliceVar(&o.limits.Env, "exec-env", nil, "with --exec: names of variables of the environment that the program gets")
+	f.StringVar(&o.limits.User, "exec-user", "", "with --exec: user that the program runs as (needs root)")
+	f.DurationVar(&o.limits.Time, "exec-time", 0, "with --exec: time that one task may take (default as long as the round)")
+	f.Int64Var(&o.limits.Memory, "exec-memory", 0, "with --exec: bytes of memory that the program may have (default no limit)")
+	f.Int64Var(&o.limits.Disk, "exec-disk", 0, "with --exec: bytes that its work folder may grow to (default 1 GiB and more)")
 	f.IntVar(&o.examples, "examples", 0, "with --exec: how many examples there are, if only that program can read the data")
 	f.IntVar(&o.parallel, "parallel", 1, "tasks to compute at a time")
 	f.StringVar(&o.backend, "backend", "", "engine, see \"cohort doctor\" (default the best of this binary)")
@@ -221,7 +227,7 @@ func (o *joinOptions) remember(f *member.Folder) error {
 		if len(words) == 0 {
 			return usagef("--exec names no program")
 		}
-		f.Card.Exec = words
+		f.Card.Exec, f.Card.Limits = words, o.limits
 	}
 	f.Card.Examples = cmp.Or(o.examples, f.Card.Examples)
 	if f.Card.Data == "" && !o.withdraw && !o.enrolOnly {
@@ -252,7 +258,7 @@ func (o *joinOptions) participate(ctx context.Context, io streams, stop <-chan s
 	if err != nil {
 		return err
 	}
-	study := &member.Study{Data: f.Card.Data, Exec: f.Card.Exec, Samples: f.Card.Examples, Dir: f.Dir, Engine: o.backend, Threads: o.threads}
+	study := &member.Study{Data: f.Card.Data, Exec: f.Card.Exec, Limits: f.Card.Limits, Samples: f.Card.Examples, Dir: f.Dir, Engine: o.backend, Threads: o.threads}
 	defer study.Close()
 	can := []string{"train"}
 	if len(f.Card.Exec) > 0 {

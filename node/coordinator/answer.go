@@ -40,6 +40,10 @@ func (s *Server) answer(req transport.Request) {
 		s.hello(req.From, e, reply)
 		return
 	}
+	if e.Kind == transport.KindLeave && e.Run == "" && s.o.Leave != nil {
+		s.farewell(req.From, e, reply)
+		return
+	}
 	r, ok := s.Run(e.Run)
 	if !ok {
 		refuse(e.Run, &transport.Failure{Code: transport.CodeUnknown, Message: "there is no such run"})
@@ -53,6 +57,27 @@ func (s *Server) answer(req transport.Request) {
 	}); err != nil {
 		refuse(e.Run, &transport.Failure{Code: codeOf(err), Message: err.Error()})
 	}
+}
+
+// farewell lets a member leave the federation.
+func (s *Server) farewell(from string, e transport.Envelope, reply func(string, transport.Body)) {
+	var b transport.Leave
+	err := e.Decode(&b)
+	if err == nil {
+		err = s.o.Leave(from)
+	}
+	if err != nil {
+		reply("", &transport.Failure{Code: codeOf(err), Message: err.Error()})
+		return
+	}
+	why := "left the federation"
+	if b.Reason != "" {
+		why += ": " + b.Reason
+	}
+	for _, r := range s.Runs() {
+		r.lose(from, why)
+	}
+	reply("", &transport.Verdict{Outcome: transport.Accepted})
 }
 
 // codeOf is the code of an error of package transport.
@@ -176,6 +201,9 @@ func (r *Run) duties(from string, holding []transport.Holding) *transport.Duties
 		return d
 	}
 	if end, ok := r.keeper.closes.final(); ok {
+		if end.final != nil {
+			r.srv.o.Access.Download(from, []transport.Ref{*end.final})
+		}
 		if msg, err := r.closeMessage(end); err == nil {
 			add(msg)
 		}
@@ -237,6 +265,9 @@ func (r *Run) closeMessage(c closed) ([]byte, error) {
 		return nil, err
 	}
 	e := transport.Envelope{Fed: r.srv.fed, Run: r.spec.ID, Round: c.round, Step: c.phase}
+	if c.final != nil {
+		e.Refs = []transport.Ref{*c.final}
+	}
 	if err := e.Put(body); err != nil {
 		return nil, err
 	}

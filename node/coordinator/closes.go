@@ -12,8 +12,9 @@ type closed struct {
 	round int
 	phase string
 	closing
-	head transport.Head
-	last bool // the run is over
+	head  transport.Head
+	last  bool           // the run is over
+	final *transport.Ref // the final model, if the run is over and has one
 }
 
 // closes are the phases of a run that have closed. What a member has missed is found here.
@@ -47,6 +48,13 @@ func (c *closes) of(order int) (closed, bool) {
 	return closed{}, false
 }
 
+// conclude sets the final model of a run that is over.
+func (c *closes) conclude(ref transport.Ref) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.list[len(c.list)-1].final = &ref
+}
+
 // final returns the end of the run.
 func (c *closes) final() (closed, bool) {
 	c.mu.Lock()
@@ -73,6 +81,9 @@ func (c closed) body() (*transport.Close, error) {
 		return nil, err
 	}
 	b := &transport.Close{Folded: string(counted), Lost: string(given), Head: c.head, Last: c.last}
+	if c.final != nil {
+		b.Final = 1
+	}
 	return b, b.State.UnmarshalText([]byte(c.State))
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/journal"
+	"github.com/cohort-learning/cohort/node/parcel"
 	"github.com/cohort-learning/cohort/record"
 	"github.com/cohort-learning/cohort/simulation"
 	"github.com/cohort-learning/cohort/transport"
@@ -273,21 +274,43 @@ func (k *keeper) RoundClosed(rc federated.RoundClosed, s federated.Snapshot) err
 	return nil
 }
 
-// finish keeps the last state under the name "final", records the end of the run and tells the members.
+// finish keeps the last state under the name "final", records the end of the run and tells the members, with the final model.
 func (k *keeper) finish(s federated.State) error {
-	if k.ended() {
+	if !k.ended() {
+		c, err := k.save("final", s.Round, federated.Snapshot{State: s})
+		if err != nil {
+			return err
+		}
+		rec, err := k.r.rec.Journal().Append(simulation.KindEnded, endedRecord{s.Round, s.Digest(), c.Digest.String()})
+		if err != nil {
+			return err
+		}
+		k.closes.add(closed{round: s.Round, closing: closing{State: s.Digest()}, head: headOf(rec), last: true})
+	}
+	if err := k.giveModel(s); err != nil {
+		return err
+	}
+	k.r.announce(k.closes.last())
+	return nil
+}
+
+// giveModel makes the global model, if the method has one, a blob that the members of the run may download.
+func (k *keeper) giveModel(s federated.State) error {
+	model, ok := s.Sets["w"]
+	if !ok || model.Len() == 0 {
 		return nil
 	}
-	c, err := k.save("final", s.Round, federated.Snapshot{State: s})
-	if err != nil {
-		return err
+	p := parcel.Packer{Store: k.r.srv.o.Blobs, Whole: true}
+	if err := k.r.srv.pins.pack(func() ([]transport.Ref, error) {
+		_, err := p.Set(k.r.srv.ctx, "w", model)
+		return p.Refs, err
+	}); err != nil {
+		return fmt.Errorf("final model: %w", err)
 	}
-	rec, err := k.r.rec.Journal().Append(simulation.KindEnded, endedRecord{s.Round, s.Digest(), c.Digest.String()})
-	if err != nil {
-		return err
+	k.closes.conclude(p.Refs[0])
+	for i := range k.r.people.Len() {
+		k.r.srv.o.Access.Download(k.r.people.Member(i).Name, p.Refs)
 	}
-	k.closes.add(closed{round: s.Round, closing: closing{State: s.Digest()}, head: headOf(rec), last: true})
-	k.r.announce(k.closes.last())
 	return nil
 }
 

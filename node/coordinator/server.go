@@ -27,13 +27,15 @@ import (
 
 // Options say what a server works with.
 type Options struct {
-	FS      journal.FS // nil: the operating system's
-	Key     identity.Key
-	Name    string // of the federation, for people
-	Roster  Roster
-	Hub     transport.Hub
-	Blobs   blob.Store
-	Access  Access
+	FS     journal.FS // nil: the operating system's
+	Key    identity.Key
+	Name   string // of the federation, for people
+	Roster Roster
+	Hub    transport.Hub
+	Blobs  blob.Store
+	Access Access
+	// Leave is called when a member leaves the federation.
+	Leave   func(member string) error
 	Log     *slog.Logger // nil: nothing is logged
 	Program string       // version of this program
 }

@@ -79,6 +79,9 @@ func (m *Member) consider(ctx context.Context, conn, number uint64, o *opened) e
 			return err
 		}
 	}
+	m.mu.Lock()
+	asked := r.head
+	m.mu.Unlock()
 	var d transport.Duties
 	err := m.ask(ctx, id, &transport.Consent{Terms: c.Digest, Declined: c.Declined, Schema: c.Schema, Samples: c.Samples, Tests: c.Tests}, &d)
 	var f *transport.Failure
@@ -91,7 +94,7 @@ func (m *Member) consider(ctx context.Context, conn, number uint64, o *opened) e
 		return err
 	}
 	if len(d.Messages) > 0 || d.Head != nil {
-		more, err := m.duties(ctx, conn, id, number, &d)
+		more, err := m.duties(ctx, conn, id, number, asked, &d)
 		if err != nil {
 			return err
 		}

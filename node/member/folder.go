@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/cohort-learning/cohort/identity"
 	"github.com/cohort-learning/cohort/journal"
@@ -38,7 +39,17 @@ type Card struct {
 	// As they were given last, so that the member can be started again without them.
 	Data     string   `json:"data,omitempty"`     // path of the data
 	Exec     []string `json:"exec,omitempty"`     // program that trains
+	Limits   Limits   `json:"limits,omitzero"`    // of that program
 	Examples int      `json:"examples,omitempty"` // declared for data that only that program can read
+}
+
+// Limits are those of a program that trains, see [program.Options]; what is zero is the default.
+type Limits struct {
+	Env    []string      `json:"env,omitempty"`
+	User   string        `json:"user,omitempty"`
+	Time   time.Duration `json:"time,omitempty"`
+	Memory int64         `json:"memory,omitempty"`
+	Disk   int64         `json:"disk,omitempty"`
 }
 
 // Folder is where a member lives.

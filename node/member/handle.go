@@ -381,7 +381,10 @@ func (m *Member) handleControl(o *opened) error {
 
 // checkHead compares the coordinator's journal with the one that was seen, and on a new connection verifies that the way
 // between the two is a chain.
-func (m *Member) checkHead(ctx context.Context, conn uint64, id string, offered *transport.Head) error {
+//
+// The end of a phase may have overtaken the answer: then the journal is compared with the head that was seen when the question
+// was asked.
+func (m *Member) checkHead(ctx context.Context, conn uint64, id string, asked, offered *transport.Head) error {
 	m.mu.Lock()
 	r := m.ledger.run(id)
 	have, first := r.head, r.checked != conn
@@ -391,6 +394,8 @@ func (m *Member) checkHead(ctx context.Context, conn uint64, id string, offered 
 	case have == nil:
 	case offered == nil:
 		err = &RollbackError{id, *have, transport.Head{}, "it shows none"}
+	case offered.Seq < have.Seq && (asked == nil || asked.Seq < have.Seq):
+		err = continues(id, asked, *offered)
 	default:
 		err = continues(id, have, *offered)
 		if err == nil && first && m.o.Proof != nil && *have != *offered {

@@ -336,7 +336,7 @@ func (m *Member) sync(ctx context.Context, conn uint64, id string) error {
 		if done, err := m.missing(id, err); done {
 			return err
 		}
-		more, err := m.duties(ctx, conn, id, number, &d)
+		more, err := m.duties(ctx, conn, id, number, body.Head, &d)
 		if err != nil || !more {
 			return err
 		}
@@ -398,9 +398,9 @@ func (m *Member) end(id string, why error) {
 	m.wake()
 }
 
-// duties handles the answer to a sync or a consent.
-func (m *Member) duties(ctx context.Context, conn uint64, id string, number uint64, d *transport.Duties) (more bool, err error) {
-	if err := m.checkHead(ctx, conn, id, d.Head); err != nil {
+// duties handles the answer to a sync or a consent, for which the member had seen the journal up to the head asked.
+func (m *Member) duties(ctx context.Context, conn uint64, id string, number uint64, asked *transport.Head, d *transport.Duties) (more bool, err error) {
+	if err := m.checkHead(ctx, conn, id, asked, d.Head); err != nil {
 		return false, err
 	}
 	for _, text := range d.Messages {

@@ -21,6 +21,7 @@ import (
 type Study struct {
 	Data    string   // path of the data; see dataset.LoadMember
 	Exec    []string // program and arguments that train instead of ours; nil: ours
+	Limits  Limits   // of that program
 	Samples int      // examples to declare where only that program can read the data
 	Dir     string   // the member's folder
 	Engine  string   // empty: the best of this binary
@@ -107,7 +108,8 @@ func (s *Study) prepare(ctx context.Context, p Proposal) (*Part, error) {
 	}
 	part := &Part{Algorithm: a, Client: a.Client(), Data: plan.String(), Model: r.Model.Name, Samples: cmp.Or(plan.Samples(), s.Samples)}
 	if s.Exec != nil {
-		own, err := program.New(plan, program.Options{Command: s.Exec, Data: s.Data, Log: filepath.Join(s.Dir, "program.log")})
+		own, err := program.New(plan, program.Options{Command: s.Exec, Data: s.Data, Log: filepath.Join(s.Dir, "program.log"),
+			Env: s.Limits.Env, User: s.Limits.User, Time: s.Limits.Time, Memory: s.Limits.Memory, Disk: s.Limits.Disk})
 		if err != nil {
 			return nil, err
 		}

@@ -35,6 +35,7 @@ const (
 type Packer struct {
 	Store blob.Store
 	Cache *Cache // may be nil
+	Whole bool   // everything becomes blobs, however small
 	Refs  []transport.Ref
 
 	used int
@@ -43,7 +44,7 @@ type Packer struct {
 // Set packs a set of tensors.
 func (p *Packer) Set(ctx context.Context, name string, s weights.Set) (transport.Tensors, error) {
 	t := transport.Tensors{Name: name}
-	if s.Bytes() <= inline && p.used < room {
+	if !p.Whole && s.Bytes() <= inline && p.used < room {
 		var b bytes.Buffer
 		if err := weights.Write(&b, s, nil); err != nil {
 			return t, err
