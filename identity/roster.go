@@ -350,17 +350,11 @@ func (r *Roster) WriteFrom(w io.Writer, seq uint64) error {
 		if err != nil {
 			return fmt.Errorf("send the roster: %w", err)
 		}
-		if _, err := w.Write(appendLine(nil, rec)); err != nil {
+		if _, err := w.Write(rec.Line()); err != nil {
 			return fmt.Errorf("send the roster: %w", err)
 		}
 	}
 	return nil
-}
-
-// appendLine writes a record as package journal documents it.
-func appendLine(b []byte, r journal.Record) []byte {
-	return fmt.Appendf(b, `{"seq":%d,"time":"%s","kind":"%s","body":%s,"prev":"%s","hash":"%s"}`+"\n",
-		r.Seq, r.Time.UTC().Format("2006-01-02T15:04:05.000000000Z"), r.Kind, r.Body, r.Prev, r.Hash)
 }
 
 // Close gives the folder's lock back.

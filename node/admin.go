@@ -230,31 +230,41 @@ func NewAdmin(dir string) *Admin {
 		}}}}
 }
 
-func (a *Admin) call(ctx context.Context, path string, in, out any) error {
+// ask sends a request; the caller closes the body of the answer.
+func (a *Admin) ask(ctx context.Context, path string, in any) (*http.Response, error) {
 	method, body := http.MethodGet, io.Reader(nil)
 	if in != nil {
 		b, err := json.Marshal(in)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		method, body = http.MethodPost, bytes.NewReader(b)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, "http://coordinator"+path, body)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	res, err := a.http.Do(req)
 	if errors.Is(err, ErrNotServing) {
-		return ErrNotServing
+		return nil, ErrNotServing
 	}
 	if err != nil {
-		return fmt.Errorf("speaking with the coordinator: %w", err)
+		return nil, fmt.Errorf("speaking with the coordinator: %w", err)
+	}
+	if res.StatusCode != http.StatusOK {
+		defer res.Body.Close()
+		text, _ := io.ReadAll(io.LimitReader(res.Body, 1<<16))
+		return nil, errors.New(string(bytes.TrimSpace(text)))
+	}
+	return res, nil
+}
+
+func (a *Admin) call(ctx context.Context, path string, in, out any) error {
+	res, err := a.ask(ctx, path, in)
+	if err != nil {
+		return err
 	}
 	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(res.Body, 1<<16))
-		return errors.New(string(bytes.TrimSpace(text)))
-	}
 	return json.NewDecoder(res.Body).Decode(out)
 }
 
@@ -290,16 +300,9 @@ func (a *Admin) Wait(ctx context.Context, run string) (s Status, err error) {
 
 // Backup copies everything the coordinator has as a tar archive.
 func (a *Admin) Backup(ctx context.Context, w io.Writer) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://coordinator/backup", nil)
+	res, err := a.ask(ctx, "/backup", nil)
 	if err != nil {
 		return err
-	}
-	res, err := a.http.Do(req)
-	if errors.Is(err, ErrNotServing) {
-		return ErrNotServing
-	}
-	if err != nil {
-		return fmt.Errorf("speaking with the coordinator: %w", err)
 	}
 	defer res.Body.Close()
 	if _, err := io.Copy(w, res.Body); err != nil {
