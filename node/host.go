@@ -70,6 +70,7 @@ type settings struct {
 	Hosts   []string  `json:"hosts,omitempty"`
 	Cert    string    `json:"cert,omitempty"`
 	Key     string    `json:"key,omitempty"`
+	Pins    uint64    `json:"pins,omitempty"` // number of the list of fingerprints; it grows when the authority changes
 	Created time.Time `json:"created"`
 }
 
@@ -305,6 +306,8 @@ func (h *Host) routes() {
 	h.Gate.HandleMembers("/blob/", web.NewHandler(h.store, web.HandlerOptions{Who: h.Gate.Who, Permits: h.permits, Notes: h.path(uploadsName), Log: h.o.Log}))
 	h.Gate.HandleMembers("GET /journal/{run}", http.HandlerFunc(h.serveJournal))
 	h.Gate.Handle("/", h.page.site)
+	h.Gate.HandleMembers("POST "+rotatePath, http.HandlerFunc(h.serveRotation))
+	h.Gate.Handle("GET /pins", gate.PinsHandler(h.pins))
 	h.Gate.Handle("POST /join", gate.JoinHandler(h.Roster, gate.JoinLimits{}))
 }
 

@@ -35,6 +35,7 @@ type joinOptions struct {
 	accept    bool
 	withdraw  bool
 	enrolOnly bool
+	rotate    bool
 	quiet     bool
 	json      bool
 }
@@ -84,6 +85,7 @@ An interrupt (Ctrl-C) stops; the same command goes on where it was. Nothing that
 	f.BoolVar(&o.dryRun, "dry-run", false, "only show what would leave this machine")
 	f.BoolVar(&o.accept, "accept-rollback", false, "accept a coordinator that was put back to an earlier state, once")
 	f.BoolVar(&o.enrolOnly, "enrol", false, "only take up the invitation and write policy.yaml; agree to nothing yet")
+	f.BoolVar(&o.rotate, "rotate-key", false, "replace the member's key by a new one, and end")
 	f.BoolVar(&o.withdraw, "withdraw", false, "leave the federation for good")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "tell only what is wrong")
 	f.BoolVar(&o.json, "json", false, "print what happens as JSON, a line each")
@@ -100,6 +102,8 @@ func (o *joinOptions) check(args []string) error {
 		return usagef("--enrol needs a token, and goes with neither --dry-run nor --withdraw")
 	case o.withdraw && (o.dryRun || len(args) > 0 || o.accept):
 		return usagef("--withdraw goes with --dir only")
+	case o.rotate && (o.dryRun || len(args) > 0 || o.withdraw):
+		return usagef("--rotate-key goes with --dir only")
 	case len(args) == 1 && args[0] == "":
 		return usagef("the token is empty")
 	}
@@ -143,6 +147,12 @@ func (o *joinOptions) run(ctx context.Context, io streams, stop <-chan struct{},
 		}
 	} else if token != nil && token.Federation != f.Card.Federation {
 		return usagef("%s belongs to a member of another federation; --dir takes another folder", dir)
+	} else if o.rotate {
+		if err := f.RotateKey(ctx); err != nil {
+			return err
+		}
+		io.note("%s has a new key; the old one is not admitted any more", f.Card.Name)
+		return nil
 	} else if !o.json && !o.quiet && !o.withdraw {
 		warn(io)
 	}

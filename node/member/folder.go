@@ -34,7 +34,8 @@ type Card struct {
 	URL        string               `json:"url"`
 	CA         identity.Fingerprint `json:"ca"`
 	Federation identity.Public      `json:"federation"`
-	Enrolled   bool                 `json:"enrolled"` // whether the coordinator has admitted the member's key
+	Pins       uint64               `json:"pins,omitempty"` // number of the newest list of fingerprints that the member has seen
+	Enrolled   bool                 `json:"enrolled"`       // whether the coordinator has admitted the member's key
 
 	// As they were given last, so that the member can be started again without them.
 	Data     string   `json:"data,omitempty"`     // path of the data

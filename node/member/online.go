@@ -52,6 +52,7 @@ func (f *Folder) Network(o *Options) error {
 	o.Dial = func(ctx context.Context) (transport.Link, error) {
 		within, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
+		_ = f.learn(within, trust) // else by what is known
 		d := natsbus.DialOptions{URL: f.Card.URL, Name: f.Card.Name, Key: f.Key, TLS: trust.ClientTLS(f.Key, u.Hostname())}
 		where, err := natsbus.Ask(within, client, f.Card.URL)
 		if err == nil && where.Bus != "" { // servers that somebody else runs
