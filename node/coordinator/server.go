@@ -66,6 +66,9 @@ type Server struct {
 	pins     *pins
 	inbox    chan transport.Request
 	workers  sync.WaitGroup
+	lines    sync.Mutex
+	inLine   map[string]int    // requests of each member in the inbox or being answered
+	busy     map[string][]byte // what is answered to those who have too many
 	counters counters
 
 	mu      sync.RWMutex
@@ -130,13 +133,14 @@ func New(o Options) *Server {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Server{o: o, fed: o.Key.Public().String(), ctx: ctx, cancel: cancel, pins: newPins(o.Blobs, o.Log),
-		inbox: make(chan transport.Request, 1<<14), runs: map[string]*Run{}, members: map[string]*presence{}}
+		inbox: make(chan transport.Request, 1<<14), inLine: map[string]int{}, busy: map[string][]byte{}, runs: map[string]*Run{}, members: map[string]*presence{}}
 	for range 2 * runtime.GOMAXPROCS(0) {
 		s.workers.Go(func() {
 			for {
 				select {
 				case r := <-s.inbox:
 					s.answer(r)
+					s.leaveLine(r.From)
 				case <-ctx.Done():
 					return
 				}
@@ -144,15 +148,50 @@ func New(o Options) *Server {
 		})
 	}
 	o.Hub.Watch(s.presence)
-	o.Hub.Handle(func(r transport.Request) {
+	o.Hub.Handle(s.take)
+	return s
+}
+
+// maxWaiting is how many requests of one member may wait to be answered: one that floods the coordinator keeps nobody else from
+// it.
+const maxWaiting = 64
+
+// take puts a request in line, or sends it away.
+func (s *Server) take(r transport.Request) {
+	s.lines.Lock()
+	n := s.inLine[r.From]
+	busy := n >= maxWaiting
+	if !busy {
+		s.inLine[r.From]++
+	}
+	s.lines.Unlock()
+	if !busy {
 		select {
 		case s.inbox <- r:
+			return
 		default:
-			s.counters.refuse(transport.CodeBusy)
-			r.Reply(s.seal(transport.Envelope{To: r.From}, &transport.Failure{Code: transport.CodeBusy, Message: "the coordinator is busy: ask again later"}))
+			s.leaveLine(r.From)
 		}
-	})
-	return s
+	}
+	s.counters.refuse(transport.CodeBusy)
+	s.lines.Lock()
+	msg := s.busy[r.From] // signed once: a flood is not to be answered with as much work
+	s.lines.Unlock()
+	if msg == nil {
+		msg = s.seal(transport.Envelope{To: r.From}, &transport.Failure{Code: transport.CodeBusy, Message: "the coordinator is busy: ask again later"})
+		s.lines.Lock()
+		s.busy[r.From] = msg
+		s.lines.Unlock()
+	}
+	r.Reply(msg)
+}
+
+func (s *Server) leaveLine(member string) {
+	s.lines.Lock()
+	defer s.lines.Unlock()
+	if s.inLine[member]--; s.inLine[member] <= 0 {
+		delete(s.inLine, member)
+	}
 }
 
 // Close stops all runs at once and waits for them; they can be resumed.

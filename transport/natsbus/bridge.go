@@ -182,6 +182,7 @@ var buffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
 // up carries what the member says. It holds no buffer while the member is silent.
 func (b *bridge) up() {
 	defer b.s.wg.Done()
+	var pace bucket
 	for {
 		kind, r, err := b.ws.Reader(context.Background())
 		if err != nil {
@@ -193,11 +194,14 @@ func (b *bridge) up() {
 			return
 		}
 		buf := buffers.Get().(*[64 << 10]byte)
-		_, err = io.CopyBuffer(writerOnly{b.pipe}, r, buf[:])
+		n, err := io.CopyBuffer(writerOnly{b.pipe}, r, buf[:])
 		buffers.Put(buf)
 		if err != nil {
 			b.end(0, "")
 			return
+		}
+		if wait := pace.take(time.Now(), float64(n), byteRate, byteBurst); wait > 0 {
+			time.Sleep(wait) // meanwhile nothing is read, which the other end feels
 		}
 	}
 }

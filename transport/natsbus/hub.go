@@ -31,6 +31,7 @@ type hub struct {
 	log *slog.Logger
 
 	handle  atomic.Pointer[func(transport.Request)]
+	pace    map[string]*bucket // of each member; only for receive, which is called for one message after the other
 	lane    [lanes]serial.Queue
 	seed    maphash.Seed
 	waiting atomic.Int64
@@ -49,7 +50,7 @@ type hub struct {
 }
 
 func newHub(log *slog.Logger) *hub {
-	return &hub{log: log, seed: maphash.MakeSeed(), present: map[string]bool{}}
+	return &hub{log: log, seed: maphash.MakeSeed(), present: map[string]bool{}, pace: map[string]*bucket{}}
 }
 
 // attach starts to take messages from the connection.
@@ -77,6 +78,14 @@ func (h *hub) receive(m *nats.Msg) {
 	}
 	f := h.handle.Load()
 	if verb != sending || f == nil || h.mute != nil && h.mute(name) {
+		return
+	}
+	p := h.pace[name]
+	if p == nil {
+		p = &bucket{}
+		h.pace[name] = p
+	}
+	if !p.try(time.Now(), memberRate, memberBurst) {
 		return
 	}
 	reply := func([]byte) {}
