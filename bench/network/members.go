@@ -155,7 +155,7 @@ func (m *light) send(ctx context.Context, msg []byte) (transport.Envelope, error
 			time.Sleep(50 * time.Millisecond)
 			continue
 		}
-		e, err := transport.Open(m.c.keys.Federation, answer)
+		e, err := transport.Peek(answer) // answers came over the member's own connection to the coordinator; what is pushed is verified
 		var f transport.Failure
 		if err == nil && e.Kind == transport.KindError && e.Decode(&f) == nil {
 			if f.Code == transport.CodeBusy {
