@@ -30,6 +30,7 @@ var rooms = [][]string{
 	{"dashboard"},
 	{"identity"},
 	{"transport", "blob"},
+	{"secure"},
 	{"federated"},
 	{"federated/fedtest"},
 	{"federated/baselines", "federated/fedavg", "federated/heterofl", "federated/scaffold"},
