@@ -152,6 +152,9 @@ func (b *Book) Close() error { return b.Roster.Close() }
 
 // apply takes over what the options say.
 func (b *Book) apply(o Options) error {
+	if _, _, err := net.SplitHostPort(cmp.Or(o.Listen, b.Listen)); err != nil { // before it is remembered
+		return fmt.Errorf("address to listen on: %w", err)
+	}
 	b.Listen = cmp.Or(o.Listen, b.Listen)
 	if o.Cert != "" || o.Key != "" {
 		if o.Cert == "" || o.Key == "" {

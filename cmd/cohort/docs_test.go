@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -76,4 +79,66 @@ func TestOwnDataPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	testscript.Run(t, testscript.Params{Files: []string{file}, Setup: prepareScript, Cmds: scriptCommands})
+}
+
+// TestNetworkPage does what docs/network.md tells a newcomer: at most four commands from nothing to a run of two sites, in which
+// only the port and the tokens are put in; and then it computes the run again.
+func TestNetworkPage(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("no shell")
+	}
+	var script, files strings.Builder
+	commands, joins := 0, []string{"north", "south"}
+	for _, b := range blocksOf(t, filepath.Join("..", "..", "docs", "network.md")) {
+		if name, ok := strings.CutPrefix(b.text, "# "); ok && b.language == "yaml" {
+			name, _, _ = strings.Cut(name, "\n")
+			fmt.Fprintf(&files, "-- %s --\n%s", name, b.text)
+		}
+		if b.language != "sh" {
+			continue
+		}
+		for line := range strings.Lines(b.text) {
+			line = strings.TrimSpace(line)
+			switch before, after, _ := strings.Cut(line, " cohort1_"); {
+			case strings.HasPrefix(line, "cohort serve "):
+				line = strings.ReplaceAll(line, "8443", "$PORT")
+				fmt.Fprintf(&script, "exec sh -c 'exec %s --listen 127.0.0.1:$PORT 2>serve.log' &serve&\n", line)
+			case after != "":
+				_, rest, _ := strings.Cut(after, " ")
+				fmt.Fprintf(&script, "printed serve.log %s\nexec %s $TOKEN %s &%[1]s&\n", joins[0], before, rest)
+				joins = joins[1:]
+			case len(joins) == 0: // what comes after the run
+				fmt.Fprintf(&script, "wait\nexec %s\n", line)
+				continue
+			default:
+				fmt.Fprintf(&script, "exec %s\n", line)
+			}
+			commands++
+		}
+	}
+	if commands > 4 || len(joins) > 0 {
+		t.Fatalf("%d commands to a run, without those of %q", commands, joins)
+	}
+	script.WriteString("stdout 'all 10 rounds come out to the same bits'\nexists cohort-server/runs/fedavg/report.html cohort-member/north/policy.yaml\n")
+	file := filepath.Join(t.TempDir(), "network.txt")
+	if err := os.WriteFile(file, []byte(script.String()+files.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmds := networkCommands()
+	cmds["printed"] = cmdPrinted
+	testscript.Run(t, testscript.Params{Files: []string{file}, Setup: prepareNetwork, Cmds: cmds})
+}
+
+// cmdPrinted waits until a coordinator has printed the token of a member, and puts it into $TOKEN: printed FILE NAME.
+func cmdPrinted(ts *testscript.TestScript, _ bool, args []string) {
+	pattern := regexp.MustCompile(`(?m)^` + args[1] + ` joins with:\n  cohort join (\S+) --data PATH\n`)
+	for range 20_000 {
+		text, err := os.ReadFile(ts.MkAbs(args[0]))
+		if m := pattern.FindSubmatch(text); err == nil && m != nil {
+			ts.Setenv("TOKEN", string(m[1]))
+			return
+		}
+		time.Sleep(3 * time.Millisecond)
+	}
+	ts.Fatalf("%s never held the token of %s", args[0], args[1])
 }

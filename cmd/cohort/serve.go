@@ -13,6 +13,7 @@ import (
 
 	"github.com/cohort-learning/cohort/dataset"
 	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/identity"
 	"github.com/cohort-learning/cohort/node"
 	"github.com/cohort-learning/cohort/node/coordinator"
 	"github.com/cohort-learning/cohort/recipe"
@@ -202,12 +203,23 @@ func (o *serveOptions) recipes(args []string) ([]serveRecipe, error) {
 	return out, nil
 }
 
-// invitations prints the tokens of those who are to be invited.
+// invitations prints the tokens of those who are to be invited and were not yet.
 func (o *serveOptions) invitations(io streams, host *node.Host) error {
-	if len(o.invite) == 0 {
+	var names []string
+	for _, name := range o.invite { // the same command takes up what was begun: who is known stays as it is
+		switch m, known := host.Roster.ByName(name); {
+		case known && m.State == identity.Invited && time.Now().Before(m.Until):
+			io.note("%s was invited before; \"cohort invite %[1]s\" makes another token", name)
+		case known && m.State != identity.Invited:
+			io.note("%s is not invited again: %s", name, m.State)
+		default:
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
 		return nil
 	}
-	tokens, err := host.Tokens(o.expires, o.invite...)
+	tokens, err := host.Tokens(o.expires, names...)
 	if err != nil {
 		return err
 	}
