@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -121,7 +123,7 @@ func (f *federation) open() {
 // launch starts the coordinator.
 func (f *federation) launch(more ...string) {
 	f.t.Helper()
-	args := []string{f.program, "serve", f.recipe, "--dir", filepath.Join(f.dir, "server"), "--listen", f.listen, "--url", f.url, "-v"}
+	args := []string{f.program, "serve", f.recipe, "--dir", filepath.Join(f.dir, "server"), "--listen", f.listen, "--url", f.url}
 	args = append(append(args, f.serve...), more...)
 	f.coordinator = start(f.t, "coordinator", f.coordOut, f.env, f.command("coordinator", args...)...)
 }
@@ -210,6 +212,9 @@ type record struct {
 func journal(t *testing.T, dir string) (out []record) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(dir, "journal.jsonl"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // not yet
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,6 +233,9 @@ func journal(t *testing.T, dir string) (out []record) {
 func digestOf(t *testing.T, dir string) string {
 	t.Helper()
 	all := journal(t, dir)
+	if len(all) == 0 {
+		t.Fatalf("%s has no journal", dir)
+	}
 	last := all[len(all)-1]
 	var end struct {
 		Digest string `json:"digest"`

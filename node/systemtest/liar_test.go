@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -22,7 +23,7 @@ import (
 func init() {
 	roles["liar"] = func(args []string) error { return disguised(args, func(l *liar) { l.lies = true }) }
 	roles["replayer"] = func(args []string) error { return disguised(args, func(l *liar) { l.replays = true }) }
-	roles["flooder"] = func(args []string) error { return disguised(args, func(l *liar) { l.floods = true }) }
+	roles["flooder"] = flooder
 }
 
 // liar is the connection of a member that does its proper work and, with the same key over the same connection, whatever it
@@ -35,7 +36,7 @@ type liar struct {
 	blobs  member.Courier
 	random *rand.Rand
 
-	lies, replays, floods bool
+	lies, replays bool
 
 	mu      sync.Mutex
 	past    [][]byte
@@ -43,21 +44,28 @@ type liar struct {
 	spoiled map[int]bool
 }
 
+// enrol becomes a member.
+func enrol(ctx context.Context, dir string, t identity.Token) (*member.Folder, error) {
+	for try := 0; ; try++ { // a packet may be lost, the coordinator killed
+		f, err := member.Enrol(ctx, dir, t)
+		if err == nil || try == 20 {
+			return f, err
+		}
+		time.Sleep(time.Second)
+	}
+}
+
 // disguised is a member of the federation with such a connection: TOKEN DIR DATA.
 func disguised(args []string, set func(*liar)) error {
-	ctx := context.Background()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
 	t, err := identity.ParseToken(args[0])
 	if err != nil {
 		return err
 	}
-	var f *member.Folder
-	for try := 0; ; try++ { // a packet may be lost, the coordinator killed
-		if f, err = member.Enrol(ctx, args[1], t); err == nil {
-			break
-		} else if try == 20 {
-			return err
-		}
-		time.Sleep(time.Second)
+	f, err := enrol(ctx, args[1], t)
+	if err != nil {
+		return err
 	}
 	study := &member.Study{Data: args[2], Dir: f.Dir, Threads: 1}
 	defer study.Close()
@@ -77,9 +85,6 @@ func disguised(args []string, set func(*liar)) error {
 		link, err := dial(ctx)
 		if err == nil {
 			l.Link = link
-			if l.floods {
-				go l.flood()
-			}
 			return l, nil
 		}
 		return nil, err
@@ -323,27 +328,79 @@ func (l *liar) spoil(ctx context.Context, e transport.Envelope, r transport.Resu
 	_, _ = l.try(ctx, "a result that is "+what, msg)
 }
 
-// flood asks without pause.
-func (l *liar) flood() {
+// flooder is a member of the federation that agrees to nothing, and floods the bus until it is killed: TOKEN DIR DATA.
+func flooder(args []string) error {
+	ctx := context.Background()
+	t, err := identity.ParseToken(args[0])
+	if err != nil {
+		return err
+	}
+	f, err := enrol(ctx, args[1], t)
+	if err != nil {
+		return err
+	}
+	var o member.Options
+	if err := f.Network(&o); err != nil {
+		return err
+	}
+	link, err := o.Dial(ctx)
+	if err != nil {
+		return err
+	}
+	l := &liar{Link: link, card: f.Card, key: f.Key, count: map[string]int{}}
+	l.flood(ctx)
+	if err := l.pest(ctx); err != nil {
+		return err
+	}
+	for {
+		time.Sleep(200 * time.Millisecond)
+		l.mu.Lock()
+		text, _ := json.Marshal(l.count) // a map of numbers
+		l.mu.Unlock()
+		fmt.Printf("was answered %s\n", text)
+	}
+}
+
+// flood asks without pause, and sends what wants no answer as fast as it can.
+func (l *liar) flood(ctx context.Context) {
 	e := transport.Envelope{Fed: l.card.Federation.String(), Run: "run", From: l.card.Name}
 	_ = e.Put(&transport.Sync{Holding: []transport.Holding{}}) // our own types
 	msg, err := transport.Seal(l.key, e)
 	if err != nil {
 		panic(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	var all sync.WaitGroup
-	for range 200 {
-		all.Go(func() {
+	for range 100 {
+		go func() {
 			for ctx.Err() == nil {
-				if _, err := l.try(ctx, "a flood of requests", msg); errors.Is(err, transport.ErrClosed) {
-					return
-				} else if err != nil {
+				if _, err := l.try(ctx, "a flood of requests", msg); err != nil {
 					time.Sleep(10 * time.Millisecond)
 				}
 			}
-		})
+		}()
 	}
-	all.Wait()
+	for range 4 {
+		go func() {
+			for ctx.Err() == nil {
+				what := "sent without an answer"
+				if err := l.Link.Send(msg); err != nil {
+					what += ": " + err.Error()
+					time.Sleep(10 * time.Millisecond)
+				}
+				l.mu.Lock()
+				l.count[what]++
+				l.mu.Unlock()
+			}
+		}()
+	}
+}
+
+func httpClient(k identity.Key, card member.Card) (*http.Client, error) {
+	c, err := identity.HTTPClient(k, card.URL, identity.NewTrust(card.CA), nil)
+	if err != nil {
+		return nil, err
+	}
+	t := c.Transport.(*http.Transport)
+	t.ForceAttemptHTTP2 = false
+	t.TLSClientConfig.NextProtos = []string{"http/1.1"} // which WebSockets are made of
+	return c, nil
 }
