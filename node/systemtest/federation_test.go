@@ -55,7 +55,7 @@ type party struct {
 // newFederation makes folders for a run of the recipe and deals its data. The run has the name "run".
 func newFederation(t *testing.T, recipe string, members int) *federation {
 	t.Helper()
-	f := &federation{t: t, program: program(t), dir: t.TempDir(), began: time.Now()}
+	f := &federation{t: t, program: binary(t), dir: t.TempDir(), began: time.Now()}
 	if keep := os.Getenv("COHORT_KEEP"); keep != "" {
 		f.dir = filepath.Join(keep, strings.ReplaceAll(t.Name(), "/", "-"))
 		if err := os.MkdirAll(f.dir, 0o755); err != nil {

@@ -98,6 +98,16 @@ func (c *country) slow(who, rate string) bool {
 	return exec.Command("ip", "netns", "exec", c.ns(who), "tc", "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", rate, "burst", "64kb", "latency", "400ms").Run() == nil
 }
 
+// move gives a party another address.
+func (c *country) move(who string) (to string) {
+	to = fmt.Sprintf("10.77.0.%d", 100+c.number[who])
+	c.in(c.ns(who), "ip", "addr", "add", to+"/24", "dev", "eth0")
+	c.in(c.ns(who), "ip", "addr", "del", c.address(who)+"/24", "dev", "eth0")
+	// The first address may take its secondaries with it.
+	_ = exec.Command("ip", "netns", "exec", c.ns(who), "ip", "addr", "replace", to+"/24", "dev", "eth0").Run()
+	return to
+}
+
 // cut takes the line of a party down, or up again.
 func (c *country) cut(who, state string) {
 	c.in(c.bridge(), "ip", "link", "set", c.port(who), state)
@@ -117,7 +127,7 @@ options: {mode: a1-b1-c1-d1-e1, levels: fixed, mask: zero}
 
 // TestNamespaces is the federation as it is among organisations, only worse: a coordinator and twenty-two members with machines
 // of their own, one packet in a hundred lost, slow lines; the coordinator killed three times, five members killed, one cut off
-// for a while, one that lies and one that repeats itself.
+// for a while, one that gets another address, one that lies and one that repeats itself.
 func TestNamespaces(t *testing.T) {
 	if os.Getenv("COHORT_SYSTEM") == "" || testing.Short() {
 		t.Skip("a minute or two: COHORT_SYSTEM=1 runs it")
@@ -220,6 +230,10 @@ func suffer(f *federation, c *country, r *rand.Rand, length int) {
 		time.Sleep(8 * time.Second)
 		c.cut(cut.name, "up")
 		f.say("the line of %s is up again at record %d", cut.name, f.length())
+	})
+	mover := f.members[victims[6]]
+	add(func() {
+		f.say("%s has another address from record %d, round %d, on: %s instead of %s", mover.name, f.length(), f.round(), c.move(mover.name), c.address(mover.name))
 	})
 	slices.SortStableFunc(blows, func(a, b blow) int { return a.at - b.at })
 	for _, b := range blows {
