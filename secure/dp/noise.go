@@ -15,7 +15,9 @@ type Noise struct {
 	random io.Reader
 	buf    [4096]byte
 	left   int
-	err    error // the first failure of random; from then on nothing drawn may be used
+	coins  uint64  // bits left for half, below a 1
+	x      uniform // kept for its memory; no digit survives a draw
+	err    error   // the first failure of random; from then on nothing drawn may be used
 }
 
 // NewNoise returns a sampler that draws from random: crypto/rand.Reader, but for tests.
@@ -46,6 +48,9 @@ func (n *Noise) word() uint64 {
 
 // below returns a uniform integer of [0, k).
 func (n *Noise) below(k uint64) uint64 {
+	if k == 1 {
+		return 0
+	}
 	for {
 		hi, lo := bits.Mul64(n.word(), k)
 		if lo >= k || lo >= -k%k {
@@ -54,10 +59,10 @@ func (n *Noise) below(k uint64) uint64 {
 	}
 }
 
-// real is a uniform number of (0, 1) of which as many binary digits are drawn as somebody asks for.
-type real struct{ words []uint64 }
+// uniform is a number of (0, 1) of which as many binary digits are drawn as somebody asks for.
+type uniform struct{ words []uint64 }
 
-func (n *Noise) digits(x *real, i int) uint64 {
+func (n *Noise) digits(x *uniform, i int) uint64 {
 	for len(x.words) <= i {
 		x.words = append(x.words, n.word())
 	}
@@ -65,7 +70,7 @@ func (n *Noise) digits(x *real, i int) uint64 {
 }
 
 // less draws a uniform number and reports whether it is less than x.
-func (n *Noise) less(x *real) bool {
+func (n *Noise) less(x *uniform) bool {
 	for i := 0; ; i++ {
 		if u, v := n.word(), n.digits(x, i); u != v {
 			return u < v
@@ -84,13 +89,24 @@ func (n *Noise) expMinus(once func() bool) bool {
 	}
 }
 
-func (n *Noise) half() bool { return n.word()>>63 == 1 }
+// half returns true with probability ½, 64 times from one word.
+func (n *Noise) half() bool {
+	if n.coins <= 1 {
+		n.coins = n.word()
+		bit := n.coins&1 == 1
+		n.coins = n.coins>>1 | 1<<63 // the top bit marks the end
+		return bit
+	}
+	bit := n.coins&1 == 1
+	n.coins >>= 1
+	return bit
+}
 
 // normal draws |N|, for a standard normal N, as k + x with an integer k and x in (0, 1): exactly, by Karney's algorithm N
 // ("Sampling exactly from the normal distribution", ACM TOMS 42(1), 2016, section 3). k is proposed with probability
 // proportional to e^{−k/2} and kept with e^{−k(k−1)/2}; x is uniform and kept with e^{−x(2k+x)/2}, together e^{−(k+x)²/2}.
-func (n *Noise) normal() (k uint64, x real) {
-	x.words = make([]uint64, 0, 2)
+func (n *Noise) normal() (k uint64, x *uniform) {
+	x = &n.x
 propose:
 	for {
 		k = 0
@@ -108,11 +124,11 @@ propose:
 		// e^{−x(2k+x)/2} is k+1 times the chance e^{−γ}, γ = x·(2k+x)/(2k+2): below x, and below 2k+x on a scale of 2k+2.
 		for range k + 1 {
 			if !n.expMinus(func() bool {
-				if !n.less(&x) {
+				if !n.less(x) {
 					return false
 				}
 				i := n.below(2*k + 2)
-				return i < 2*k || i == 2*k && n.less(&x)
+				return i < 2*k || i == 2*k && n.less(x)
 			}) {
 				continue propose
 			}
@@ -132,7 +148,8 @@ func (n *Noise) Normal(sigma uint64) (v int64, err error) {
 	}
 	defer n.failed(&err)
 	k, x := n.normal()
-	v = int64(k*sigma + n.floorOf(sigma, &x))
+	v = int64(k*sigma + n.floorOf(sigma, x))
+	clear(x.words)
 	if n.half() {
 		v = -v - 1 // ⌊−y⌋, as y is an integer with probability 0
 	}
@@ -140,7 +157,7 @@ func (n *Noise) Normal(sigma uint64) (v int64, err error) {
 }
 
 // floorOf returns ⌊sigma·x⌋.
-func (n *Noise) floorOf(sigma uint64, x *real) uint64 {
+func (n *Noise) floorOf(sigma uint64, x *uniform) uint64 {
 	hi, lo := bits.Mul64(sigma, n.digits(x, 0))
 	if lo <= -sigma { // the digits to come add less than sigma to lo
 		return hi

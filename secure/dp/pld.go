@@ -124,15 +124,20 @@ func openLosses(releases []Release) losses {
 //	removed: P = (1−q)·N_0 + q·N_1,  Q = N_0,  L(x) =  f(x)
 //	added:   P = N_0,  Q = (1−q)·N_0 + q·N_1,  L(x) = −f(x)
 type round struct {
-	q, z  float64
-	added bool
+	q, z       float64
+	added      bool
+	logQ, logP float64 // ln q, ln(1−q)
+}
+
+func newRound(r Release, added bool) round {
+	return round{r.Fraction, r.Noise, added, math.Log(r.Fraction), math.Log1p(-r.Fraction)}
 }
 
 // f increases from ln(1−q) at −∞.
 func (r round) f(x float64) float64 {
 	a := (2*x - 1) / (2 * r.z * r.z)
 	if math.Abs(a) > 1 {
-		return logAdd(math.Log1p(-r.q), math.Log(r.q)+a)
+		return logAdd(r.logP, r.logQ+a)
 	}
 	return math.Log1p(r.q * math.Expm1(a))
 }
@@ -151,7 +156,7 @@ func (r round) inverse(y float64) float64 {
 	}
 	a = math.Log1p(a)
 	if math.Abs(y) > 1 {
-		a += y - math.Log(r.q)
+		a += y - r.logQ
 	}
 	return r.z*r.z*a + 0.5
 }
@@ -169,20 +174,36 @@ func (r round) density(x float64) float64 {
 // span is where f is integrated.
 func (r round) span() (from, to float64) { return -reach * r.z, 1 + reach*r.z }
 
-// masses calls visit with the loss and the mass of points that stand for P.
-func (r round) masses(visit func(loss, mass float64)) {
+// points are some of the distribution of a round's loss, with the masses of P that they stand for: enough for moments.
+type points struct{ loss, mass []float64 }
+
+func (r round) points() (p points) {
 	const step = 1.0 / 16
+	add := func(l, mass float64) { p.loss, p.mass = append(p.loss, l), append(p.mass, mass) }
 	for u := -reach; u <= reach; u += step {
 		w := step * math.Exp(-u*u/2) / math.Sqrt(2*math.Pi)
 		if r.added {
-			visit(-r.f(r.z*u), w)
+			add(-r.f(r.z*u), w)
 			continue
 		}
 		if r.q < 1 {
-			visit(r.f(r.z*u), (1-r.q)*w)
+			add(r.f(r.z*u), (1-r.q)*w)
 		}
-		visit(r.f(1+r.z*u), r.q*w)
+		add(r.f(1+r.z*u), r.q*w)
 	}
+	return p
+}
+
+// variance of the loss.
+func (p points) variance() (v float64) {
+	var mean float64
+	for i, l := range p.loss {
+		mean += p.mass[i] * l
+	}
+	for i, l := range p.loss {
+		v += p.mass[i] * (l - mean) * (l - mean)
+	}
+	return v
 }
 
 // discretise returns the loss of one round on the grid of step h, as masses by index modulo n, and the mass at +∞.
@@ -264,13 +285,13 @@ func composed(releases []Release, added bool) loss {
 	var coeff []complex128
 	finite := 0.0            // ln P(no infinite loss in any round)
 	above, below := 0.0, 0.0 // logarithms of moment generating functions at ±t
-	for _, r := range releases {
-		one := round{r.Fraction, r.Noise, added}
+	for i, r := range releases {
+		one := newRound(r, added)
 		p, infinite := one.discretise(h, n)
 		rounds := float64(r.Rounds)
 		finite += rounds * math.Log1p(-infinite)
-		above += rounds * w.above.of(one, h)
-		below += rounds * w.below.of(one, h)
+		above += rounds * w.above.of(w.points[i], h)
+		below += rounds * w.below.of(w.points[i], h)
 		coeff = fft.Coefficients(coeff, p)
 		for i, c := range coeff {
 			product[i] *= power(c, rounds)
@@ -305,11 +326,15 @@ type tilt struct{ t float64 }
 // of returns a bound on ln E[e^{t·L}] of one round on a grid of step h. Dividing a point L among grid points within h of one
 // another leaves E[e^{−L}] as it is, so by Hoeffding's lemma it moves the mean by at most h²/8, and raises ln E[e^{tL}] by at
 // most (|t| + t²)·h²/8; and by |t|·h at most in any case.
-func (t tilt) of(r round, h float64) float64 {
+func (t tilt) of(p points, h float64) float64 {
 	var m float64
 	top := math.Inf(-1)
-	r.masses(func(l, _ float64) { top = max(top, t.t*l) })
-	r.masses(func(l, w float64) { m += w * math.Exp(t.t*l-top) })
+	for _, l := range p.loss {
+		top = max(top, t.t*l)
+	}
+	for i, l := range p.loss {
+		m += p.mass[i] * math.Exp(t.t*l-top)
+	}
 	a := math.Abs(t.t)
 	return top + math.Log(m) + min(a*h, (a+a*a)*h*h/8)
 }
@@ -319,17 +344,17 @@ type window struct {
 	h            float64
 	low, n       int
 	above, below tilt
+	points       []points // of one round of each release
 }
 
 func windowOf(releases []Release, added bool) window {
 	var variance, rounds float64
 	widest := 0.0
-	for _, r := range releases {
-		one := round{r.Fraction, r.Noise, added}
-		var mean, square float64
-		one.masses(func(l, w float64) { mean += w * l })
-		one.masses(func(l, w float64) { square += w * (l - mean) * (l - mean) })
-		variance += float64(r.Rounds) * square
+	all := make([]points, len(releases))
+	for i, r := range releases {
+		one := newRound(r, added)
+		all[i] = one.points()
+		variance += float64(r.Rounds) * all[i].variance()
 		rounds += float64(r.Rounds)
 		from, to := one.span()
 		widest = max(widest, one.f(to)-one.f(from))
@@ -340,8 +365,8 @@ func windowOf(releases []Release, added bool) window {
 		for k := -20; k <= 20; k++ { // in units of the deviation of the sum
 			t := tilt{sign * math.Exp2(float64(k)/2) / math.Sqrt(variance)}
 			var m float64
-			for _, r := range releases {
-				m += float64(r.Rounds) * t.of(round{r.Fraction, r.Noise, added}, h)
+			for i, r := range releases {
+				m += float64(r.Rounds) * t.of(all[i], h)
 			}
 			if e := (m - math.Log(tailMass)) / math.Abs(t.t); e < end {
 				end, best = e, t
@@ -353,7 +378,7 @@ func windowOf(releases []Release, added bool) window {
 		high, above := tail(1, h)
 		low, below := tail(-1, h)
 		if n := 1 << bits.Len(uint(max(1000, min(mostCells, (high+low)/h+8)))); n <= mostCells {
-			return window{h: h, low: int(math.Floor(-low/h)) - 2, n: n, above: above, below: below}
+			return window{h: h, low: int(math.Floor(-low/h)) - 2, n: n, above: above, below: below, points: all}
 		}
 	}
 }

@@ -165,7 +165,7 @@ func logAInteger(q, z float64, alpha int) float64 {
 //
 // It is not ok if the series has not settled after many terms or its differences have eaten up the digits.
 func logASeries(q, z, alpha float64) (float64, bool) {
-	const most, negligible = 1000, -30
+	const most, negligible = 200, -30
 	logQ, logP := math.Log(q), math.Log1p(-q)
 	x0 := z*z*(logP-logQ) + 0.5
 	plus, minus := math.Inf(-1), math.Inf(-1)

@@ -50,7 +50,7 @@ const (
 	RDP
 )
 
-// Accountants are the names that [ParseAccountant] knows.
+// accountants are their names.
 var accountants = [...]string{PLD: "pld", RDP: "rdp"}
 
 // String returns "pld" or "rdp".
