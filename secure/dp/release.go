@@ -46,7 +46,8 @@ const (
 	// PLD composes the distributions of the privacy loss (Koskela, Jälkö, Honkela, AISTATS 2020), discretised so that the bound
 	// stays an upper bound (Doroshenko et al., PoPETs 2022). It is tight to about 1e-4, for δ ≥ 1e-10 and up to 10⁷ rounds.
 	PLD Accountant = iota
-	// RDP adds Rényi divergences (Mironov, Talwar, Zhang, arXiv 1908.10530). It has no limits, and is looser by 5 to 20 %.
+	// RDP adds Rényi divergences (Mironov, Talwar, Zhang, arXiv 1908.10530). It takes any δ and any number of rounds, and is
+	// looser by 5 to 20 %, up to twice as much at small q.
 	RDP
 )
 
