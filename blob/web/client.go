@@ -65,6 +65,10 @@ func NewClient(hc *http.Client, base string) *Client {
 	return c
 }
 
+// Rest closes the connections that are idle. A client that will not move anything for a while need not take a place of the
+// server meanwhile.
+func (c *Client) Rest() { c.HTTP.CloseIdleConnections() }
+
 // Sent returns the bytes of manifests and chunks that have been sent, repeated
 // ones included.
 func (c *Client) Sent() int64 { return c.sent.Load() }
@@ -379,6 +383,11 @@ func (c *Client) retry(ctx context.Context, f func() (progress bool, err error))
 		case <-time.After(top/2 + rand.N(top/2+1)):
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		}
+		if errors.Is(err, errStalled) {
+			// Perhaps the connection is dead and nobody has said so, as when this machine has another address now. HTTP/2 would
+			// use it again and again.
+			c.HTTP.CloseIdleConnections()
 		}
 	}
 }

@@ -46,9 +46,14 @@ func (f *Folder) Network(o *Options) error {
 	}
 	o.Blobs = web.NewClient(client, f.Card.URL)
 	o.Proof = func(ctx context.Context, run string, from uint64) (io.ReadCloser, error) {
+		// It is asked for after a connection was lost: those that were made before may be dead as well, and nobody has said so.
+		client.CloseIdleConnections()
 		return fetchJournal(ctx, client, f.Card.URL, run, from)
 	}
-	o.Probe = func(ctx context.Context) error { return probe(ctx, client, f.Card.URL) }
+	o.Probe = func(ctx context.Context) error {
+		client.CloseIdleConnections()
+		return probe(ctx, client, f.Card.URL)
+	}
 	o.Dial = func(ctx context.Context) (transport.Link, error) {
 		within, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
