@@ -63,11 +63,11 @@ added, given noise of standard deviation z·S, and divided by fraction × member
 	return c
 }
 
-// planned is a cell of the table of plans.
+// planned is a cell of the table of plans; its noise is 0 if the accountant vouches for none.
 type planned struct {
 	Rounds  int     `json:"rounds"`
 	Epsilon float64 `json:"epsilon"`
-	Noise   float64 `json:"noise"`
+	Noise   float64 `json:"noise,omitempty"`
 }
 
 // planResult is what the command finds.
@@ -100,8 +100,8 @@ func (o *privacyPlan) run(io streams, given bool) error {
 		return usagef("--members %d --fraction %v: expected members, and a probability above 0, at most 1", o.members, o.Fraction)
 	case o.rounds < 1:
 		return usagef("--rounds %d: expected at least 1", o.rounds)
-	case given && !(o.noise > 0 && !math.IsInf(o.noise, 1)):
-		return usagef("--noise %v: expected a positive number", o.noise)
+	case given && !(o.noise >= 1e-3 && o.noise <= 1e6):
+		return usagef("--noise %v: expected a number from 0.001 to a million", o.noise)
 	case !(o.Epsilon > 0) || math.IsInf(o.Epsilon, 1):
 		return usagef("--epsilon %v: expected a positive number", o.Epsilon)
 	case !(o.Delta > 0 && o.Delta < 1):
@@ -125,9 +125,7 @@ func (o *privacyPlan) run(io streams, given bool) error {
 	}
 	c := dp.Central{Clip: 1, Noise: r.Noise, Fraction: o.Fraction, Members: o.members}
 	r.DeviationSum, r.DeviationMean = r.Noise, c.Deviation()
-	if r.Table, err = o.table(); err != nil {
-		return err
-	}
+	r.Table = o.table()
 	if o.plot != "" {
 		if err := o.draw(r.Table); err != nil {
 			return err
@@ -151,19 +149,25 @@ var (
 	epsilonFactors = []float64{0.25, 0.5, 1, 2}
 )
 
-func (o *privacyPlan) table() (out []planned, err error) {
+func (o *privacyPlan) table() (out []planned) {
+	last := 0
 	for _, r := range roundFactors {
+		rounds := max(1, int(math.Round(r*float64(o.rounds))))
+		if rounds == last {
+			continue
+		}
+		last = rounds
 		for _, e := range epsilonFactors {
 			p := o.Plan
 			p.Epsilon *= e
-			cell := planned{Rounds: max(1, int(math.Round(r*float64(o.rounds)))), Epsilon: p.Epsilon}
-			if cell.Noise, err = p.Noise(cell.Rounds); err != nil {
-				return nil, err
+			cell := planned{Rounds: rounds, Epsilon: p.Epsilon}
+			if z, err := p.Noise(cell.Rounds); err == nil { // the answer itself was found; its neighbours may be out of reach
+				cell.Noise = z
 			}
 			out = append(out, cell)
 		}
 	}
-	return out, nil
+	return out
 }
 
 func (o *privacyPlan) say(io streams, r planResult) {
@@ -188,7 +192,11 @@ func (o *privacyPlan) say(io streams, r planResult) {
 		if i%len(epsilonFactors) == 0 {
 			row = []string{count(c.Rounds)}
 		}
-		row = append(row, fmt.Sprintf("%s (%s)", digits(c.Noise), digits(c.Noise/(r.Fraction*float64(r.Members)))))
+		cell := "none found"
+		if c.Noise > 0 {
+			cell = fmt.Sprintf("%s (%s)", digits(c.Noise), digits(c.Noise/(r.Fraction*float64(r.Members))))
+		}
+		row = append(row, cell)
 		if len(row) == len(head) {
 			t.add(row...)
 		}
@@ -210,6 +218,9 @@ func (o *privacyPlan) draw(cells []planned) error {
 	for ; len(cells) >= n; cells = cells[n:] {
 		s := report.Series{Name: count(cells[0].Rounds) + " rounds"}
 		for i, cell := range cells[:n] {
+			if cell.Noise == 0 {
+				continue
+			}
 			s.X, s.Y = append(s.X, cell.Epsilon), append(s.Y, cell.Noise)
 			for k := 1; k < between && i+1 < n; k++ {
 				z := cell.Noise * math.Pow(cells[i+1].Noise/cell.Noise, float64(k)/between)

@@ -216,6 +216,7 @@ func TestEdges(t *testing.T) {
 		{dp.Release{Fraction: 1e-9, Noise: 1, Rounds: 1}, 1e-5, 0, 1e-9},
 		{dp.Release{Fraction: 1e-9, Noise: .01, Rounds: 100}, 1e-5, 0, 6e5},
 		{dp.Release{Fraction: .5, Noise: 1e6, Rounds: 1}, 1e-5, 0, 1e-3},
+		{dp.Release{Fraction: 1, Noise: 1e8, Rounds: 10_000_000}, 1e-6, 1e-6, 1e-3},
 		{dp.Release{Fraction: 1 - 1e-15, Noise: 1, Rounds: 1}, 1e-5, 4.37, 4.8},
 		{dp.Release{Fraction: 1e-3, Noise: 1, Rounds: 10_000_000}, 1e-5, 20, 60},
 		{dp.Release{Fraction: 1, Noise: 1, Rounds: 10_000_000}, 1e-5, 5.0e6, 5.1e6},

@@ -117,6 +117,9 @@ func (a Adaptive) Next(random io.Reader, clip, bits float64) (float64, error) {
 	if err := a.Validate(); err != nil {
 		return 0, err
 	}
+	if !(clip > 0) || math.IsInf(clip, 1) || !(math.Abs(bits) <= float64(a.Members)/2) {
+		return 0, fmt.Errorf("next clip bound from %v and bits that sum to %v, of %d members", clip, bits, a.Members)
+	}
 	n := NewNoise(random)
 	noisy, err := n.add(bits, a.CountNoise)
 	if err != nil {

@@ -54,3 +54,21 @@ func TestInverse(t *testing.T) {
 		}
 	}
 }
+
+func TestLogPoisson(t *testing.T) {
+	for _, rate := range []float64{10, 33, 400, 20_000} {
+		for _, u := range []float64{-6, -3, -1, 0, .5, 2, 5, 9} {
+			k := math.Max(0, math.Floor(rate+u*math.Sqrt(rate)))
+			l, _ := math.Lgamma(k + 1)
+			if got, want := logPoisson(k, rate), k*math.Log(rate)-rate-l; math.Abs(got-want) > 1e-14*rate*math.Log(rate)+1e-12 {
+				t.Errorf("ln P(%v) at rate %v: %.15g, directly %.15g", k, rate, got, want)
+			}
+		}
+	}
+	// Where the formula has lost its digits, neighbours still have the ratio rate/(k+1).
+	for _, k := range []float64{1e9 - 60000, 1e9, 1e9 + 40000} {
+		if got, want := logPoisson(k+1, 1e9)-logPoisson(k, 1e9), math.Log(1e9/(k+1)); math.Abs(got-want) > 1e-14 {
+			t.Errorf("ratio at %v: %g, want %g", k, got, want)
+		}
+	}
+}

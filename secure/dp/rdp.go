@@ -113,9 +113,9 @@ func SampledGaussian(q, z, alpha float64) float64 {
 	switch {
 	case !(alpha > 1):
 		panic(fmt.Sprintf("dp: Rényi divergence of order %v", alpha))
-	case q == 0 || z > noiseLimit:
+	case q == 0 || z > allNoise:
 		return 0
-	case z < 1/noiseLimit:
+	case z < noNoise:
 		return math.Inf(1)
 	case q == 1:
 		return alpha / (2 * z * z)

@@ -29,14 +29,14 @@ func (r Release) Validate() error {
 
 // silent reports whether nothing about a member is published.
 func (r Release) silent() bool {
-	return r.Fraction == 0 || r.Rounds == 0 || r.Noise > noiseLimit
+	return r.Fraction == 0 || r.Rounds == 0 || r.Noise > allNoise
 }
 
 // open reports whether the noise is none, or so little that float64 does not hold its square.
-func (r Release) open() bool { return !r.silent() && r.Noise < 1/noiseLimit }
+func (r Release) open() bool { return !r.silent() && r.Noise < noNoise }
 
-// noiseLimit is the noise multiplier above which a round says nothing that float64 could hold, and whose inverse says all.
-const noiseLimit = 1e7
+// Below noNoise a noise multiplier is counted as 0; above allNoise no number of rounds tells anything that float64 could hold.
+const noNoise, allNoise = 1e-7, 1e100
 
 // Accountant is a way to add up what rounds cost.
 type Accountant int
