@@ -166,7 +166,8 @@ func (s Skellam) Hide(random io.Reader, x []float64) (out []int64, err error) {
 	}
 	rate := s.Share() / 2
 	for i := range out {
-		out[i] += n.poisson(rate) - n.poisson(rate)
+		plus, minus := n.poisson(rate), n.poisson(rate)
+		out[i] += plus - minus
 	}
 	return out, nil
 }
