@@ -126,12 +126,10 @@ func (e *foldWriter) sums(sums map[string]*weights.Acc) {
 	e.int(len(sums))
 	for _, name := range slices.Sorted(maps.Keys(sums)) {
 		e.text(name)
-		b, err := sums[name].MarshalBinary()
-		if err != nil && e.err == nil {
-			e.err = err
+		e.int(sums[name].BinarySize())
+		if e.err == nil {
+			_, e.err = sums[name].WriteTo(e.w)
 		}
-		e.int(len(b))
-		e.bytes(b)
 	}
 }
 

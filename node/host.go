@@ -17,6 +17,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -312,6 +313,14 @@ func (h *Host) routes() {
 	h.Gate.HandleMembers("POST "+rotatePath, http.HandlerFunc(h.serveRotation))
 	h.Gate.Handle("GET /pins", gate.PinsHandler(h.pins))
 	h.Gate.Handle("POST /join", gate.JoinHandler(h.Roster, gate.JoinLimits{}))
+}
+
+// SaveMemory makes the garbage collector work more often than is usual, unless GOGC says how often: what a coordinator holds are
+// a few large sums and models, and for each result as much again that is garbage at once. It is for the program as a whole.
+func SaveMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(10)
+	}
 }
 
 // Addr is where the host listens.

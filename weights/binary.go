@@ -1,9 +1,11 @@
 package weights
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math/bits"
 	"unicode/utf8"
 )
@@ -21,27 +23,73 @@ const accMagic = "cohort acc\x00\x01"
 //
 // A sum is its low 64 bits before its high 64 bits.
 func (a *Acc) MarshalBinary() ([]byte, error) {
-	size := len(accMagic) + 17
+	var b bytes.Buffer
+	b.Grow(a.BinarySize())
+	_, err := a.WriteTo(&b)
+	return b.Bytes(), err
+}
+
+// BinarySize returns the length of what MarshalBinary returns.
+func (a *Acc) BinarySize() int {
+	size := len(accMagic) + 1 + 8 + 8
 	for i, name := range a.names {
 		t := &a.tensors[i]
-		size += 17 + len(name) + 8*len(t.shape) + 16*(len(t.sum)+1) + 9 + 8*len(t.part)
+		size += 8 + len(name) + 1 + 8 + 8*len(t.shape) + 16*(len(t.sum)+1)
+		switch {
+		case !a.counting:
+		case t.equalCounts():
+			size += 1 + 8
+		default:
+			size += 1 + 8*len(t.part)
+		}
 	}
-	b := append(make([]byte, 0, size), accMagic...)
-	b = append(b, flagByte(a.counting))
-	b = binary.LittleEndian.AppendUint64(b, a.weight)
-	b = binary.LittleEndian.AppendUint64(b, uint64(len(a.names)))
+	return size
+}
+
+// WriteTo writes what MarshalBinary returns, without making it a whole in memory.
+func (a *Acc) WriteTo(w io.Writer) (int64, error) {
+	e := accWriter{w: w}
+	e.b = append(e.b, accMagic...)
+	e.b = append(e.b, flagByte(a.counting))
+	e.b = binary.LittleEndian.AppendUint64(e.b, a.weight)
+	e.b = binary.LittleEndian.AppendUint64(e.b, uint64(len(a.names)))
 	for i, name := range a.names {
 		t := &a.tensors[i]
-		b = appendLayout(b, name, t.shape, 0)
-		b = appendFixed(b, t.bound)
+		e.b = appendLayout(e.b, name, t.shape, 0)
+		e.b = appendFixed(e.b, t.bound)
 		for _, f := range t.sum {
-			b = appendFixed(b, f)
+			e.b = appendFixed(e.b, f)
+			e.spill()
 		}
 		if a.counting {
-			b = t.appendCounts(b)
+			t.writeCounts(&e)
 		}
 	}
-	return b, nil
+	e.flush()
+	return e.n, e.err
+}
+
+// accWriter gathers bytes and writes them by the piece, until the first error.
+type accWriter struct {
+	w   io.Writer
+	b   []byte
+	n   int64
+	err error
+}
+
+func (e *accWriter) spill() {
+	if len(e.b) >= chunk {
+		e.flush()
+	}
+}
+
+func (e *accWriter) flush() {
+	if e.err == nil {
+		var n int
+		n, e.err = e.w.Write(e.b)
+		e.n += int64(n)
+	}
+	e.b = e.b[:0]
 }
 
 func flagByte(b bool) byte {
@@ -55,26 +103,33 @@ func appendFixed(b []byte, f fixed) []byte {
 	return binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(b, f.lo), uint64(f.hi))
 }
 
-// appendCounts appends one count where all are equal, so that equal counts are equal bytes.
-func (t *accTensor) appendCounts(b []byte) []byte {
-	equal := true
+// equalCounts reports whether all coordinates have the same count.
+func (t *accTensor) equalCounts() bool {
 	for _, c := range t.part {
-		equal = equal && c == t.part[0]
+		if c != t.part[0] {
+			return false
+		}
 	}
-	if equal {
+	return true
+}
+
+// writeCounts writes one count where all are equal, so that equal counts are equal bytes.
+func (t *accTensor) writeCounts(e *accWriter) {
+	if t.equalCounts() {
 		var c uint64 // of an empty tensor
 		if len(t.part) > 0 {
 			c = t.whole + t.part[0]
 		} else if len(t.sum) > 0 {
 			c = t.whole
 		}
-		return binary.LittleEndian.AppendUint64(append(b, 0), c)
+		e.b = binary.LittleEndian.AppendUint64(append(e.b, 0), c)
+		return
 	}
-	b = append(b, 1)
+	e.b = append(e.b, 1)
 	for _, c := range t.part {
-		b = binary.LittleEndian.AppendUint64(b, t.whole+c)
+		e.b = binary.LittleEndian.AppendUint64(e.b, t.whole+c)
+		e.spill()
 	}
-	return b
 }
 
 // UnmarshalBinary replaces a by what MarshalBinary wrote. Anything else, also what no sequence of additions gives (sums

@@ -35,6 +35,7 @@ func coordinate(ctx context.Context, o options) error {
 	if err := json.Unmarshal([]byte(o.scenario), &s); err != nil {
 		return err
 	}
+	node.SaveMemory()
 	h, err := node.Open(node.Options{Dir: filepath.Join(o.dir, "coordinator"), Listen: "127.0.0.1:0", URL: "https://127.0.0.1",
 		Limits: gate.Limits{Connections: 19_000}})
 	if err != nil {

@@ -201,7 +201,7 @@ func measures(quick bool) []measure {
 		{"memory", func(ctx context.Context, o options) ([]row, error) {
 			var peak [2]float64
 			for i, n := range []int{small, large} {
-				out, err := play(ctx, o, scenario{Name: "memory", Members: n, Bytes: model, Rounds: 1, Pool: 16})
+				out, err := play(ctx, o, scenario{Name: "memory", Members: n, Bytes: model, Rounds: 1, Pool: 8})
 				if err != nil {
 					return nil, err
 				}

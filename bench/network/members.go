@@ -260,6 +260,7 @@ func (m *light) carry(e transport.Envelope, r *transport.Result) error {
 	if err := m.web.Upload(ctx, store, h); err != nil {
 		return fmt.Errorf("upload: %w", err)
 	}
+	m.web.Rest() // as members do
 	sealed, err := m.seal(r, refs, transport.Envelope{Round: e.Round, Step: e.Step})
 	if err != nil {
 		return err

@@ -149,6 +149,7 @@ var commands = []struct {
 		newStop, newBackup, newRestore, newRotate}},
 	{"Look", []func(streams, <-chan struct{}) *cobra.Command{newRuns, newReport, newCompare, newVerify}},
 	{"Use a model", []func(streams, <-chan struct{}) *cobra.Command{newEvaluate, newPredict, newExport}},
+	{"Privacy", []func(streams, <-chan struct{}) *cobra.Command{newPrivacy}},
 	{"This program", []func(streams, <-chan struct{}) *cobra.Command{newDoctor, newVersion}},
 }
 

@@ -139,6 +139,7 @@ func (o *serveOptions) run(ctx context.Context, io streams, stop <-chan struct{}
 			return usageError{err}
 		}
 	}
+	node.SaveMemory()
 	host, err := node.Open(o.host)
 	if err != nil {
 		return err

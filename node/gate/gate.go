@@ -133,7 +133,10 @@ func New(o Options) *Gate {
 		IdleTimeout:       g.limit.Idle,
 		MaxHeaderBytes:    g.limit.HeaderBytes,
 		ErrorLog:          slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 100},
+		// A connection keeps a buffer as large as the largest frame that came: with a thousand members this is what a server's
+		// memory would be.
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 100, MaxReadFrameSize: 16 << 10, MaxReceiveBufferPerStream: 256 << 10,
+			MaxReceiveBufferPerConnection: 512 << 10},
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, connKey{}, c.(*tls.Conn).NetConn())
 		},

@@ -161,6 +161,9 @@ func (m *Member) deliver(ctx context.Context, r *run, o *order) error {
 			}
 			continue
 		case err == nil:
+			if c, ok := m.o.Blobs.(interface{ Rest() }); ok { // the next task may be long in coming
+				c.Rest()
+			}
 			return m.settled(r, o, v)
 		case errors.Is(err, errLocalCopy):
 			return m.redo(r, o, err)

@@ -200,7 +200,11 @@ func Set(ctx context.Context, store blob.Store, t transport.Tensors, refs []tran
 		return weights.Set{}, err
 	}
 	defer r.Close()
-	s, _, err := weights.Read(r)
+	f, err := weights.NewFile(r, r.Size()) // the bytes are there, so that memory for them may be taken at once
+	var s weights.Set
+	if err == nil {
+		s, err = f.Set()
+	}
 	if err != nil {
 		return weights.Set{}, fmt.Errorf("tensors %q: %w", t.Name, err)
 	}
@@ -234,9 +238,21 @@ func Index(ctx context.Context, store blob.Store, t *transport.Tensors, refs []t
 	return x, nil
 }
 
-func open(ctx context.Context, store blob.Store, t transport.Tensors, refs []transport.Ref) (io.ReadCloser, error) {
+// source is packed bytes, here or in a blob.
+type source interface {
+	io.ReadCloser
+	io.ReaderAt
+	Size() int64
+}
+
+// inlined are bytes that stand in a message.
+type inlined struct{ *bytes.Reader }
+
+func (inlined) Close() error { return nil }
+
+func open(ctx context.Context, store blob.Store, t transport.Tensors, refs []transport.Ref) (source, error) {
 	if t.Ref == 0 {
-		return io.NopCloser(bytes.NewReader(t.Inline)), nil
+		return inlined{bytes.NewReader(t.Inline)}, nil
 	}
 	if t.Ref < 0 || t.Ref > len(refs) {
 		return nil, fmt.Errorf("%q refers to blob %d of %d", t.Name, t.Ref, len(refs))
