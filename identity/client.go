@@ -47,7 +47,7 @@ func HTTPClient(k Key, base string, trust *Trust, proxy func(*http.Request) (*ur
 		MaxIdleConnsPerHost:   8,
 		ForceAttemptHTTP2:     true,
 		HTTP2:                 &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: time.Minute}, // else a dead connection stays in use
-		DisableCompression:    true, // tensors do not compress, and sizes are checked
+		DisableCompression:    true,                                                                           // tensors do not compress, and sizes are checked
 	}
 	return &http.Client{
 		Transport: t,
