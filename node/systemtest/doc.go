@@ -7,6 +7,9 @@
 //	COHORT_SYSTEM=1         the federation in network namespaces (root, iproute2 and iptables), a minute or two
 //	COHORT_NETNS=required   fail where that cannot run, instead of skipping it
 //	COHORT_LARGE=1          a result of more than 2 GB through the port
+//	COHORT_PYTHON=PATH      a member that trains with PyTorch
+//	COHORT_KEEP=DIR         the folders of all federations are kept there (an empty folder, to begin with)
+//	COHORT_REPORT=FILE      what happened in the namespaces, for docs/results/network-faults.md
 //
-// A test that fails leaves the logs of its processes, or names the folder in which they lie.
+// With -short only the kills are tested.
 package systemtest

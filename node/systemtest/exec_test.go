@@ -38,6 +38,7 @@ func trainer() error {
 // TestExec has a member train with a program of its own, beside members that train with ours: one in Go, and one in PyTorch where
 // COHORT_PYTHON names an interpreter that has it. Its policy has to allow it.
 func TestExec(t *testing.T) {
+	brief(t)
 	f := newFederation(t, `method: fedavg
 rounds: 3
 data: {name: glyphs, size: 12, train: 400, test: 100}

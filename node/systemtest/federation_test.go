@@ -36,7 +36,6 @@ type federation struct {
 	coordinator *process
 	coordOut    *transcript
 	members     []*party
-	reuse       int
 }
 
 // party is a member.
@@ -281,6 +280,14 @@ func (f *federation) round() int {
 		}
 	}
 	return n
+}
+
+// brief skips a test that takes more than a few seconds if tests are to be short.
+func brief(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("takes some seconds; left out by -short")
+	}
 }
 
 // seed returns the seed of what is drawn at random.

@@ -9,6 +9,7 @@ import (
 // TestLiars has two members that do their proper work and, beside it, whatever they should not: one tells lies, one repeats
 // itself. The run ends, its log names them, and it can be computed again. What they are answered is no secret and no success.
 func TestLiars(t *testing.T) {
+	brief(t)
 	f := newFederation(t, strings.Replace(small, "clients: 5, per_client: 4", "clients: 6, per_client: 5", 1), 6)
 	f.members[4].role, f.members[5].role = "liar", "replayer"
 	f.open()

@@ -40,6 +40,7 @@ func (f *federation) said(member, what string) {
 // TestPace has members vanish, stall and come back in runs with a quorum, a deadline, and rounds that overlap. Each run ends,
 // its log says what happened to whom, and it can be computed again.
 func TestPace(t *testing.T) {
+	brief(t)
 	quorum := paced + "round: {fraction: 1, quorum: 0.75, deadline: 20s}\n"
 	t.Run("vanishes", func(t *testing.T) {
 		f := newFederation(t, quorum, 4)

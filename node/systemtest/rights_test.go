@@ -97,6 +97,7 @@ func (b *bus) after(format string, args ...any) (lines []string) {
 // TestRights has a member of the federation that takes no part in the run try, with its own key, to hear and read what is
 // others', and to speak for them. All is refused, and the run is what it is without.
 func TestRights(t *testing.T) {
+	brief(t)
 	f := newFederation(t, strings.Replace(small, "rounds: 3", "rounds: 6", 1), 5)
 	want := f.simulate()
 	f.members = append(f.members, &party{name: "intruder", dir: filepath.Join(f.dir, "intruder")})

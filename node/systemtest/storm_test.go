@@ -119,6 +119,7 @@ func (l *liar) pest(ctx context.Context) error {
 // TestStorm runs a federation while strangers open thousands of connections and are slow on them, and while a member floods the
 // bus with requests, also ones whose answer it does not wait for. The run comes to what it comes to undisturbed.
 func TestStorm(t *testing.T) {
+	brief(t)
 	f := newFederation(t, strings.Replace(small, "clients: 5, per_client: 4", "clients: 4, per_client: 5", 1), 4)
 	want := f.simulate()
 	f.members = append(f.members, &party{name: "flooder", dir: f.dir + "/flooder", role: "flooder"})
