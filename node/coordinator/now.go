@@ -24,7 +24,7 @@ func (r *Run) Now() Now {
 	r.joining.Lock()
 	n.Agreed = len(r.lobby)
 	r.joining.Unlock()
-	if n.Stage != Waiting {
+	if n.Stage != Waiting || r.people.Len() > 0 { // or on the way to where it was
 		n.Round = min(r.roundNow()+1, n.Rounds)
 	}
 	if p := r.phase.Load(); p != nil {
