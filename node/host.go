@@ -315,10 +315,12 @@ func (h *Host) routes() {
 	h.Gate.Handle("POST /join", gate.JoinHandler(h.Roster, gate.JoinLimits{}))
 }
 
-// SaveMemory makes the garbage collector work more often than is usual, unless GOGC says how often: what a coordinator holds are
-// a few large sums and models, and for each result as much again that is garbage at once. It is for the program as a whole.
-func SaveMemory() {
-	if os.Getenv("GOGC") == "" {
+// SaveMemory makes the garbage collector of this process work more often than is usual, unless GOGC says how often, if a model
+// has many bytes: what the coordinator holds are then a few large sums and models, cheap to look through, and each result is as
+// much again that is garbage at once. With small models it is the connections that count, and the usual is right.
+func SaveMemory(model int64) {
+	const large = 4 << 20
+	if model >= large && os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(10)
 	}
 }

@@ -35,7 +35,6 @@ func coordinate(ctx context.Context, o options) error {
 	if err := json.Unmarshal([]byte(o.scenario), &s); err != nil {
 		return err
 	}
-	node.SaveMemory()
 	h, err := node.Open(node.Options{Dir: filepath.Join(o.dir, "coordinator"), Listen: "127.0.0.1:0", URL: "https://127.0.0.1",
 		Limits: gate.Limits{Connections: 19_000}})
 	if err != nil {
@@ -62,11 +61,12 @@ func coordinate(ctx context.Context, o options) error {
 		return err
 	}
 	run, err := h.Server.Start(coordinator.Spec{ID: "bench", Recipe: []byte("method: echo\n"), Schema: json.RawMessage(`{}`), Members: s.Members,
-		Algorithm: &echo{bytes: s.Bytes}, Config: federated.Config{Rounds: s.Rounds}, Observer: w, Metrics: []string{},
+		Algorithm: &echo{s.Bytes, s.Down}, Config: federated.Config{Rounds: s.Rounds}, Observer: w, Metrics: []string{},
 		Check: func(schema json.RawMessage, _ *transport.Consent) (json.RawMessage, error) { return schema, nil }}, rec)
 	if err != nil {
 		return err
 	}
+	node.SaveMemory(run.Model())
 	enc := json.NewEncoder(os.Stdout)
 	if err := enc.Encode(struct{ URL string }{k.URL}); err != nil {
 		return err
@@ -127,8 +127,12 @@ func (w *watcher) Round(r simulation.Round) {
 	}
 }
 
-// echo asks everybody for a tensor of so many bytes, and averages them; with no bytes it asks for an answer only.
-type echo struct{ bytes int64 }
+// echo asks everybody for a tensor of so many bytes, and averages them, which it sends first if it is to; with no bytes it asks
+// for an answer only.
+type echo struct {
+	bytes int64
+	down  bool
+}
 
 func (e *echo) model() weights.Set {
 	s := weights.NewSet(1)
@@ -155,7 +159,7 @@ func (e *echo) Next(s federated.State) (federated.Phase, bool) {
 
 func (e *echo) Task(s federated.State, _ federated.Phase, _ federated.Member) (federated.Task, error) {
 	t := federated.Task{}
-	if e.bytes > 0 {
+	if e.down {
 		t.Sets = map[string]weights.Set{"w": s.Sets["w"]}
 	}
 	return t, nil

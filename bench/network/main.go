@@ -76,6 +76,7 @@ type scenario struct {
 	Bytes   int64  `json:"bytes"` // of each result and of the model; 0: nothing is carried
 	Rounds  int    `json:"rounds"`
 	Pool    int    `json:"pool"` // members at work at a time; 0: all
+	Down    bool   `json:"down"` // whether the model is sent to the members, too
 }
 
 // outcome is what the coordinator tells of a scenario.
@@ -188,20 +189,27 @@ func measures(quick bool) []measure {
 	return []measure{
 		empty("empty round, 100 members", 100, 50),
 		empty("empty round, 10,000 members", 10_000, 2000),
-		{"1,000 results of 0.5 MB at once", func(ctx context.Context, o options) ([]row, error) {
-			out, err := play(ctx, o, scenario{Name: "storm", Members: storm, Bytes: size, Rounds: warm + 3})
-			if err != nil {
-				return nil, err
+		{"1,000 results of 0.5 MB at once", func(ctx context.Context, o options) (rows []row, err error) {
+			for _, down := range []bool{false, true} {
+				out, err := play(ctx, o, scenario{Name: "storm", Members: storm, Bytes: size, Rounds: warm + 3, Down: down})
+				if err != nil {
+					return nil, err
+				}
+				s := median(out.Rounds[warm:])
+				name, bytes, target := "1,000 results of 0.5 MB at once", float64(storm)*float64(size), 100.
+				if down {
+					name, bytes = "the same, and the model to each first, both ways", 2*bytes
+				}
+				rate := bytes / s / (1 << 20)
+				rows = append(rows, row{Name: name, Ours: rate, Peer: target, Unit: "MiB/s", Ratio: rate / target,
+					Note: fmt.Sprintf("whole round %.2f s; %d folded; %d refused", s, out.Folded, out.Refused)})
 			}
-			s := median(out.Rounds[warm:])
-			rate := float64(storm) * float64(size) / s / (1 << 20)
-			return []row{{Name: "1,000 results of 0.5 MB at once", Ours: rate, Peer: 100, Unit: "MiB/s", Ratio: rate / 100,
-				Note: fmt.Sprintf("whole round %.2f s, the model to all members included; %d folded; %d refused", s, out.Folded, out.Refused)}}, nil
+			return rows, nil
 		}},
 		{"memory", func(ctx context.Context, o options) ([]row, error) {
 			var peak [2]float64
 			for i, n := range []int{small, large} {
-				out, err := play(ctx, o, scenario{Name: "memory", Members: n, Bytes: model, Rounds: 1, Pool: 8})
+				out, err := play(ctx, o, scenario{Name: "memory", Members: n, Bytes: model, Rounds: 1, Pool: 8, Down: true})
 				if err != nil {
 					return nil, err
 				}

@@ -139,7 +139,6 @@ func (o *serveOptions) run(ctx context.Context, io streams, stop <-chan struct{}
 			return usageError{err}
 		}
 	}
-	node.SaveMemory()
 	host, err := node.Open(o.host)
 	if err != nil {
 		return err
@@ -259,6 +258,7 @@ func (o *serveOptions) start(ctx context.Context, io streams, host *node.Host, r
 		if err != nil {
 			return nil, err
 		}
+		node.SaveMemory(run.Model())
 		now := run.Now()
 		if now.Agreed < now.Members {
 			io.note("run %s: %s, %d rounds; it begins when %d members have agreed (so far %d)", now.ID, r.Method, now.Rounds, now.Members, now.Agreed)

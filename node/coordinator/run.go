@@ -51,6 +51,7 @@ type Run struct {
 	keeper   *keeper
 	people   *population
 	log      *slog.Logger
+	model    int64 // bytes of the state before the first round
 	limit    int64 // bytes of a result
 	refusals atomic.Int64
 	round    atomic.Int64
@@ -94,6 +95,9 @@ func (r *Run) ID() string { return r.spec.ID }
 
 // Dir returns the folder of the run.
 func (r *Run) Dir() string { return r.rec.Dir() }
+
+// Model returns the bytes of what is learned: the state before the first round.
+func (r *Run) Model() int64 { return r.model }
 
 // Done is closed when the run has ended, stopped or failed.
 func (r *Run) Done() <-chan struct{} { return r.done }

@@ -286,6 +286,7 @@ func (r *Run) resultLimit() (int64, error) {
 	for _, set := range s.Sets {
 		n += set.Bytes()
 	}
+	r.model = n
 	return 4*n + 16<<20, nil
 }
 
