@@ -18,6 +18,9 @@ import (
 // TestExternalBus runs a federation whose messages go over a cluster of NATS servers that somebody else runs. One of them is
 // killed while the run is under way; the run ends with the bits of the simulation.
 func TestExternalBus(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a cluster that loses a server takes its time where everything is slow")
+	}
 	write := func(name string, k nkeys.KeyPair) (file, public string) {
 		seed, err := k.Seed()
 		if err != nil {

@@ -214,13 +214,14 @@ type puppet struct {
 	store  blob.Store
 	link   transport.Link
 
-	mu   sync.Mutex
-	keep map[int]*weights.Set // memory by order that made it; −1: committed
-	kept map[int]*parcelled   // results that wait for the end of their phase
-	busy map[int]bool
-	done map[int]bool // orders whose phases have closed
-	left bool
-	over chan struct{}
+	mu     sync.Mutex
+	keep   map[int]*weights.Set // memory by order that made it; −1: committed
+	kept   map[int]*parcelled   // results that wait for the end of their phase
+	busy   map[int]bool
+	done   map[int]bool // orders whose phases have closed
+	theirs blob.Store   // of the coordinator, as it was when the member joined last
+	left   bool
+	over   chan struct{}
 }
 
 type parcelled struct {
@@ -233,7 +234,7 @@ func (m *puppet) join() {
 	m.mu.Lock()
 	m.left = false
 	m.over, m.busy = make(chan struct{}), map[int]bool{}
-	m.link = m.w.bus.Dial(m.name)
+	m.link, m.theirs = m.w.bus.Dial(m.name), m.w.store
 	link := m.link
 	m.mu.Unlock()
 	link.Receive(m.receive)
@@ -242,6 +243,13 @@ func (m *puppet) join() {
 			go m.sync()
 		}
 	})
+}
+
+// coordinator returns the store of the coordinator that the member joined last.
+func (m *puppet) coordinator() blob.Store {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.theirs
 }
 
 func (m *puppet) quit() {
@@ -360,11 +368,11 @@ func (m *puppet) work(e transport.Envelope, msg []byte) {
 	task := federated.Task{Group: b.Group, Tag: b.Tag, Params: b.Params, Round: e.Round, Phase: e.Step, Base: b.Base, Sets: map[string]weights.Set{}}
 	var err error
 	for _, in := range b.Inputs {
-		if task.Sets[in.Name], err = parcel.Set(ctx, m.w.store, in, e.Refs); err != nil {
+		if task.Sets[in.Name], err = parcel.Set(ctx, m.coordinator(), in, e.Refs); err != nil {
 			return // the coordinator is gone
 		}
 	}
-	if task.Index, err = parcel.Index(ctx, m.w.store, b.Slice, e.Refs); err != nil {
+	if task.Index, err = parcel.Index(ctx, m.coordinator(), b.Slice, e.Refs); err != nil {
 		return
 	}
 	local := m.w.fleet.Local(m.member)
@@ -469,7 +477,7 @@ func (m *puppet) upload(refs []transport.Ref) error {
 		if err != nil {
 			panic(err)
 		}
-		_, _, err = blob.Write(ctx, m.w.store, r)
+		_, _, err = blob.Write(ctx, m.coordinator(), r)
 		_ = r.Close()
 		if err != nil {
 			return err
