@@ -96,27 +96,12 @@ func (b *book) load(s Source, id string) error {
 	if done != nil {
 		defer done()
 	}
-	names, err := h.Names()
-	if err != nil {
-		return err
+	drawn := func(name string) bool {
+		_, _, _, ok := put(record.Metric{Name: name})
+		return ok
 	}
-	for _, name := range names {
-		if _, _, _, ok := put(record.Metric{Name: name}); !ok {
-			continue
-		}
-		keys, err := h.Keys(name)
-		if err != nil {
-			return err
-		}
-		for _, key := range keys {
-			points, err := h.Series(name, key)
-			if err != nil {
-				return err
-			}
-			for _, p := range points {
-				b.metric(record.Metric{Name: name, Key: key, Round: p.Round, Step: p.Step, Value: p.Value})
-			}
-		}
+	if err := eachMetric(h, drawn, b.metric); err != nil {
+		return err
 	}
 	events, err := h.Events()
 	if err != nil {

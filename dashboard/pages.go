@@ -86,24 +86,12 @@ func attachment(name string) string {
 func writeCSV(w io.Writer, h History) error {
 	c := csv.NewWriter(w)
 	_ = c.Write([]string{"round", "step", "metric", "key", "value"}) // Error below tells of it
-	names, err := h.Names()
+	all := func(string) bool { return true }
+	err := eachMetric(h, all, func(m record.Metric) {
+		_ = c.Write([]string{strconv.Itoa(m.Round + 1), strconv.Itoa(m.Step), harmless(m.Name), harmless(m.Key), strconv.FormatFloat(m.Value, 'g', -1, 64)})
+	})
 	if err != nil {
 		return err
-	}
-	for _, name := range names {
-		keys, err := h.Keys(name)
-		if err != nil {
-			return err
-		}
-		for _, key := range keys {
-			points, err := h.Series(name, key)
-			if err != nil {
-				return err
-			}
-			for _, p := range points {
-				_ = c.Write([]string{strconv.Itoa(p.Round + 1), strconv.Itoa(p.Step), harmless(name), harmless(key), strconv.FormatFloat(p.Value, 'g', -1, 64)})
-			}
-		}
 	}
 	c.Flush()
 	return c.Error()

@@ -45,6 +45,33 @@ type History interface {
 
 var _ History = (*record.Metrics)(nil)
 
+// eachMetric visits the metrics whose names are wanted, by name, key and time.
+func eachMetric(h History, wanted func(name string) bool, visit func(record.Metric)) error {
+	names, err := h.Names()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if !wanted(name) {
+			continue
+		}
+		keys, err := h.Keys(name)
+		if err != nil {
+			return err
+		}
+		for _, key := range keys {
+			points, err := h.Series(name, key)
+			if err != nil {
+				return err
+			}
+			for _, p := range points {
+				visit(record.Metric{Name: name, Key: key, Round: p.Round, Step: p.Step, Value: p.Value})
+			}
+		}
+	}
+	return nil
+}
+
 // About is the coordinator itself.
 type About struct {
 	Federation string    // its name

@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cohort-learning/cohort/dataset"
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/federated/fedavg"
 	"github.com/cohort-learning/cohort/federated/fedtest"
@@ -26,22 +25,8 @@ const rounds = 3
 // fleet deals small blobs to clients.
 func fleet(t testing.TB, e *train.Engine, sizes ...int) *simulation.Fleet {
 	t.Helper()
-	w := fedtest.Blobs(e, 6, 3, sizes...)
-	f := &simulation.Fleet{Split: &dataset.Split{}, Dealt: &dataset.Dealt{}, Engine: e, Seed: 11}
-	data := w.Pooled.Data
-	f.Split.Train, f.Split.Test = data, data
-	var train, test [][]int32
-	for _, m := range w.Members {
-		train, test = append(train, m.Train.Rows), append(test, m.Test.Rows)
-	}
-	var err error
-	if f.Dealt.Train, err = dataset.NewPartition(train, data.Len(), nil); err != nil {
-		t.Fatal(err)
-	}
-	if f.Dealt.Test, err = dataset.NewPartition(test, data.Len(), nil); err != nil {
-		t.Fatal(err)
-	}
-	return f
+	split, dealt := fedtest.Blobs(e, 6, 3, sizes...).Deal(t)
+	return &simulation.Fleet{Split: split, Dealt: dealt, Engine: e, Seed: 11}
 }
 
 // jobs are the runs that crashes are tried on.

@@ -1,11 +1,8 @@
 package main
 
 import (
-	"maps"
-	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"testing"
 	"time"
 
@@ -15,24 +12,10 @@ import (
 
 // TestJoinScripts runs testdata/join/*.txt: real processes over a real port, which each script finds as $PORT.
 func TestJoinScripts(t *testing.T) {
-	cmds := maps.Clone(scriptCommands)
-	cmds["token"] = cmdToken
+	cmds := networkCommands()
 	cmds["mint"] = cmdMint
-	testscript.Run(t, testscript.Params{
-		Dir: filepath.Join("testdata", "join"),
-		Setup: func(e *testscript.Env) error {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				return err
-			}
-			defer l.Close()
-			e.Setenv("PORT", strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
-			e.Setenv("NO_PROXY", "localhost,127.0.0.1")
-			return prepareScript(e)
-		},
-		Cmds:          cmds,
-		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
-	})
+	testscript.Run(t, testscript.Params{Dir: filepath.Join("testdata", "join"), Setup: prepareNetwork, Cmds: cmds,
+		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != ""})
 }
 
 // cmdToken puts a token that "cohort invite --json" printed into a variable: token FILE N VARIABLE.

@@ -104,6 +104,24 @@ func Blobs(e *train.Engine, features, classes int, sizes ...int) *World {
 	return w
 }
 
+// Deal returns the world's data as a simulation takes them: one set, and who holds which rows of it.
+func (w *World) Deal(t testing.TB) (*dataset.Split, *dataset.Dealt) {
+	t.Helper()
+	data := w.Pooled.Data
+	var train, test [][]int32
+	for _, m := range w.Members {
+		train, test = append(train, m.Train.Rows), append(test, m.Test.Rows)
+	}
+	part := func(rows [][]int32) *dataset.Partition {
+		p, err := dataset.NewPartition(rows, data.Len(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	return &dataset.Split{Train: data, Test: data}, &dataset.Dealt{Train: part(train), Test: part(test)}
+}
+
 // Problem returns a small one on blobs: a perceptron with one normalised hidden layer that can be thinned, 4 of 5 members
 // in each of 3 rounds, evaluated every round by server and members.
 func Problem(t testing.TB, features, classes int) *federated.Problem {

@@ -13,7 +13,6 @@ import (
 
 	"github.com/cohort-learning/cohort/backend"
 	"github.com/cohort-learning/cohort/blob"
-	"github.com/cohort-learning/cohort/dataset"
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/federated/fedavg"
 	"github.com/cohort-learning/cohort/federated/fedtest"
@@ -125,22 +124,8 @@ func newWorld(t testing.TB, method string) *world {
 
 func fleet(t testing.TB, e *train.Engine, sizes ...int) *simulation.Fleet {
 	t.Helper()
-	b := fedtest.Blobs(e, 6, 3, sizes...)
-	f := &simulation.Fleet{Split: &dataset.Split{}, Dealt: &dataset.Dealt{}, Engine: e, Seed: 11}
-	data := b.Pooled.Data
-	f.Split.Train, f.Split.Test = data, data
-	var train, test [][]int32
-	for _, m := range b.Members {
-		train, test = append(train, m.Train.Rows), append(test, m.Test.Rows)
-	}
-	var err error
-	if f.Dealt.Train, err = dataset.NewPartition(train, data.Len(), nil); err != nil {
-		t.Fatal(err)
-	}
-	if f.Dealt.Test, err = dataset.NewPartition(test, data.Len(), nil); err != nil {
-		t.Fatal(err)
-	}
-	return f
+	split, dealt := fedtest.Blobs(e, 6, 3, sizes...).Deal(t)
+	return &simulation.Fleet{Split: split, Dealt: dealt, Engine: e, Seed: 11}
 }
 
 // begin starts the coordinator, anew or where it was.
