@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"github.com/cohort-learning/cohort/rng"
 )
 
 // Config is how a run is driven.
@@ -155,7 +153,7 @@ func (d *driver) phase(ctx context.Context, p Phase) error {
 	}
 	roll := f.roll()
 	var diag Diagnostics
-	if len(roll.Folded) > 0 || p.Who.nobody() {
+	if len(roll.Folded) > 0 || p.Who.nobody() || p.Always {
 		next, di, err := d.alg.Finish(ctx, d.server(), d.state, p, f.sums(), roll)
 		if err != nil {
 			return err
@@ -189,7 +187,10 @@ func (d *driver) open(p Phase) (PhaseOpened, error) {
 	round := d.state.Round
 	o := PhaseOpened{Round: round, Phase: p.Name, Base: d.state.Version, Roster: d.roster, InFlight: d.waiting(p.Name), Opened: d.members.Now()}
 	if d.cfg.Recorded == nil {
-		who := p.Who.draw(d.srv.Population, d.roster, d.busy(p), func() *rng.Stream { return d.srv.Rand(round, p.Name+"/selection") })
+		who, err := p.Who.draw(d.srv, d.roster, d.busy(p), round, p.Name+"/selection")
+		if err != nil {
+			return o, err
+		}
 		o.Everyone, o.Selected = who.all, who.list
 		return o, d.log.PhaseOpened(o)
 	}

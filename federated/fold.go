@@ -29,6 +29,7 @@ type folding struct {
 	abstained []int
 	failed    []Failure
 	each      eachTable
+	gathered  []Gathered
 
 	noting  bool  // whether orders are noted, for checkpoints
 	orders  []int // by ID, those of which it is known what became of them
@@ -40,6 +41,7 @@ type groupSum struct {
 	scalars map[string]*weights.Acc
 	weight  uint64
 	n       int
+	attach  Attachments // nil: the phase adds none
 }
 
 func newFolding(p Phase, discount float64) *folding {
@@ -109,6 +111,7 @@ func (f *folding) add(a *Answer, behind, limit int) *weights.Set {
 		f.fail(o, a.Err.Error())
 		return nil
 	}
+	moved.Up += int64(len(r.Attached))
 	for _, s := range r.Addends {
 		moved.Up += s.Bytes()
 	}
@@ -130,6 +133,9 @@ func (f *folding) add(a *Answer, behind, limit int) *weights.Set {
 	}
 	f.folded = append(f.folded, Folded{o.Member.Index, o.Base})
 	f.each.add(o.Member.Index, r.Scalars)
+	if f.phase.Gather {
+		f.gathered = append(f.gathered, Gathered{o.Member.Index, r.Attached})
+	}
 	return r.Keep
 }
 
@@ -139,6 +145,9 @@ func (f *folding) group(name string) *groupSum {
 		g = &groupSum{total: map[string]*weights.Acc{}, scalars: map[string]*weights.Acc{}}
 		for _, fold := range f.phase.Folds {
 			g.total[fold.Name] = weights.NewAcc(fold.Like, fold.Counts)
+		}
+		if f.phase.Attachments != nil {
+			g.attach = f.phase.Attachments()
 		}
 		f.groups[name] = g
 	}
@@ -185,6 +194,14 @@ func (g *groupSum) add(p Phase, t Task, r Result, share uint64) error {
 			return fmt.Errorf("its memory: %w", err)
 		}
 	}
+	if len(r.Attached) > 0 && g.attach == nil && !p.Gather {
+		return fmt.Errorf("attached %d bytes, for which phase %s has no use", len(r.Attached), p.Name)
+	}
+	if g.attach != nil {
+		if err := g.attach.Add(t, r.Attached); err != nil {
+			return fmt.Errorf("what it attached: %w", err)
+		}
+	}
 	for _, fold := range p.Folds {
 		at, cover := scope(fold, t, r)
 		g.total[fold.Name].MustAdd(r.Addends[fold.Name], at, cover, weight(fold))
@@ -225,7 +242,7 @@ func (f *folding) sums() map[string]*Sum {
 		if g.n == 0 {
 			continue
 		}
-		s := &Sum{Total: g.total, Scalars: map[string]float64{}, Weight: g.weight, N: g.n, Unit: f.unit}
+		s := &Sum{Total: g.total, Scalars: map[string]float64{}, Weight: g.weight, N: g.n, Unit: f.unit, Attached: g.attach}
 		for k, a := range g.scalars {
 			if a.Weight() > 0 {
 				s.Scalars[k] = a.Total("x", 0)
@@ -242,7 +259,8 @@ func (f *folding) roll() Roll {
 	slices.SortFunc(f.failed, func(a, b Failure) int {
 		return cmp.Or(cmp.Compare(a.Member, b.Member), cmp.Compare(a.Round, b.Round), cmp.Compare(a.Reason, b.Reason))
 	})
-	return Roll{f.asked, f.folded, f.abstained, f.failed, f.each.sorted()}
+	slices.SortFunc(f.gathered, func(a, b Gathered) int { return cmp.Compare(a.Member, b.Member) })
+	return Roll{f.asked, f.folded, f.abstained, f.failed, f.each.sorted(), f.gathered}
 }
 
 func (f *folding) traffic() []Traffic {

@@ -229,7 +229,9 @@ func (d *desk) make(ctx context.Context, x *order) error {
 				body.Inputs = append(body.Inputs, in)
 			}
 			var err error
-			body.Slice, err = p.Index(ctx, "slice", t.Index)
+			if body.Slice, err = p.Index(ctx, "slice", t.Index); err == nil {
+				body.Attached, err = p.Attached(ctx, "attached", t.Attached)
+			}
 			return p.Refs, err
 		})
 		if x.err != nil {
@@ -374,6 +376,9 @@ func (d *desk) read(ctx context.Context, rec *received) (r federated.Result, err
 		}
 	}
 	if r.Cover, err = parcel.Index(ctx, d.store, body.Cover, e.Refs); err != nil {
+		return r, fmt.Errorf("refused: %w", err)
+	}
+	if r.Attached, err = parcel.Attached(ctx, d.store, body.Attached, e.Refs); err != nil {
 		return r, fmt.Errorf("refused: %w", err)
 	}
 	return r, nil

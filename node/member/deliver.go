@@ -61,7 +61,7 @@ func (e *budgetError) Error() string {
 
 // pack makes the message of a result. Only the scalars that the terms name are in it.
 func (m *Member) pack(ctx context.Context, r *run, o *order, body *transport.Result, res federated.Result, failed error) (msg []byte, bytes int64, err error) {
-	body.Abstained, body.Failed, body.Weight, body.Addends, body.Cover, body.Scalars = false, "", 0, nil, nil, nil
+	body.Abstained, body.Failed, body.Weight, body.Addends, body.Cover, body.Scalars, body.Attached = false, "", 0, nil, nil, nil, nil
 	p := parcel.Packer{Store: m.store}
 	switch {
 	case failed != nil:
@@ -83,6 +83,9 @@ func (m *Member) pack(ctx context.Context, r *run, o *order, body *transport.Res
 			body.Addends = append(body.Addends, in)
 		}
 		if body.Cover, err = p.Index(ctx, "cover", res.Cover); err != nil {
+			return nil, 0, err
+		}
+		if body.Attached, err = p.Attached(ctx, "attached", res.Attached); err != nil {
 			return nil, 0, err
 		}
 	}

@@ -228,7 +228,9 @@ func (m *Member) unpack(ctx context.Context, e transport.Envelope, t *transport.
 		}
 		task.Sets[in.Name] = s
 	}
-	task.Index, err = parcel.Index(ctx, m.store, t.Slice, e.Refs)
+	if task.Index, err = parcel.Index(ctx, m.store, t.Slice, e.Refs); err == nil {
+		task.Attached, err = parcel.Attached(ctx, m.store, t.Attached, e.Refs)
+	}
 	return task, err
 }
 
