@@ -14,7 +14,6 @@ import (
 	"context"
 	"encoding"
 	"encoding/json"
-	"errors"
 
 	"github.com/cohort-learning/cohort/dataset"
 	"github.com/cohort-learning/cohort/rng"
@@ -71,6 +70,8 @@ type Selection struct {
 	// Coins draws every eligible member by a coin of its own that shows with probability Fraction, whether it has examples or
 	// not: Poisson sampling. The coins are secret, see [Server.Secret]; nobody may be drawn.
 	Coins bool
+	// Stream, if not empty, names the stream that members are drawn with, in place of the phase's name.
+	Stream string
 }
 
 // Member is one participant as the server knows it.
@@ -146,32 +147,12 @@ type Local struct {
 	Member Member
 	Engine *train.Engine
 	Seed   uint64 // of the run
+	Scope  string // names the run, unlike any other anywhere
 	Train  dataset.View
 	Test   dataset.View // may be empty
 	Skew   dataset.Skew // how the member sees its data: the feature skew of a partition
 	Vault  Vault        // what it must do only once
 	Peers  Peers        // the other members, as it knows them
-}
-
-// Vault keeps what a member must not do twice differently, whatever it is asked and however often it starts again.
-type Vault interface {
-	// Once returns the value under a name. If there is none, it makes one, and returns when that is durable.
-	Once(name string, make func() ([]byte, error)) ([]byte, error)
-	// Erase forgets a value but not that there was one: Once returns [ErrErased] from then on.
-	Erase(name string) error
-}
-
-// ErrErased is returned by [Vault.Once] for a value that was there and is erased.
-var ErrErased = errors.New("it is done, and its secrets are erased")
-
-// Peers is what a member knows of the others without having to believe the server.
-type Peers interface {
-	// Sign signs a message as the member itself.
-	Sign(msg []byte) []byte
-	// Verify returns nil if the message carries the signature of the member of that name.
-	Verify(name string, msg, sig []byte) error
-	// Pinned reports whether the key of that member was exchanged without the server.
-	Pinned(name string) bool
 }
 
 // Rand returns the member's stream for a purpose in a round.
@@ -183,6 +164,7 @@ func (l Local) Rand(round int, purpose string) *rng.Stream {
 type Server struct {
 	Engine     *train.Engine
 	Seed       uint64
+	Scope      string // names the run, as [Local.Scope] does
 	Population Population
 	Train      dataset.View // the server's own training data (in a simulation of centralised learning the pooled data); may be empty
 	Test       dataset.View // the server's test data; may be empty

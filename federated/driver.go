@@ -1,6 +1,7 @@
 package federated
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -187,7 +188,7 @@ func (d *driver) open(p Phase) (PhaseOpened, error) {
 	round := d.state.Round
 	o := PhaseOpened{Round: round, Phase: p.Name, Base: d.state.Version, Roster: d.roster, InFlight: d.waiting(p.Name), Opened: d.members.Now()}
 	if d.cfg.Recorded == nil {
-		who, err := p.Who.draw(d.srv, d.roster, d.busy(p), round, p.Name+"/selection")
+		who, err := p.Who.draw(d.srv, d.roster, d.busy(p), round, cmp.Or(p.Who.Stream, p.Name)+"/selection")
 		if err != nil {
 			return o, err
 		}

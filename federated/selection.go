@@ -56,6 +56,24 @@ func (c cohort) within(n int) bool {
 	return len(c.list) == 0 || c.list[0] >= 0 && c.list[len(c.list)-1] < n
 }
 
+// Count returns how many of a population would be drawn now, if nobody was busy; with Coins, how many could be.
+func (s Selection) Count(pop Population) int {
+	if s.nobody() {
+		return 0
+	}
+	n := 0
+	for i := range pop.Len() {
+		m := pop.Member(i)
+		if !m.Gone && (s.Everyone || s.Coins || m.Samples > 0) && (s.Eligible == nil || s.Eligible(m)) {
+			n++
+		}
+	}
+	if s.Everyone || s.Coins || n == 0 {
+		return n
+	}
+	return s.size(n)
+}
+
 // draw selects the members of a phase among the first n of a population: everybody eligible, or the head of a random
 // permutation of those who are eligible and have examples. Members that are busy with an earlier task are not asked again
 // and take up places of the cohort; those that are gone are not there.

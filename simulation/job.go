@@ -154,6 +154,7 @@ func (j *Job) drive(ctx context.Context, l *log, from *federated.Snapshot) (fede
 	if err := j.Conditions.Validate(); err != nil {
 		return federated.State{}, fmt.Errorf("conditions: %w", err)
 	}
+	j.Fleet.vaults.Reset()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	pool := NewPool(ctx, j.Algorithm.Client(), j.Fleet.Local, l.recall, j.Conditions, j.Fleet.Seed, j.workers(), clockOf(from))

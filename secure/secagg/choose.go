@@ -32,11 +32,11 @@ func Choose(n int, corrupt, dropout float64, m Model) (Params, error) {
 	}
 	p := Params{Members: n, Model: m}
 	bad, lost := int(corrupt*float64(n)), int(dropout*float64(n))
-	if n > dense && n-lost >= m.least(n) {
+	if n > dense && n-lost >= m.Least(n) {
 		p.Neighbours, p.Threshold = degree(n, bad, lost, 2, m)
 	}
 	if p.Neighbours == 0 {
-		p.Threshold = max(m.least(n), bad+1)
+		p.Threshold = max(m.Least(n), bad+1)
 		if n-lost < p.Threshold {
 			return Params{}, fmt.Errorf("secure aggregation: %d of %d members may be lost and %d be corrupt: a threshold of %d cannot be reached",
 				lost, n, bad, p.Threshold)
@@ -50,7 +50,7 @@ func degree(n, bad, lost, step int, m Model) (k, t int) {
 	for k = step; k+1 < n; k += step {
 		t = k/2 + 1
 		if m == Malicious {
-			t = m.least(k + 1)
+			t = m.Least(k + 1)
 		}
 		for ; t <= k && float64(n)*upper(n-1, bad, k, t) >= surrounded; t++ {
 		}

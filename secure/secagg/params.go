@@ -62,7 +62,7 @@ func (p Params) Defaults() Params {
 	if p.Survivors == 0 {
 		p.Survivors = p.Threshold
 		if p.sparse() {
-			p.Survivors = p.Model.least(p.Members)
+			p.Survivors = p.Model.Least(p.Members)
 		}
 	}
 	if p.Holders == 0 {
@@ -74,8 +74,8 @@ func (p Params) Defaults() Params {
 	return p
 }
 
-// least returns the smallest threshold that the model allows for m holders of shares.
-func (m Model) least(holders int) int {
+// Least returns the smallest threshold that the model allows for m holders of shares.
+func (m Model) Least(holders int) int {
 	if m == Curious {
 		return holders/2 + 1
 	}
@@ -84,8 +84,8 @@ func (m Model) least(holders int) int {
 
 func (p Params) sparse() bool { return p.Neighbours > 0 && p.Neighbours+1 < p.Members }
 
-// neighbourhood returns m, the number of those who hold shares of a member's secrets, itself included.
-func (p Params) neighbourhood() int {
+// Neighbourhood returns m, the number of those who hold shares of a member's secrets, itself included.
+func (p Params) Neighbourhood() int {
 	if p.sparse() {
 		return p.Neighbours + 1
 	}
@@ -95,7 +95,7 @@ func (p Params) neighbourhood() int {
 // Validate returns an error that says which term is out of range, with both numbers. Defaults are filled in first.
 func (p Params) Validate() error {
 	p = p.Defaults()
-	m := p.neighbourhood()
+	m := p.Neighbourhood()
 	switch {
 	case p.Session == "":
 		return fmt.Errorf("secure aggregation: a session needs a name of its own")
@@ -107,12 +107,12 @@ func (p Params) Validate() error {
 		return fmt.Errorf("secure aggregation: model %d: expected Malicious or Curious", p.Model)
 	case p.Neighbours < 0 || p.sparse() && p.Neighbours%2 != 0:
 		return fmt.Errorf("secure aggregation: %d neighbours: expected an even number, or 0 for everyone", p.Neighbours)
-	case p.Threshold < p.Model.least(m) || p.Threshold > m:
-		return fmt.Errorf("secure aggregation: threshold %d of %d: expected %d to %d", p.Threshold, m, p.Model.least(m), m)
+	case p.Threshold < p.Model.Least(m) || p.Threshold > m:
+		return fmt.Errorf("secure aggregation: threshold %d of %d: expected %d to %d", p.Threshold, m, p.Model.Least(m), m)
 	case p.Survivors < p.Threshold || p.Survivors > p.Members:
 		return fmt.Errorf("secure aggregation: at least %d survivors: expected %d (the threshold) to %d (all)", p.Survivors, p.Threshold, p.Members)
-	case p.sparse() && p.Survivors < p.Model.least(p.Members):
-		return fmt.Errorf("secure aggregation: at least %d survivors of %d on a sparse graph: need %d", p.Survivors, p.Members, p.Model.least(p.Members))
+	case p.sparse() && p.Survivors < p.Model.Least(p.Members):
+		return fmt.Errorf("secure aggregation: at least %d survivors of %d on a sparse graph: need %d", p.Survivors, p.Members, p.Model.Least(p.Members))
 	case p.Size < 0 || p.Extra < 0 || p.Size > math.MaxInt/16 || p.Extra > math.MaxInt/16:
 		return fmt.Errorf("secure aggregation: %d words and %d extra: out of range", p.Size, p.Extra)
 	case p.Bits != 32 && p.Bits != 64:

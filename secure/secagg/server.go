@@ -182,14 +182,7 @@ func (s *Server) Masked(from string, y *Vector) error {
 		return refuse(ErrConflict, from, "vector: one came before")
 	}
 	s.came[i] = true
-	if s.p.Bits == 32 {
-		scatter(s.sum.Body32, y.Body32, sent)
-	} else {
-		scatter(s.sum.Body64, y.Body64, sent)
-	}
-	for k, x := range y.Extra {
-		s.sum.Extra[k] += x
-	}
+	s.sum.AddPart(y, sent)
 	return nil
 }
 

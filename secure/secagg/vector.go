@@ -129,3 +129,18 @@ func (v *Vector) UnmarshalBinary(b []byte) error {
 	}
 	return nil
 }
+
+// AddPart adds a vector whose body holds part to v, which holds everything. It panics if the words do not fit.
+func (v *Vector) AddPart(y *Vector, part Ranges) {
+	if v.Body32 != nil {
+		scatter(v.Body32, y.Body32, part)
+	} else {
+		scatter(v.Body64, y.Body64, part)
+	}
+	for k, x := range y.Extra {
+		v.Extra[k] += x
+	}
+}
+
+// HeldBy returns the coordinates that at least least members hold, counts[i] of them sets[i].
+func HeldBy(sets []Ranges, counts []int, least int) Ranges { return heldBy(sets, counts, least) }
