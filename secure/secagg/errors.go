@@ -8,11 +8,11 @@ import (
 // Why a message or a step was refused; test with errors.Is. The error itself is a [*Refusal], which names the peer.
 var (
 	// Any step.
-	ErrMalformed = errors.New("malformed")              // bytes that do not decode, a key or vector of the wrong size
-	ErrOrder     = errors.New("step out of order")      // a step that came before the one it builds upon
+	ErrMalformed = errors.New("malformed")                    // bytes that do not decode, a key or vector of the wrong size
+	ErrOrder     = errors.New("step out of order")            // a step that came before the one it builds upon
 	ErrConflict  = errors.New("contradicts what came before") // another request for a step that was answered, another message for one that came
-	ErrTooFew    = errors.New("too few members")        // a set is below its threshold: the session fails, as it must
-	ErrUnknown   = errors.New("unknown peer")           // a name that nobody vouches for or that has no part in this step
+	ErrTooFew    = errors.New("too few members")              // a set is below its threshold: the session fails, as it must
+	ErrUnknown   = errors.New("unknown peer")                 // a name that nobody vouches for or that has no part in this step
 
 	// Keys and shares.
 	ErrAdvert = errors.New("advert refused")          // bad signature: forged, swapped, or of another session
