@@ -438,3 +438,33 @@ func TestServerRefuses(t *testing.T) {
 	}
 	s.check(got, all)
 }
+
+// A server that shows one member another list of adverts parts it from the others: no box opens.
+func TestTwoViewsOfTheAdverts(t *testing.T) {
+	s := five(t, "today")
+	list := s.adverts()
+	var boxes secagg.Boxes
+	for i := 1; i < 5; i++ {
+		other, err := s.members[name(i)].Share(list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		boxes = append(boxes, other.Boxes[0])
+	}
+	if _, err := s.members[name(0)].Share(list[:4]); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.members[name(0)].Mask(boxes[:3], s.input(0))
+	refused(t, err, secagg.ErrBox, name(1))
+}
+
+// With nothing but extra words the number of survivors still counts.
+func TestTooFewSurvivorsOfExtraWords(t *testing.T) {
+	s := open(t, secagg.Params{Members: 5, Threshold: 4, Extra: 1})
+	lost := func(i int) int { return []int{never, masked, never, masked, never}[i] }
+	if err := s.upTo(masked, lost); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.server.Survivors()
+	refused(t, err, secagg.ErrTooFew, "")
+}
