@@ -228,7 +228,7 @@ func TestIndexSets(t *testing.T) {
 		}
 		for i, n := range []int{750, 1500, 2700, 2700} {
 			j := []int{0, 1, 3, 8}[i]
-			if got := s.masked[name(j)].Len(); got != n {
+			if got := s.masked[name(j)].Len(); got != n || s.members[name(j)].Sent().Len() != n {
 				t.Errorf("member of holding %d sent %d words, want %d", i, got, n)
 			}
 		}

@@ -70,6 +70,7 @@ func RestoreMember(p Params, trust Trust, state []byte) (*Member, error) {
 		return nil, err
 	}
 	p = p.Defaults()
+	trust.check()
 	m := &Member{p: p, terms: p.digest(), trust: trust}
 	r := reader{b: state}
 	r.version(stateVersion)
