@@ -86,17 +86,22 @@ func TestForgedAdverts(t *testing.T) {
 	} {
 		t.Run(tt.what, func(t *testing.T) {
 			s := five(t, "today")
-			list := tt.change(slices.Clone(s.adverts()))
+			honest := s.adverts()
+			list := tt.change(slices.Clone(honest))
 			if tt.what == "an invented peer" {
 				list[4].Sig = sign("nobody", []byte("whatever"))
 			}
 			_, err := s.members[name(0)].Share(list)
 			refused(t, err, tt.kind, tt.peer)
+			if _, err := s.members[name(0)].Share(honest); err != nil {
+				t.Errorf("the honest list after that: %v", err)
+			}
 		})
 	}
 	// A point of small order, which makes a pair's key known to everyone, under a good signature.
 	s := five(t, "today")
-	list := slices.Clone(s.adverts())
+	honest := s.adverts()
+	list := slices.Clone(honest)
 	var signed []byte
 	trust := s.book.trust(name(3))
 	trust.Sign = func(msg []byte) ([]byte, error) {
@@ -115,6 +120,9 @@ func TestForgedAdverts(t *testing.T) {
 	refused(t, err, secagg.ErrAdvert, name(3))
 	if !strings.Contains(err.Error(), "public key") {
 		t.Errorf("refused for another reason: %v", err)
+	}
+	if _, err := s.members[name(0)].Share(honest); err != nil {
+		t.Errorf("the honest list after that: %v", err)
 	}
 }
 

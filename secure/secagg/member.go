@@ -152,6 +152,7 @@ func (m *Member) Share(adverts Adverts) (Shared, error) {
 	if m.trust.RequirePinned && out.Pinned < m.p.Threshold {
 		return Shared{}, refuse(ErrPinned, "", "%d of %d neighbours have keys that were exchanged outside: need %d", out.Pinned, len(near), m.p.Threshold)
 	}
+	before := m.roster
 	m.roster, m.me = r, me
 	poly := m.polynomials()
 	err = each(len(near), m.trust.Workers, func(i int) error {
@@ -169,6 +170,7 @@ func (m *Member) Share(adverts Adverts) (Shared, error) {
 		return nil
 	})
 	if err != nil {
+		m.roster = before // nothing was shared
 		return Shared{}, err
 	}
 	return out, nil
