@@ -55,6 +55,11 @@ func terms(n, d, bits int, graph string, lost []int) (secagg.Params, error) {
 }
 
 func run(ctx context.Context, n, d, bits int, graph string, lost []int, emit func(row)) error {
+	for _, l := range lost {
+		if l < 0 || n-n*l/100 < examined {
+			return fmt.Errorf("%d members of whom %d%% are lost: at least %d must be left to be timed", n, l, examined)
+		}
+	}
 	p, err := terms(n, d, bits, graph, lost)
 	if err != nil {
 		return err
