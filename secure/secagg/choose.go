@@ -64,8 +64,14 @@ func degree(n, bad, lost, step int, m Model) (k, t int) {
 
 // upper returns P[X ≥ t] for X ~ Hypergeom(all, marked, draws).
 func upper(all, marked, draws, t int) (p float64) {
-	for x := t; x <= min(marked, draws); x++ {
+	x := t
+	for ; x <= min(marked, draws) && x*all <= marked*draws; x++ { // up to the mean
 		p += hypergeometric(all, marked, draws, x)
+	}
+	// From there on each term is the one before times a factor below 1 that falls.
+	for term := hypergeometric(all, marked, draws, x); term > p*0x1p-60; x++ {
+		p += term
+		term *= float64(marked-x) * float64(draws-x) / (float64(x+1) * float64(all-marked-draws+x+1))
 	}
 	return p
 }

@@ -86,17 +86,22 @@ func TestForgedAdverts(t *testing.T) {
 	} {
 		t.Run(tt.what, func(t *testing.T) {
 			s := five(t, "today")
-			list := tt.change(slices.Clone(s.adverts()))
+			honest := s.adverts()
+			list := tt.change(slices.Clone(honest))
 			if tt.what == "an invented peer" {
 				list[4].Sig = sign("nobody", []byte("whatever"))
 			}
 			_, err := s.members[name(0)].Share(list)
 			refused(t, err, tt.kind, tt.peer)
+			if _, err := s.members[name(0)].Share(honest); err != nil {
+				t.Errorf("the honest list after that: %v", err)
+			}
 		})
 	}
 	// A point of small order, which makes a pair's key known to everyone, under a good signature.
 	s := five(t, "today")
-	list := slices.Clone(s.adverts())
+	honest := s.adverts()
+	list := slices.Clone(honest)
 	var signed []byte
 	trust := s.book.trust(name(3))
 	trust.Sign = func(msg []byte) ([]byte, error) {
@@ -115,6 +120,9 @@ func TestForgedAdverts(t *testing.T) {
 	refused(t, err, secagg.ErrAdvert, name(3))
 	if !strings.Contains(err.Error(), "public key") {
 		t.Errorf("refused for another reason: %v", err)
+	}
+	if _, err := s.members[name(0)].Share(honest); err != nil {
+		t.Errorf("the honest list after that: %v", err)
 	}
 }
 
@@ -437,4 +445,34 @@ func TestServerRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.check(got, all)
+}
+
+// A server that shows one member another list of adverts parts it from the others: no box opens.
+func TestTwoViewsOfTheAdverts(t *testing.T) {
+	s := five(t, "today")
+	list := s.adverts()
+	var boxes secagg.Boxes
+	for i := 1; i < 5; i++ {
+		other, err := s.members[name(i)].Share(list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		boxes = append(boxes, other.Boxes[0])
+	}
+	if _, err := s.members[name(0)].Share(list[:4]); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.members[name(0)].Mask(boxes[:3], s.input(0))
+	refused(t, err, secagg.ErrBox, name(1))
+}
+
+// With nothing but extra words the number of survivors still counts.
+func TestTooFewSurvivorsOfExtraWords(t *testing.T) {
+	s := open(t, secagg.Params{Members: 5, Threshold: 4, Extra: 1})
+	lost := func(i int) int { return []int{never, masked, never, masked, never}[i] }
+	if err := s.upTo(masked, lost); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.server.Survivors()
+	refused(t, err, secagg.ErrTooFew, "")
 }

@@ -34,6 +34,12 @@ type Trust struct {
 	Workers       int       // goroutines; default one a processor
 }
 
+func (t Trust) check() {
+	if t.Sign == nil || t.Verifier == nil {
+		panic("secagg: a member needs a signing key and a Verifier")
+	}
+}
+
 // Member is one participant's side of one session. Each step changes its state, which must be durable (MarshalBinary, kept as
 // secret as a private key) before the step's message is sent. It is not safe for concurrent use.
 type Member struct {
@@ -54,7 +60,7 @@ type Member struct {
 }
 
 // NewMember opens a session with fresh keys and returns the message for the server; holding says which of p.Holdings name
-// holds.
+// holds. It panics without trust.Sign or trust.Verifier.
 func NewMember(p Params, name string, holding int, trust Trust) (*Member, Advert, error) {
 	if err := p.Validate(); err != nil {
 		return nil, Advert{}, err
@@ -63,6 +69,7 @@ func NewMember(p Params, name string, holding int, trust Trust) (*Member, Advert
 	if !nameFits(name) || holding < 0 || holding >= len(p.Holdings) {
 		return nil, Advert{}, refuse(ErrAdvert, name, "name of %d bytes (expected 1 to 255), holding %d of %d", len(name), holding, len(p.Holdings))
 	}
+	trust.check()
 	m := &Member{p: p, terms: p.digest(), trust: trust}
 	random := trust.Random
 	if random == nil {
@@ -145,6 +152,7 @@ func (m *Member) Share(adverts Adverts) (Shared, error) {
 	if m.trust.RequirePinned && out.Pinned < m.p.Threshold {
 		return Shared{}, refuse(ErrPinned, "", "%d of %d neighbours have keys that were exchanged outside: need %d", out.Pinned, len(near), m.p.Threshold)
 	}
+	before := m.roster
 	m.roster, m.me = r, me
 	poly := m.polynomials()
 	err = each(len(near), m.trust.Workers, func(i int) error {
@@ -162,9 +170,18 @@ func (m *Member) Share(adverts Adverts) (Shared, error) {
 		return nil
 	})
 	if err != nil {
+		m.roster = before // nothing was shared
 		return Shared{}, err
 	}
 	return out, nil
+}
+
+// Sent returns the coordinates of the body that leave this member, after Share: what it holds and enough others hold too.
+func (m *Member) Sent() Ranges {
+	if m.roster == nil {
+		panic("secagg: what is sent is known after Share")
+	}
+	return m.roster.sent[m.advert.Holding]
 }
 
 // polynomials returns those of s_u and b_u, the same ones each time: their coefficients are a key stream of the session.

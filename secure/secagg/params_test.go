@@ -1,6 +1,7 @@
 package secagg
 
 import (
+	"math"
 	"strings"
 	"testing"
 )
@@ -164,4 +165,35 @@ func TestGraph(t *testing.T) {
 			}
 		}
 	}
+}
+
+// The tails against sums of exact terms, over all of small distributions.
+func TestTails(t *testing.T) {
+	for all := 1; all <= 12; all++ {
+		for marked := 0; marked <= all; marked++ {
+			for draws := 0; draws <= all; draws++ {
+				want := 0.0
+				for x := draws; x >= 0; x-- {
+					want += binomial(marked, x) * binomial(all-marked, draws-x) / binomial(all, draws)
+					if got := upper(all, marked, draws, x); math.Abs(got-want) > 1e-12 {
+						t.Fatalf("P[Hypergeom(%d, %d, %d) ≥ %d] = %v, want %v", all, marked, draws, x, got, want)
+					}
+					if got := lower(all, marked, draws, x); math.Abs(got-(1-want)) > 1e-12 {
+						t.Fatalf("P[Hypergeom(%d, %d, %d) < %d] = %v, want %v", all, marked, draws, x, got, 1-want)
+					}
+				}
+			}
+		}
+	}
+}
+
+func binomial(n, k int) float64 {
+	if k < 0 || k > n {
+		return 0
+	}
+	c := 1.0
+	for i := range k {
+		c = c * float64(n-i) / float64(i+1)
+	}
+	return c
 }

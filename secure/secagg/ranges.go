@@ -90,8 +90,9 @@ func (r Ranges) from(x int) int {
 	return sort.Search(len(r), func(i int) bool { return r[i].Hi > x })
 }
 
-// heldBy returns the coordinates that at least least members hold, counts[i] of them sets[i].
-func heldBy(sets []Ranges, counts []int, least int) Ranges {
+// HeldBy returns the coordinates that at least least members hold, counts[i] of them sets[i]: with the holdings of U1 what is
+// sent in a session, with those of U3 what its sum has.
+func HeldBy(sets []Ranges, counts []int, least int) Ranges {
 	type event struct{ at, change int }
 	var events []event
 	for i, s := range sets {

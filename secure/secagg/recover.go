@@ -99,7 +99,7 @@ func (s *Server) Recover(workers int) (*Sum, error) {
 			holders[r.adverts[i].Holding]++
 		}
 	}
-	out.Sent = heldBy(r.sent, holders, s.p.Holders)
+	out.Sent = HeldBy(r.sent, holders, s.p.Holders)
 	return out, nil
 }
 

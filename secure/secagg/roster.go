@@ -52,7 +52,7 @@ func newRoster(p Params, adverts Adverts) (*roster, error) {
 	r.digest = sha256.Sum256(w.b)
 	r.session = binary.BigEndian.Uint64(r.digest[:])
 	r.layRing()
-	enough := heldBy(p.Holdings, holders, p.Holders)
+	enough := HeldBy(p.Holdings, holders, p.Holders)
 	for _, h := range p.Holdings {
 		r.sent = append(r.sent, h.Intersect(enough))
 	}
@@ -171,7 +171,7 @@ func (r *roster) survivors(list []string) (in []bool, err error) {
 	if len(list) < r.p.Survivors {
 		return nil, refuse(ErrTooFew, "", "%d survivors: at least %d must be in a sum", len(list), r.p.Survivors)
 	}
-	enough := heldBy(r.p.Holdings, holders, r.p.Holders)
+	enough := HeldBy(r.p.Holdings, holders, r.p.Holders)
 	for i, s := range r.sent {
 		if holders[i] > 0 && s.Intersect(enough).Len() < s.Len() {
 			return nil, refuse(ErrTooFew, "", "some words of holding %d come from fewer than %d survivors", i, r.p.Holders)

@@ -64,10 +64,10 @@ func TestEveryDropOut(t *testing.T) {
 // Larger cohorts on both graphs, up to 30 % lost, in one step or spread over all.
 func TestDropOuts(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		n := rapid.IntRange(6, 18).Draw(t, "members")
+		n := rapid.IntRange(6, 13).Draw(t, "members")
 		p := secagg.Params{Members: n, Threshold: 2*n/3 + 1, Size: rapid.IntRange(0, 40).Draw(t, "size"),
 			Extra: rapid.IntRange(0, 3).Draw(t, "extra"), Bits: rapid.SampledFrom([]int{32, 64}).Draw(t, "bits"), Levels: 1 << 16}
-		if k := rapid.IntRange(3, 8).Draw(t, "half"); rapid.Bool().Draw(t, "sparse") && 2*k+1 < n {
+		if k := rapid.IntRange(2, 5).Draw(t, "half"); rapid.Bool().Draw(t, "sparse") && 2*k+1 < n {
 			p.Neighbours, p.Threshold, p.Model = 2*k, k+1, secagg.Curious
 		}
 		in := rapid.SampledFrom([]int{keys, shares, masked, confirm, unmask, -1}).Draw(t, "lost before")
@@ -228,7 +228,7 @@ func TestIndexSets(t *testing.T) {
 		}
 		for i, n := range []int{750, 1500, 2700, 2700} {
 			j := []int{0, 1, 3, 8}[i]
-			if got := s.masked[name(j)].Len(); got != n {
+			if got := s.masked[name(j)].Len(); got != n || s.members[name(j)].Sent().Len() != n {
 				t.Errorf("member of holding %d sent %d words, want %d", i, got, n)
 			}
 		}

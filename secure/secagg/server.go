@@ -351,7 +351,7 @@ func RestoreServer(p Params, v Verifier, state []byte) (*Server, error) {
 	if s.roster, err = newRoster(s.p, adverts); err != nil {
 		return nil, err
 	}
-	if s.roster.adverts[0].Name != adverts[0].Name || !slices.IsSorted(list) {
+	if !adverts.sorted() {
 		return nil, refuse(ErrMalformed, "", "state of a server is not in the order of names")
 	}
 	in, err := s.roster.survivors(list)

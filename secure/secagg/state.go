@@ -70,6 +70,7 @@ func RestoreMember(p Params, trust Trust, state []byte) (*Member, error) {
 		return nil, err
 	}
 	p = p.Defaults()
+	trust.check()
 	m := &Member{p: p, terms: p.digest(), trust: trust}
 	r := reader{b: state}
 	r.version(stateVersion)
@@ -99,11 +100,13 @@ func RestoreMember(p Params, trust Trust, state []byte) (*Member, error) {
 	}
 	if stage >= masked {
 		m.shares = map[int][2]secret{}
+		last := -1
 		for range r.count(4 + 64) {
 			j := r.u32()
-			if _, ok := m.shares[j]; ok || j >= len(adverts) {
+			if j <= last || j >= len(adverts) {
 				r.fail("has shares that nobody sent")
 			}
+			last = j
 			s, b := r.key(), r.key()
 			m.shares[j] = [2]secret{pack(s), pack(b)}
 		}
@@ -122,8 +125,8 @@ func RestoreMember(p Params, trust Trust, state []byte) (*Member, error) {
 			return nil, err
 		}
 		me, ok := ros.find(m.advert.Name)
-		if !ok {
-			return nil, refuse(ErrMalformed, m.advert.Name, "state lists adverts without its owner's")
+		if !ok || !adverts.sorted() {
+			return nil, refuse(ErrMalformed, m.advert.Name, "state lists adverts out of order or without its owner's")
 		}
 		m.roster, m.me = ros, me
 	}

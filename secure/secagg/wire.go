@@ -3,6 +3,8 @@ package secagg
 import (
 	"encoding/binary"
 	"math"
+	"slices"
+	"strings"
 )
 
 // Messages have one encoding each: fields in order, numbers little-endian, texts and lists after their length. Readers refuse
@@ -166,6 +168,10 @@ func (a *Advert) UnmarshalBinary(b []byte) error {
 
 // Adverts is the list U1, the answer to the step of keys.
 type Adverts []Advert
+
+func (l Adverts) sorted() bool {
+	return slices.IsSortedFunc(l, func(a, b Advert) int { return strings.Compare(a.Name, b.Name) })
+}
 
 // MarshalBinary encodes the list.
 func (l Adverts) MarshalBinary() ([]byte, error) {
