@@ -48,8 +48,10 @@ func Run(ctx context.Context, alg Algorithm, srv Server, members Members, log Lo
 	if err := d.begin(ctx, from); err != nil {
 		return State{}, err
 	}
-	if err := d.checkRule(); err != nil {
-		return State{}, err
+	if cfg.Recorded == nil { // else it was found to fit when the run began
+		if err := cfg.Fits(alg, d.state, srv); err != nil {
+			return State{}, fmt.Errorf("robust aggregation: %w", err)
+		}
 	}
 	for d.state.Round < cfg.Rounds {
 		if d.stopped() {

@@ -60,19 +60,19 @@ func (p Phase) learns() bool { return len(p.Folds) > 0 && !p.Barrier }
 // ruled reports whether the results of a phase go to the rule of the run.
 func (d *driver) ruled(p Phase) bool { return d.cfg.Rule != nil && p.learns() }
 
-// checkRule returns an error that says why the rule of the run can never work in the first phase to come.
-func (d *driver) checkRule() error {
-	if d.cfg.Rule == nil || d.cfg.Recorded != nil {
+// Fits returns an error that says why the rule of c, if there is one, can never work in the first phase of an algorithm from
+// a state on.
+func (c Config) Fits(alg Algorithm, s State, srv Server) error {
+	if c.Rule == nil {
 		return nil
 	}
-	p, ok := d.alg.Next(d.state)
-	if !ok || !d.ruled(p) || p.Who.nobody() {
+	p, ok := alg.Next(s)
+	if !ok || !p.learns() || p.Who.nobody() {
 		return nil
 	}
-	n := d.srv.Population.Len()
-	who := p.Who.draw(d.srv.Population, n, nil, func() *rng.Stream { return d.srv.Rand(d.state.Round, p.Name+"/selection") })
-	if err := d.cfg.ruleFits(p, who.n); err != nil {
-		return fmt.Errorf("robust aggregation: phase %s: %w", p.Name, err)
+	who := p.Who.draw(srv.Population, srv.Population.Len(), nil, func() *rng.Stream { return srv.Rand(s.Round, p.Name+"/selection") })
+	if err := c.ruleFits(p, who.n); err != nil {
+		return fmt.Errorf("phase %s: %w", p.Name, err)
 	}
 	return nil
 }
