@@ -54,8 +54,8 @@ func (s Spool) limit() int64 {
 }
 
 // learns reports whether a phase is one in which a rule takes the place of sums: its results are tensors, and it is not one
-// that measures.
-func (p Phase) learns() bool { return len(p.Folds) > 0 && !p.Barrier }
+// that measures. Sums of attachments have no centre, so that a phase that makes them is refused where there is a rule.
+func (p Phase) learns() bool { return (len(p.Folds) > 0 || p.Attachments != nil) && !p.Barrier }
 
 // ruled reports whether the results of a phase go to the rule of the run.
 func (d *driver) ruled(p Phase) bool { return d.cfg.Rule != nil && p.learns() }
@@ -70,15 +70,23 @@ func (c Config) Fits(alg Algorithm, s State, srv Server) error {
 	if !ok || !p.learns() || p.Who.nobody() {
 		return nil
 	}
-	who := p.Who.draw(srv.Population, srv.Population.Len(), nil, func() *rng.Stream { return srv.Rand(s.Round, p.Name+"/selection") })
-	if err := c.ruleFits(p, who.n); err != nil {
+	n := srv.Population.Len() // of those drawn by secret coins it is only known that they are no more
+	if !p.Who.Coins {
+		n = p.Who.pick(srv.Population, n, nil, func() *rng.Stream { return srv.Rand(s.Round, p.Name+"/selection") }).n
+	}
+	if err := c.ruleFits(p, n); err != nil {
 		return fmt.Errorf("phase %s: %w", p.Name, err)
 	}
 	return nil
 }
 
+var errSums = errors.New("robust aggregation reads single results, and members of this phase attach what only their sum tells: leave out one of the two")
+
 // ruleFits returns an error that says why the rule cannot work in a phase of n members.
 func (c Config) ruleFits(p Phase, n int) error {
+	if p.Attachments != nil {
+		return errSums
+	}
 	for _, f := range p.Folds {
 		if f.Indexed && !c.Rule.Parts() {
 			return fmt.Errorf("%s compares whole updates, and members of this method train parts of the model: use median, trimmed, clip or centred",
@@ -132,6 +140,9 @@ type keeping struct {
 func (d *driver) spool(f *folding) error {
 	if !d.ruled(f.phase) {
 		return nil
+	}
+	if f.phase.Attachments != nil {
+		return errSums
 	}
 	if err := d.cfg.Spool.holds(f.phase, f.asked); err != nil {
 		return fmt.Errorf("robust aggregation: %w", err)

@@ -76,6 +76,25 @@ func TestRuleRefused(t *testing.T) {
 	}
 }
 
+// sealed is a sum of what is attached that tells nothing of its parts.
+type sealed struct{}
+
+func (sealed) Add(federated.Task, []byte) error { return nil }
+func (sealed) MarshalBinary() ([]byte, error)   { return nil, nil }
+func (sealed) UnmarshalBinary([]byte) error     { return nil }
+
+// Sums of which nobody sees a single result exclude a rule that reads them: at start, or when such a phase comes.
+func TestRuleAndSecureSums(t *testing.T) {
+	everyone := federated.Selection{Everyone: true}
+	masked := federated.Phase{Name: "masked", Who: everyone, Attachments: func() federated.Attachments { return sealed{} }}
+	for _, phases := range [][]federated.Phase{{masked}, {{Name: "keys", Who: everyone, Barrier: true}, masked}} {
+		r := &fedtest.Run{World: crowd(5), Algorithm: &census{phases: phases}, Config: federated.Config{Rounds: 1, Rule: robust.Rule{Method: robust.Median{}}}}
+		if _, err := r.Do(t.Context()); err == nil || !strings.Contains(err.Error(), "attach what only their sum tells") {
+			t.Errorf("%d phases: error %v", len(phases), err)
+		}
+	}
+}
+
 // Stale results weigh less where the rule weighs results.
 func TestRuleDiscounts(t *testing.T) {
 	l := do(t, crowd(8), learn(federated.Selection{Fraction: 1}), 6, func(r *fedtest.Run) {
