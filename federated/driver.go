@@ -16,6 +16,9 @@ type Config struct {
 	Window int
 	// Stop, when closed, ends the run after the round under way.
 	Stop <-chan struct{}
+	// Rule, if not nil, takes the place of the mean in phases that learn, and Spool is where their results wait for it.
+	Rule  Rule
+	Spool Spool
 	// Recorded, if not nil, says how the phases of a run on record were opened, and the run repeats them: nobody is drawn.
 	Recorded func(round int, phase string) (PhaseOpened, error)
 }
@@ -42,8 +45,14 @@ func Run(ctx context.Context, alg Algorithm, srv Server, members Members, log Lo
 	}
 	d := &driver{alg: alg, srv: srv, members: members, log: log, cfg: cfg, flying: map[int]*Order{}}
 	d.saver, _ = log.(FoldSaver)
+	defer d.unspool()
 	if err := d.begin(ctx, from); err != nil {
 		return State{}, err
+	}
+	if cfg.Recorded == nil { // else it was found to fit when the run began
+		if err := cfg.Fits(alg, d.state, srv); err != nil {
+			return State{}, fmt.Errorf("robust aggregation: %w", err)
+		}
 	}
 	for d.state.Round < cfg.Rounds {
 		if d.stopped() {
@@ -70,6 +79,7 @@ type driver struct {
 	state  State
 	nextID int
 	done   bool           // stopped
+	rows   *ruling        // results of the phase under way that wait for a rule
 	flying map[int]*Order // in flight, by ID
 	early  []*Answer      // answers that came during another phase, in their order
 	roster int            // length of the population in the phase under way or, at the beginning, coming; 0: to be read
@@ -152,6 +162,10 @@ func (d *driver) phase(ctx context.Context, p Phase) error {
 	if err != nil {
 		return err
 	}
+	memory, notes, err := d.centre(ctx, f)
+	if err != nil {
+		return err
+	}
 	roll := f.roll()
 	var diag Diagnostics
 	if len(roll.Folded) > 0 || p.Who.nobody() || p.Always {
@@ -163,10 +177,14 @@ func (d *driver) phase(ctx context.Context, p Phase) error {
 		if err := next.canonical(); err != nil {
 			return err
 		}
+		for name, set := range memory {
+			next = next.With(name, set)
+		}
 		d.state, diag = next, di
 	} else {
 		diag.Notes = append(diag.Notes, "nobody's result was folded: the model stays as it is")
 	}
+	diag.Notes = append(notes, diag.Notes...)
 	d.state.Step++
 	d.roster = 0
 	closed := PhaseClosed{Round: opened.Round, Phase: p.Name, Traffic: f.traffic(), Metrics: diag.Metrics, Notes: diag.Notes,

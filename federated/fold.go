@@ -34,6 +34,8 @@ type folding struct {
 	noting  bool  // whether orders are noted, for checkpoints
 	orders  []int // by ID, those of which it is known what became of them
 	unsaved int   // answers since the last checkpoint
+
+	ruling *ruling // where results wait for a rule instead of being added; nil where they are added
 }
 
 type groupSum struct {
@@ -123,11 +125,14 @@ func (f *folding) add(a *Answer, behind, limit int) *weights.Set {
 		f.abstained = append(f.abstained, o.Member.Index)
 		return nil
 	}
+	if f.ruling != nil { // a claim of more is not worth more
+		r.Weight = min(r.Weight, uint64(max(1, o.Member.Samples)))
+	}
 	share := f.unit
 	if f.unit > 1 {
 		share = max(1, uint64(math.Round(float64(f.unit)*math.Pow(1+float64(behind), -f.discount))))
 	}
-	if err := f.group(a.Task.Group).add(f.phase, a.Task, r, share); err != nil {
+	if err := f.group(a.Task.Group).add(f.phase, a.Task, r, share, f.ruling == nil); err != nil {
 		f.fail(o, "refused: "+err.Error())
 		return nil
 	}
@@ -135,6 +140,10 @@ func (f *folding) add(a *Answer, behind, limit int) *weights.Set {
 	f.each.add(o.Member.Index, r.Scalars)
 	if f.phase.Gather {
 		f.gathered = append(f.gathered, Gathered{o.Member.Index, r.Attached})
+	}
+	if f.ruling != nil {
+		f.ruling.add(f.phase, o, a.Task, r, share)
+		return nil // until the rule has spoken
 	}
 	return r.Keep
 }
@@ -154,8 +163,9 @@ func (f *folding) group(name string) *groupSum {
 	return g
 }
 
-// add adds a result to every fold of its group, or to none. A weight of 1 counts share.
-func (g *groupSum) add(p Phase, t Task, r Result, share uint64) error {
+// add adds a result to every fold of its group, or to none. A weight of 1 counts share. Tensors are only checked unless they
+// are to be summed.
+func (g *groupSum) add(p Phase, t Task, r Result, share uint64, sum bool) error {
 	if r.Weight > maxWeight {
 		return fmt.Errorf("claims a weight of %d, at most %d count", r.Weight, uint64(maxWeight))
 	}
@@ -203,8 +213,10 @@ func (g *groupSum) add(p Phase, t Task, r Result, share uint64) error {
 		}
 	}
 	for _, fold := range p.Folds {
-		at, cover := scope(fold, t, r)
-		g.total[fold.Name].MustAdd(r.Addends[fold.Name], at, cover, weight(fold))
+		if sum {
+			at, cover := scope(fold, t, r)
+			g.total[fold.Name].MustAdd(r.Addends[fold.Name], at, cover, weight(fold))
+		}
 	}
 	for name, v := range r.Scalars {
 		g.scalar(name).MustAdd(number(v), nil, nil, 1)

@@ -105,18 +105,31 @@ type Vaults struct {
 	all map[int]Vault
 }
 
-// Of returns a member's vault.
-func (v *Vaults) Of(member int) Vault {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.all == nil {
-		v.all = map[int]Vault{}
-	}
-	if v.all[member] == nil {
-		v.all[member] = NewVault()
-	}
-	return v.all[member]
+// Of returns a member's vault, which takes no room before there is something in it.
+func (v *Vaults) Of(member int) Vault { return drawer{v, member} }
+
+type drawer struct {
+	of     *Vaults
+	member int
 }
+
+func (d drawer) open() Vault {
+	d.of.mu.Lock()
+	defer d.of.mu.Unlock()
+	if d.of.all == nil {
+		d.of.all = map[int]Vault{}
+	}
+	if d.of.all[d.member] == nil {
+		d.of.all[d.member] = NewVault()
+	}
+	return d.of.all[d.member]
+}
+
+func (d drawer) Once(name string, make func() ([]byte, error)) ([]byte, error) {
+	return d.open().Once(name, make)
+}
+func (d drawer) Erase(prefix string) error { return d.open().Erase(prefix) }
+func (d drawer) Names() ([]string, error)  { return d.open().Names() }
 
 // Reset empties all of them, as when the members begin anew.
 func (v *Vaults) Reset() {

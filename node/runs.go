@@ -75,6 +75,9 @@ func (h *Host) Start(ctx context.Context, r *recipe.Recipe, o RunOptions) (*coor
 		return nil, err
 	}
 	members := cmp.Or(o.Members, r.Partition.Clients)
+	if err := plan.CheckMembers(ctx, members); err != nil {
+		return nil, err
+	}
 	meta := record.Meta{ID: id, Engine: info.Engine, Kernels: info.Path, Threads: info.Threads, Cohort: h.o.Program, Command: o.Command}
 	ro := record.Options{FromLastGood: o.FromLastGood}
 	open := plan.Create

@@ -77,7 +77,7 @@ type Study struct {
 }
 
 // All lists the experiments.
-func All() []Experiment { return []Experiment{heteroflExperiment(), baselinesExperiment()} }
+func All() []Experiment { return []Experiment{heteroflExperiment(), baselinesExperiment(), robustExperiment()} }
 
 // Find returns the experiment of that name.
 func Find(name string) (Experiment, error) {

@@ -155,11 +155,16 @@ func (j *Job) drive(ctx context.Context, l *log, from *federated.Snapshot) (fede
 		return federated.State{}, fmt.Errorf("conditions: %w", err)
 	}
 	j.Fleet.vaults.Reset()
+	lies, local, err := j.plot()
+	if err != nil {
+		return federated.State{}, err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	pool := NewPool(ctx, j.Algorithm.Client(), j.Fleet.Local, l.recall, j.Conditions, j.Fleet.Seed, j.workers(), clockOf(from))
+	pool := NewPool(ctx, j.Algorithm.Client(), local, l.recall, j.Conditions, j.Fleet.Seed, j.workers(), clockOf(from))
 	defer pool.Close() // after cancel, which ends what is still at work
 	defer cancel()
+	pool.corrupt(lies)
 	l.began = l.now()
 	return federated.Run(ctx, j.Algorithm, j.Fleet.Server(), pool, l, j.Config, from)
 }

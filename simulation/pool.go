@@ -27,6 +27,7 @@ type Pool struct {
 	conditions Conditions
 	seed       uint64
 	memory     Memory
+	plot       *plot // of lying members; nil: there are none
 	ctx        context.Context
 	stop       func() bool // forgets about ctx
 
@@ -53,6 +54,7 @@ type flight struct {
 	started bool
 	gone    bool // returned or dropped
 	answer  *federated.Answer
+	agreed  bool               // the answer is what liars have agreed on
 	cancel  context.CancelFunc // of the work, once started
 }
 
@@ -166,18 +168,30 @@ func (p *Pool) Next(ctx context.Context, deadline time.Duration) (*federated.Ans
 		p.forget(f)
 		return &federated.Answer{Order: f.order, Err: errors.New("stalled, and there is no deadline to wait for")}, context.Cause(ctx)
 	}
-	p.wanted = f
-	p.work.Broadcast()
-	for f.answer == nil && ctx.Err() == nil {
-		p.done.Wait()
+	p.await(ctx, f)
+	if p.plot != nil && p.plot.collusive() && f.fault == nil && p.plot.lies(f.order) && !f.agreed {
+		p.collude(ctx, f)
 	}
-	p.wanted = nil
 	if ctx.Err() != nil { // also if there is an answer: it may tell of work that was cut short
 		return nil, context.Cause(ctx)
 	}
 	p.forget(f)
 	p.clock = max(p.clock, f.at)
 	return f.answer, nil
+}
+
+// await returns the answer of a flight when it is there, nil when ctx is done. The caller holds the lock.
+func (p *Pool) await(ctx context.Context, f *flight) *federated.Answer {
+	p.wanted = f
+	p.work.Broadcast()
+	for f.answer == nil && ctx.Err() == nil {
+		p.done.Wait()
+	}
+	p.wanted = nil
+	if ctx.Err() != nil {
+		return nil
+	}
+	return f.answer
 }
 
 // Drop forgets an order.
@@ -263,5 +277,9 @@ func (p *Pool) answer(ctx context.Context, f *flight) *federated.Answer {
 	if err != nil {
 		return &federated.Answer{Order: f.order, Err: fmt.Errorf("memory: %w", err)}
 	}
-	return federated.Perform(ctx, p.client, p.local(f.order.Member), f.order, keep)
+	a := federated.Perform(ctx, p.client, p.local(f.order.Member), f.order, keep)
+	if a.Err == nil && p.plot.lies(f.order) && !p.plot.collusive() {
+		p.plot.alone(a)
+	}
+	return a
 }

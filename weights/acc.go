@@ -308,37 +308,3 @@ func divide[F float32 | float64](dst []F, sum []fixed, all float64, whole uint64
 		}
 	}
 }
-
-// AccOf returns a counting sum with the given totals, as if they had been added up: each coordinate is rounded once to the grid
-// and has its own count. Counts are by tensor; a tensor without any is covered by weight everywhere. It is an error if the
-// totals hold NaN, infinity or more than a sum can, or if counts do not fit them.
-func AccOf(totals Set, counts map[string][]uint64, weight uint64) (*Acc, error) {
-	a := NewAcc(totals, true)
-	a.weight = weight
-	for name, t := range totals.All() {
-		to := a.tensor(name)
-		greatest := t.maxAbs()
-		if !(greatest < 1<<31) {
-			return nil, fmt.Errorf("tensor %q: a total of %v, the limit is 2³¹", name, greatest)
-		}
-		to.bound = product(greatest, 1)
-		for i := range to.sum {
-			to.sum[i] = product(t.At(i), 1)
-		}
-		part, ok := counts[name]
-		switch {
-		case !ok:
-			to.whole = weight
-		case len(part) != len(to.sum):
-			return nil, fmt.Errorf("tensor %q: %d counts for %d coordinates", name, len(part), len(to.sum))
-		default:
-			to.part = slices.Clone(part)
-			for i, c := range part {
-				if c > weight {
-					return nil, fmt.Errorf("tensor %q: coordinate %d has a count of %d, and all together weigh %d", name, i, c, weight)
-				}
-			}
-		}
-	}
-	return a, nil
-}

@@ -375,13 +375,13 @@ func (l *layout) decode(p secagg.Params, sum *secagg.Vector, sent secagg.Ranges,
 	shell := l.shells(sent)
 	step := 2 * p.Clip / float64(p.Levels-1)
 	for _, f := range l.Folds {
-		totals, counts := weights.NewSet(len(f.Tensors)), map[string][]uint64{}
+		means, counts := weights.NewSet(len(f.Tensors)), map[string][]uint64{}
 		for _, t := range f.Tensors {
 			x := weights.NewTensor(weights.Float64, t.Shape...)
-			totals.Put(t.Name, x)
+			means.Put(t.Name, x)
 			if t.Wide {
 				for i := range x.F64 {
-					x.F64[i] = unfixed(sum.Extra[t.at+i])
+					x.F64[i] = unfixed(sum.Extra[t.at+i]) / float64(total)
 				}
 				continue
 			}
@@ -413,14 +413,14 @@ func (l *layout) decode(p secagg.Params, sum *secagg.Vector, sent secagg.Ranges,
 					return nil, fmt.Errorf("%q: a sum of %d, more than weights of %d can come to: somebody sent what is no update", t.Name, word, w)
 				}
 				count[i] = w
-				x.F64[i] = float64(word)*step - float64(w)*p.Clip
+				x.F64[i] = float64(float64(word)/float64(w)*step) - p.Clip
 			}
 			if !same {
 				counts[t.Name] = count
 			}
 		}
-		acc, err := weights.AccOf(totals, counts, total)
-		if err != nil {
+		acc := weights.NewAcc(means, true)
+		if err := acc.AddEach(means, counts, total); err != nil {
 			return nil, fmt.Errorf("%s: %w", f.Name, err)
 		}
 		out.Total[f.Name] = acc

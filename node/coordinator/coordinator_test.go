@@ -29,9 +29,12 @@ func (w *world) wait() {
 
 // TestSameBits: what a network of members computes is what the simulation computes.
 func TestSameBits(t *testing.T) {
-	for _, method := range []string{"fedavg", "scaffold", "heterofl"} {
+	for _, method := range []string{"fedavg", "scaffold", "heterofl", "robust"} {
 		t.Run(method, func(t *testing.T) {
 			w := newWorld(t, method)
+			if method == "robust" {
+				w.window = 1
+			}
 			want := w.simulated()
 			if err := w.begin(); err != nil {
 				t.Fatal(err)

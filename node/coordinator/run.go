@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -77,6 +79,10 @@ type Run struct {
 	stop    chan struct{} // closed: stop after the round under way
 	halt    sync.Once
 }
+
+// Results of a phase that a robust rule is to read lie in the folder "rows" of the run. What a crash left there is of no use:
+// accepted results are given to the driver again.
+const rowsDir = "rows"
 
 // Stage is how far a run has come.
 type Stage string
@@ -162,6 +168,12 @@ func (r *Run) work(ctx context.Context) error {
 	srv.Population = r.people
 	cfg := r.spec.Config
 	cfg.Stop = r.stop
+	if cfg.Rule != nil && cfg.Spool.Dir == "" {
+		cfg.Spool.Dir = filepath.Join(r.rec.Dir(), rowsDir)
+		if err := errors.Join(os.RemoveAll(cfg.Spool.Dir), os.MkdirAll(cfg.Spool.Dir, 0o700)); err != nil {
+			return fmt.Errorf("folder for the results of a phase: %w", err)
+		}
+	}
 	if err := r.keeper.begin(r.people.Len()); err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/cohort-learning/cohort/journal"
 	"github.com/cohort-learning/cohort/node/parcel"
 	"github.com/cohort-learning/cohort/record"
+	"github.com/cohort-learning/cohort/secure/robust"
 	"github.com/cohort-learning/cohort/simulation"
 	"github.com/cohort-learning/cohort/train"
 	"github.com/cohort-learning/cohort/transport"
@@ -77,6 +78,11 @@ var algorithms = map[string]func(p *federated.Problem, c *federated.Config) (fed
 		p.Measuring.Members = false
 		c.Pace = federated.Pace{Quorum: 0.5, Staleness: 2, Discount: 0.5}
 		return fedavg.New(p), nil
+	},
+	// More members than the window wait for a rule that reads them all.
+	"robust": func(p *federated.Problem, c *federated.Config) (federated.Algorithm, error) {
+		c.Rule = robust.Rule{Method: robust.CentredClip{}, Bucket: 2}
+		return scaffold.New(p), nil
 	},
 	"heterofl": func(p *federated.Problem, _ *federated.Config) (federated.Algorithm, error) {
 		m, err := heterofl.ParseMode("a1-b2-c2", nil)
