@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"sync"
 	"time"
@@ -203,10 +204,11 @@ func (g *guest) serve() error {
 
 // inWords says what an error of reading means to people.
 func inWords(err error, silence time.Duration) error {
+	var cut *net.OpError
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("not a sign of life for %v", silence)
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.As(err, &cut):
 		return errors.New("the connection was cut")
 	}
 	return err

@@ -148,9 +148,14 @@ func (h *Host) Tallies() []Tally {
 	return out
 }
 
-// Close tells the workers that the run is over and waits until all connections have ended.
+// Close tells the workers that the run is over and waits until all connections have ended. A second call does nothing.
 func (h *Host) Close() error {
 	h.mu.Lock()
+	if h.closed {
+		h.mu.Unlock()
+		h.wg.Wait()
+		return nil
+	}
 	h.closed = true
 	guests := make([]*guest, 0, len(h.guests))
 	for _, g := range h.guests {
@@ -361,8 +366,10 @@ func (h *Host) leave(g *guest, why error) {
 	lost := g.lost()
 	h.mu.Lock()
 	h.settle(g)
-	h.tallies[g.id].Given += lost
 	closed := h.closed
+	if !closed {
+		h.tallies[g.id].Given += lost
+	}
 	h.mu.Unlock()
 	if closed {
 		return
