@@ -42,7 +42,7 @@ func (m Machine) differs(worker Machine) string {
 		return fmt.Sprintf("the simulation computes with engine %s (%s), the worker with %s (%s), which gives other bits: start the worker with --backend %s",
 			m.Engine, m.Kernels, worker.Engine, worker.Kernels, m.Engine)
 	case m.Kernels != worker.Kernels || m.Arch != worker.Arch:
-		return fmt.Sprintf("the simulation computes with the kernels %s on %s, the worker with %s on %s, which gives other bits: use machines with the same kind of processor, or --backend go on both if only the kernels differ",
+		return fmt.Sprintf("the simulation computes with the kernels %s on %s, the worker with %s on %s, which gives other bits: use the same kind of processor, or set COHORT_CPU on both to kernels that both have",
 			m.Kernels, m.Arch, worker.Kernels, worker.Arch)
 	}
 	return ""
