@@ -6,8 +6,9 @@
 //
 // The simulation computes no clients while it has workers; it has one thread, too, for its packing, its sums and its
 // evaluations, on the same processors. The settings take turns, and the figure of each is the median of its runs, from the
-// first task to the last round; starting the workers and loading the data do not count. Beside it stands the processor time of
-// the busiest worker, which says what is gained where other work slows all of them. Every run must come to the same digest.
+// first task to the last round; starting the workers and loading the data do not count. The gain is the median of the ratios
+// within a turn. Beside it stands the processor time of the busiest worker, which says what is gained where other work slows
+// all of them. Every run must come to the same digest.
 package main
 
 import (
@@ -63,6 +64,9 @@ func main() {
 	if o.work != "" {
 		do = func() error { return work(ctx, o.work) }
 	}
+	if o.rounds < 1 || o.repeat < 1 {
+		do = func() error { return errors.New("-rounds and -repeat take 1 or more") }
+	}
 	if err := do(); err != nil {
 		fmt.Fprintln(os.Stderr, "workers:", err)
 		os.Exit(1)
@@ -112,7 +116,7 @@ type setting struct {
 	Seconds float64 `json:"seconds"` // median
 	Low     float64 `json:"low"`
 	High    float64 `json:"high"`
-	Gain    float64 `json:"gain"`    // against one worker
+	Gain    float64 `json:"gain"`    // time of one worker in the same turn / this; median
 	Busiest float64 `json:"busiest"` // processor seconds of the busiest worker, with its start; median
 	Sent    int64   `json:"sent"`    // bytes to all workers, of the last run
 	Back    int64   `json:"received"`
@@ -152,13 +156,12 @@ func run(ctx context.Context, o options) error {
 		}
 	}
 	for _, row := range rows {
-		slices.Sort(row.times)
-		slices.Sort(row.busy)
-		row.Busiest = row.busy[len(row.busy)/2]
-		row.Seconds, row.Low, row.High = row.times[len(row.times)/2], row.times[0], row.times[len(row.times)-1]
-	}
-	for _, row := range rows {
-		row.Gain = rows[1].Seconds / row.Seconds
+		var gains []float64
+		for i, t := range row.times {
+			gains = append(gains, rows[1].times[i]/t)
+		}
+		row.Gain, row.Busiest, row.Seconds = median(gains), median(row.busy), median(row.times)
+		row.Low, row.High = slices.Min(row.times), slices.Max(row.times)
 	}
 	if o.json {
 		e := json.NewEncoder(os.Stdout)
@@ -173,6 +176,12 @@ func run(ctx context.Context, o options) error {
 	}
 	fmt.Fprintf(t, "\n%d cores; all %d runs came to the digest %s\n", runtime.NumCPU(), len(rows)*o.repeat, digest)
 	return t.Flush()
+}
+
+func median(x []float64) float64 {
+	x = slices.Clone(x)
+	slices.Sort(x)
+	return x[len(x)/2]
 }
 
 // once runs the plan with so many workers.

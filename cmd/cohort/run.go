@@ -258,7 +258,7 @@ func (o *runCommand) takeUp(ctx context.Context, io streams, stop <-chan struct{
 // lendAndShow is show with the machines that are lent to the run.
 func (o *runCommand) lendAndShow(ctx context.Context, x *execution) (err error) {
 	if o.lend.listen != "" {
-		if x.lending, err = o.lend.open(x.io, x.plan, x.info); err != nil {
+		if x.lending, err = o.lend.open(x.io, x.plan, x.info, x.quiet); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, x.lending.Close()) }() // if it was not settled

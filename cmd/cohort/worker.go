@@ -131,19 +131,22 @@ type lending struct {
 	local int
 }
 
-// open waits for workers for a plan.
-func (o *lendOptions) open(io streams, plan *recipe.Plan, info backend.Info) (*lending, error) {
+// open waits for workers for a plan. The command that they give is told even if quiet.
+func (o *lendOptions) open(io streams, plan *recipe.Plan, info backend.Info, quiet bool) (*lending, error) {
 	h, err := worker.Listen(worker.Options{Listen: o.listen, Machine: machineOf(info), Run: plan.Lent(), Tell: func(line string) {
-		if io.tty {
-			line = "\r\x1b[K" + line // over the line of the progress
+		switch {
+		case quiet:
+		case io.tty: // over the line of the progress
+			io.note("\r\x1b[K%s", line)
+		default:
+			io.note("%s", line)
 		}
-		io.note("%s", line)
 	}})
 	if err != nil {
 		return nil, err
 	}
 	io.note("cohort worker %s", h.Address())
-	if o.local == 0 {
+	if o.local == 0 && !quiet {
 		io.note("nothing is computed until a worker comes")
 	}
 	return &lending{h, o.local}, nil

@@ -39,6 +39,8 @@ var ErrWrongHost = errors.New("this is not the simulation that printed the addre
 
 // dial connects to a host and recognises it.
 func dial(ctx context.Context, a Address) (*tls.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, introduction)
+	defer cancel()
 	d := tls.Dialer{Config: &tls.Config{
 		MinVersion:         tls.VersionTLS13,
 		InsecureSkipVerify: true, // authorities and names do not matter: the certificate itself is known

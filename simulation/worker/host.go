@@ -98,7 +98,7 @@ func Listen(o Options) (*Host, error) {
 		open: map[net.Conn]bool{}}
 	w := welcome{Seed: o.Run.Seed, Recipe: string(o.Run.Recipe), Like: formOf(o.Run.Like)}
 	if o.Run.Start != nil {
-		start, err := h.names.set(*o.Run.Start, h.offers)
+		start, err := h.names.set(*o.Run.Start, 0, h.offers)
 		if err != nil {
 			return nil, fmt.Errorf("initial weights: %w", err)
 		}

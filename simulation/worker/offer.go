@@ -20,14 +20,17 @@ type offers map[blob.Hash]func() ([]byte, error)
 // clients of a round and a client's examples once in a run.
 type catalogue struct {
 	mu     sync.Mutex
-	sets   []named // those used last, the last in front
+	sets   []*named // those used last, the last in front
 	shares map[place]share
 }
 
 // named is a set and its name. It is recognised by its memory, which does not change as long as it is held here.
 type named struct {
 	set  weights.Set
+	used int // round
+	once sync.Once
 	hash blob.Hash
+	err  error
 }
 
 // place is where a client's examples are.
@@ -36,40 +39,40 @@ type place struct {
 	test   bool
 }
 
-// remembered is how many sets a catalogue holds: those of a round, at several levels.
-const remembered = 32
+// remembered is how many sets a catalogue holds at most. It forgets those that were not used for a whole round.
+const remembered = 8
 
 func newCatalogue() *catalogue { return &catalogue{shares: map[place]share{}} }
 
-// set names a set that many tasks share, and offers it.
-func (c *catalogue) set(s weights.Set, o offers) (blob.Hash, error) {
-	h, ok := c.recall(s)
-	if !ok {
+// set names a set that many tasks of a round share, and offers it.
+func (c *catalogue) set(s weights.Set, round int, o offers) (blob.Hash, error) {
+	n := c.recall(s, round)
+	n.once.Do(func() {
 		sum := sha256.New()
-		if err := weights.Write(sum, s, nil); err != nil {
-			return h, err
-		}
-		h = blob.Hash(sum.Sum(nil))
-		c.mu.Lock()
-		c.sets = slices.Insert(c.sets, 0, named{s, h})
-		c.sets = c.sets[:min(len(c.sets), remembered)]
-		c.mu.Unlock()
+		n.err = weights.Write(sum, s, nil)
+		n.hash = blob.Hash(sum.Sum(nil))
+	})
+	if n.err == nil {
+		o[n.hash] = func() ([]byte, error) { return encodeSet(s) }
 	}
-	o[h] = func() ([]byte, error) { return encodeSet(s) }
-	return h, nil
+	return n.hash, n.err
 }
 
-func (c *catalogue) recall(s weights.Set) (blob.Hash, bool) {
+func (c *catalogue) recall(s weights.Set, round int) *named {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for i, n := range c.sets {
-		if same(n.set, s) {
-			copy(c.sets[1:i+1], c.sets[:i])
-			c.sets[0] = n
-			return n.hash, true
-		}
+	at := slices.IndexFunc(c.sets, func(n *named) bool { return same(n.set, s) })
+	n := &named{set: s}
+	if at >= 0 {
+		n = c.sets[at]
+		c.sets = slices.Delete(c.sets, at, at+1)
 	}
-	return blob.Hash{}, false
+	n.used = max(n.used, round)
+	c.sets = slices.DeleteFunc(slices.Insert(c.sets, 0, n), func(n *named) bool { return n.used < round-1 })
+	if len(c.sets) > remembered {
+		c.sets = slices.Delete(c.sets, remembered, len(c.sets))
+	}
+	return n
 }
 
 // same reports whether two sets are the same tensors in the same memory.
@@ -132,7 +135,7 @@ func (c *catalogue) task(id uint64, at federated.Local, o *federated.Order, t fe
 		Params: t.Params, Sets: map[string]blob.Hash{}}
 	var err error
 	for name, s := range t.Sets {
-		if out.Sets[name], err = c.set(s, from); err != nil {
+		if out.Sets[name], err = c.set(s, t.Round, from); err != nil {
 			return out, nil, err
 		}
 	}
