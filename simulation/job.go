@@ -19,7 +19,10 @@ type Job struct {
 	Fleet      *Fleet
 	Config     federated.Config
 	Conditions Conditions
-	Workers    int // clients at work at a time; 0: one a thread
+	// Workers is how many clients are at work at a time on this machine; 0: one a thread; less: none, if there is an Elsewhere.
+	Workers int
+	// Elsewhere, if not nil, is told of the pool of a run when it is open, to add other places to it ([Pool.Add]).
+	Elsewhere func(*Pool)
 	// Observer, if not nil, is told what happens while it happens.
 	Observer Observer
 	// Clock times rounds for the Observer; nil means [time.Now]. Nothing else depends on it.
@@ -142,12 +145,25 @@ func (j *Job) Distance(ctx context.Context, dir string) (map[string]float64, err
 	return out, nil
 }
 
-// workers returns how many clients are at work at a time.
+// workers returns how many clients are at work at a time on this machine.
 func (j *Job) workers() int {
 	if j.Workers < 1 {
 		return runtime.GOMAXPROCS(0)
 	}
 	return j.Workers
+}
+
+// open returns the pool of a run, with all places that it has.
+func (j *Job) open(ctx context.Context, local func(federated.Member) federated.Local, m Memory, clock time.Duration) *Pool {
+	n := j.workers()
+	if j.Workers < 0 && j.Elsewhere != nil {
+		n = 0
+	}
+	p := NewPool(ctx, j.Algorithm.Client(), local, m, j.Conditions, j.Fleet.Seed, n, clock)
+	if j.Elsewhere != nil {
+		j.Elsewhere(p)
+	}
+	return p
 }
 
 func (j *Job) drive(ctx context.Context, l *log, from *federated.Snapshot) (federated.State, error) {
@@ -161,7 +177,7 @@ func (j *Job) drive(ctx context.Context, l *log, from *federated.Snapshot) (fede
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	pool := NewPool(ctx, j.Algorithm.Client(), local, l.recall, j.Conditions, j.Fleet.Seed, j.workers(), clockOf(from))
+	pool := j.open(ctx, local, l.recall, clockOf(from))
 	defer pool.Close() // after cancel, which ends what is still at work
 	defer cancel()
 	pool.corrupt(lies)

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -41,7 +42,7 @@ func TestScripts(t *testing.T) {
 var scriptCommands = map[string]func(*testscript.TestScript, bool, []string){
 	"exits": cmdExits, "json": cmdJSON, "samefield": cmdSameField, "better": cmdBetter, // of results
 	"glyphs": cmdGlyphs, "pngsize": cmdPNGSize, // of pictures
-	"await": cmdAwait, "replace": cmdReplace, "spoil": cmdSpoil, // of files
+	"await": cmdAwait, "capture": cmdCapture, "replace": cmdReplace, "spoil": cmdSpoil, // of files
 }
 
 // prepareScript gives every script the same small recipe and a surrounding that says nothing about this machine.
@@ -185,6 +186,25 @@ func cmdAwait(ts *testscript.TestScript, _ bool, args []string) {
 		time.Sleep(3 * time.Millisecond)
 	}
 	ts.Fatalf("%s never had %d lines", args[0], want)
+}
+
+// cmdCapture sets a variable to what a pattern first matches in a file, for which it waits: capture VARIABLE FILE PATTERN.
+func cmdCapture(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: capture VARIABLE FILE PATTERN")
+	}
+	pattern, err := regexp.Compile(args[2])
+	ts.Check(err)
+	for range 20_000 {
+		if b, err := os.ReadFile(ts.MkAbs(args[1])); err == nil {
+			if found := pattern.Find(b); found != nil {
+				ts.Setenv(args[0], string(found))
+				return
+			}
+		}
+		time.Sleep(3 * time.Millisecond)
+	}
+	ts.Fatalf("%s never had %s", args[1], args[2])
 }
 
 // cmdReplace replaces text in a file: replace FILE OLD NEW.
