@@ -452,6 +452,7 @@ func (p *memberProgress) event(e member.Event) {
 		p.rounds[e.Run] = e.Terms.Rounds
 	case member.EventCounted:
 		p.counted++
+		p.sent += e.Bytes
 		routine = true
 	case member.EventSent:
 		p.sent += e.Bytes

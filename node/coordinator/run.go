@@ -48,6 +48,7 @@ type Run struct {
 	desk     *desk
 	spool    *spool
 	appender *appender
+	acks     *acks
 	keeper   *keeper
 	people   *population
 	log      *slog.Logger
@@ -126,6 +127,7 @@ func (r *Run) drive(ctx context.Context) {
 	err := r.work(ctx)
 	r.desk.stop()
 	r.appender.close()
+	r.acks.flush()
 	r.spool.close()
 	r.desk.pins.sweep()
 	r.desk.pins.idle.Wait()
