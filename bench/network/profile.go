@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/pprof"
+	"time"
 )
 
 // profile begins to record what a process does, if a folder for that is given, under the name of its part. The function that it
@@ -26,9 +27,16 @@ func profile(dir, part string) (end func() error, err error) {
 		cpu.Close()
 		return nil, err
 	}
+	stop := greatest()
 	return func() error {
 		pprof.StopCPUProfile()
-		errs := []error{cpu.Close()}
+		text := fmt.Sprintf("peak of the process %.1f MiB\n", peakMiB())
+		for _, m := range []runtime.MemStats{stop(), read()} {
+			text += fmt.Sprintf("%.1f MiB from the system, live or garbage %.1f, heap in use %.1f, idle %.1f, stacks %.1f, other %.1f; %d collections\n",
+				mib(held(m)), mib(m.HeapAlloc), mib(m.HeapInuse), mib(m.HeapIdle-m.HeapReleased), mib(m.StackInuse),
+				mib(m.MSpanSys+m.MCacheSys+m.BuckHashSys+m.GCSys+m.OtherSys), m.NumGC)
+		}
+		errs := []error{cpu.Close(), os.WriteFile(filepath.Join(dir, part+".memory"), []byte(text), 0o644)}
 		runtime.GC()
 		for _, name := range []string{"heap", "goroutine", "mutex"} {
 			f, err := os.Create(filepath.Join(dir, part+"."+name))
@@ -43,3 +51,36 @@ func profile(dir, part string) (end func() error, err error) {
 		return nil
 	}, nil
 }
+
+// held is the memory that Go has from the system.
+func held(m runtime.MemStats) uint64 { return m.Sys - m.HeapReleased }
+
+func read() (m runtime.MemStats) {
+	runtime.ReadMemStats(&m)
+	return m
+}
+
+// greatest looks at the memory often, and returns that at its peak when it is stopped.
+func greatest() (stop func() runtime.MemStats) {
+	end, peak := make(chan struct{}), make(chan runtime.MemStats, 1)
+	go func() {
+		var most runtime.MemStats
+		for {
+			if m := read(); held(m) > held(most) {
+				most = m
+			}
+			select {
+			case <-time.After(10 * time.Millisecond):
+			case <-end:
+				peak <- most
+				return
+			}
+		}
+	}()
+	return func() runtime.MemStats {
+		close(end)
+		return <-peak
+	}
+}
+
+func mib(n uint64) float64 { return float64(n) / (1 << 20) }

@@ -153,6 +153,11 @@ func (w *world) begin() error {
 		Check: func(schema json.RawMessage, _ *transport.Consent) (json.RawMessage, error) {
 			return json.RawMessage("{}"), nil
 		}}, rec)
+	if err == nil { // the models of the tests are small
+		w.run.desk.scrap.mu.Lock()
+		w.run.desk.scrap.least = 1
+		w.run.desk.scrap.mu.Unlock()
+	}
 	return err
 }
 
