@@ -104,6 +104,9 @@ func (d *driver) exchange(ctx context.Context, p Phase, opened PhaseOpened) (*fo
 		if err := d.fold(f, a, pace); err != nil {
 			return nil, err
 		}
+		if r, ok := d.members.(Recycler); ok {
+			r.Recycle(a)
+		}
 		if err := d.save(f, opened); err != nil {
 			return nil, err
 		}

@@ -27,6 +27,12 @@ type Members interface {
 	Keep(member int, memory *weights.Set) error
 }
 
+// Recycler is what [Members] may be besides: they are told when an answer has had its effect, and the driver and the sums
+// do not use the tensors of its result any more.
+type Recycler interface {
+	Recycle(*Answer)
+}
+
 // Order is one task on its way.
 type Order struct {
 	ID     int

@@ -95,7 +95,7 @@ func (f *federation) join(name string, share int) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	f.t.Cleanup(cancel)
-	folder, err := member.Enrol(ctx, filepath.Join(f.t.TempDir(), name), tokens[0])
+	folder, err := member.Enrol(ctx, filepath.Join(f.t.TempDir(), name), tokens[0], member.EnrolOptions{})
 	if err != nil {
 		f.t.Fatal(err)
 	}

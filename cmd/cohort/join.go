@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -38,6 +39,7 @@ type joinOptions struct {
 	rotate    bool
 	quiet     bool
 	json      bool
+	wait      time.Duration
 }
 
 func newJoin(io streams, stop <-chan struct{}) *cobra.Command {
@@ -85,6 +87,7 @@ An interrupt (Ctrl-C) stops; the same command goes on where it was. Nothing that
 	f.BoolVar(&o.dryRun, "dry-run", false, "only show what would leave this machine")
 	f.BoolVar(&o.accept, "accept-rollback", false, "accept a coordinator that was put back to an earlier state, once")
 	f.BoolVar(&o.enrolOnly, "enrol", false, "only take up the invitation and write policy.yaml; agree to nothing yet")
+	f.DurationVar(&o.wait, "wait", 10*time.Minute, "with a token: for how long to try again while the coordinator cannot be reached")
 	f.BoolVar(&o.rotate, "rotate-key", false, "replace the member's key by a new one, and end")
 	f.BoolVar(&o.withdraw, "withdraw", false, "leave the federation for good")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "tell only what is wrong")
@@ -94,6 +97,8 @@ An interrupt (Ctrl-C) stops; the same command goes on where it was. Nothing that
 
 func (o *joinOptions) check(args []string) error {
 	switch {
+	case o.wait < 0:
+		return usagef("--wait %v: expected 0 or more", o.wait)
 	case o.parallel < 1:
 		return usagef("--parallel %d: expected 1 or more", o.parallel)
 	case o.examples < 0:
@@ -142,7 +147,7 @@ func (o *joinOptions) run(ctx context.Context, io streams, stop <-chan struct{},
 		if !o.json && !o.quiet {
 			warn(io)
 		}
-		if f, err = o.enrol(ctx, io, dir, *token); err != nil {
+		if f, err = o.enrol(ctx, io, stop, dir, *token); err != nil {
 			return err
 		}
 	} else if token != nil && token.Federation != f.Card.Federation {
@@ -201,12 +206,31 @@ func (o *joinOptions) folder(t *identity.Token) (string, error) {
 	return "", usagef("which member? --dir names its folder; in %s there are %s", membersRoot, strings.Join(names, ", "))
 }
 
-// enrol uses up an invitation.
-func (o *joinOptions) enrol(ctx context.Context, io streams, dir string, t identity.Token) (*member.Folder, error) {
+// enrol uses up an invitation. While the coordinator cannot be reached it waits, and an interrupt ends that at once.
+func (o *joinOptions) enrol(ctx context.Context, io streams, stop <-chan struct{}, dir string, t identity.Token) (*member.Folder, error) {
 	if err := t.Check(time.Now()); err != nil {
 		return nil, err
 	}
-	f, err := member.Enrol(ctx, dir, t)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-stop:
+			cancel(federated.ErrStopped)
+		case <-ctx.Done():
+		}
+	}()
+	told := ""
+	f, err := member.Enrol(ctx, dir, t, member.EnrolOptions{Wait: o.wait, Waiting: func(cause error, until time.Time) {
+		if text := root(cause); text != told { // once for each reason
+			told = text
+			io.note("the coordinator cannot be reached yet: %s; trying again until %s (an interrupt stops)", text, until.Format(time.TimeOnly))
+		}
+	}})
+	if context.Cause(ctx) == federated.ErrStopped && err != nil {
+		io.note("stopped; the same command tries again")
+		return nil, federated.ErrStopped
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -217,6 +241,15 @@ func (o *joinOptions) enrol(ctx context.Context, io streams, dir string, t ident
 		io.note("joined as %s; key, journal and policy.yaml are in %s", f.Card.Name, dir)
 	}
 	return f, nil
+}
+
+// root is what an error that wraps others ends in: what is wrong, without on the way to what.
+func root(err error) string {
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err
+	}
+	return err.Error()
 }
 
 // remember keeps what was given for the next time, and takes what was given last.
@@ -452,6 +485,7 @@ func (p *memberProgress) event(e member.Event) {
 		p.rounds[e.Run] = e.Terms.Rounds
 	case member.EventCounted:
 		p.counted++
+		p.sent += e.Bytes
 		routine = true
 	case member.EventSent:
 		p.sent += e.Bytes

@@ -50,6 +50,7 @@ type Run struct {
 	desk     *desk
 	spool    *spool
 	appender *appender
+	acks     *acks
 	keeper   *keeper
 	people   *population
 	log      *slog.Logger
@@ -132,6 +133,7 @@ func (r *Run) drive(ctx context.Context) {
 	err := r.work(ctx)
 	r.desk.stop()
 	r.appender.close()
+	r.acks.flush()
 	r.spool.close()
 	r.desk.pins.sweep()
 	r.desk.pins.idle.Wait()

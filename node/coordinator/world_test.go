@@ -123,7 +123,7 @@ func newWorld(t testing.TB, method string) *world {
 		}
 		w.roster[name] = identity.Member{Index: i, Name: name, Key: k.Public(), State: identity.Admitted}
 		w.members[name] = &puppet{w: w, name: name, key: k, member: w.fleet.Member(i), store: blob.NewMemory(), keep: map[int]*weights.Set{},
-			kept: map[int]*parcelled{}, done: map[int]bool{}}
+			kept: map[int]*parcelled{}, done: map[int]bool{}, verdicts: map[transport.Outcome]int{}}
 	}
 	return w
 }
@@ -159,6 +159,11 @@ func (w *world) begin() error {
 		Check: func(schema json.RawMessage, _ *transport.Consent) (json.RawMessage, error) {
 			return json.RawMessage("{}"), nil
 		}}, rec)
+	if err == nil { // the models of the tests are small
+		w.run.desk.scrap.mu.Lock()
+		w.run.desk.scrap.least = 1
+		w.run.desk.scrap.mu.Unlock()
+	}
 	return err
 }
 
@@ -205,14 +210,16 @@ type puppet struct {
 	store  blob.Store
 	link   transport.Link
 
-	mu     sync.Mutex
-	keep   map[int]*weights.Set // memory by order that made it; −1: committed
-	kept   map[int]*parcelled   // results that wait for the end of their phase
-	busy   map[int]bool
-	done   map[int]bool // orders whose phases have closed
-	theirs blob.Store   // of the coordinator, as it was when the member joined last
-	left   bool
-	over   chan struct{}
+	mu   sync.Mutex
+	keep map[int]*weights.Set // memory by order that made it; −1: committed
+	kept map[int]*parcelled   // results that wait for the end of their phase
+	busy map[int]bool
+	done map[int]bool // orders whose phases have closed
+
+	verdicts map[transport.Outcome]int
+	theirs   blob.Store // of the coordinator, as it was when the member joined last
+	left     bool
+	over     chan struct{}
 }
 
 type parcelled struct {
@@ -450,6 +457,7 @@ func (m *puppet) deliver(order int) {
 			continue
 		}
 		m.mu.Lock()
+		m.verdicts[v.Outcome]++
 		p.sent = true
 		if v.Outcome == transport.Late || v.Outcome == transport.Refused {
 			delete(m.kept, order)

@@ -208,6 +208,11 @@ func data(t weights.Tensor) unsafe.Pointer {
 
 // Set unpacks tensors. The blobs must be in the store.
 func Set(ctx context.Context, store blob.Store, t transport.Tensors, refs []transport.Ref) (weights.Set, error) {
+	return SetIn(ctx, store, t, refs, nil)
+}
+
+// SetIn is Set with memory of the caller's; see [weights.File.SetIn].
+func SetIn(ctx context.Context, store blob.Store, t transport.Tensors, refs []transport.Ref, room func(n int) []float32) (weights.Set, error) {
 	r, err := open(ctx, store, t, refs)
 	if err != nil {
 		return weights.Set{}, err
@@ -216,7 +221,7 @@ func Set(ctx context.Context, store blob.Store, t transport.Tensors, refs []tran
 	f, err := weights.NewFile(r, r.Size()) // the bytes are there, so that memory for them may be taken at once
 	var s weights.Set
 	if err == nil {
-		s, err = f.Set()
+		s, err = f.SetIn(room)
 	}
 	if err != nil {
 		return weights.Set{}, fmt.Errorf("tensors %q: %w", t.Name, err)
