@@ -44,7 +44,7 @@ func newReproduce(io streams, stop <-chan struct{}) *cobra.Command {
 			if dir == "" && s != reproduce.Small {
 				dir = fmt.Sprintf("%s/reproduce-%s-%s-seed%d", runsRoot(), e.Name, s, o.seed)
 			}
-			if o.dataDir() == "" {
+			if o.dataDir() == "" && !e.Synthetic {
 				return &recipe.MissingDataError{Err: errors.New("experiments need real data; name its folder with --data or $COHORT_DATA")}
 			}
 			b, err := backend.New(o.backend, backend.Options{Threads: o.threads})
