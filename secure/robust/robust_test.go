@@ -362,7 +362,7 @@ func TestUnfit(t *testing.T) {
 		"keep 7 results of 6":                      {six, Rule{Method: Krum{Multi: true, Keep: 7}}},
 		"6 results in buckets of 2 are 3":          {six, Rule{Method: Krum{Liars: 1}, Bucket: 2}},
 		"m1 sent a part of the model":              {part, Rule{Method: Krum{}}},
-		"bulyan (f=0) compares whole":        {part, Rule{Method: Bulyan{}}},
+		"bulyan (f=0) compares whole":              {part, Rule{Method: Bulyan{}}},
 		"geometric median compares whole":          {part, Rule{Method: GeometricMedian{}}},
 		"the clipped mean needs at least 1 result": {&Spool{like: like(1)}, Rule{Method: NormClip{}}},
 	} {
