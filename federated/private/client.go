@@ -69,14 +69,14 @@ func (c *client) vector(ctx context.Context, at federated.Local, t federated.Tas
 		if err != nil {
 			return nil, nil, err
 		}
-		v, err := l.Layout.encode(p, holding, federated.Result{Cover: cover}, nil, nil)
+		v, err := l.Layout.encode(p, holding, federated.Result{Cover: cover}, nil, nil, nil)
 		return v, nil, err
 	}
 	r, err := c.method.Run(ctx, at, own, keep)
 	if err != nil {
 		return nil, nil, err
 	}
-	v, err := l.Layout.encode(p, holding, r, o.Allowed, at.Rand(t.Round, o.Phase+"/rounding"))
+	v, err := l.Layout.encode(p, holding, r, o.Allowed, at.Rand(t.Round, o.Phase+"/rounding"), c.hides(l))
 	return v, r.Keep, err
 }
 
@@ -259,6 +259,8 @@ func (a *Secure) acceptable(l *terms) error {
 	switch {
 	case l.Threshold < a.threshold(m):
 		return fmt.Errorf("secure aggregation: %w: a threshold of %d of %d, and at least %d was agreed", secagg.ErrMalformed, l.Threshold, m, a.threshold(m))
+	case a.fits(l) != nil:
+		return a.fits(l)
 	case l.Neighbours > 0 && !a.o.Sparse:
 		return fmt.Errorf("secure aggregation: %w: a sparse graph, which was not agreed", secagg.ErrMalformed)
 	}

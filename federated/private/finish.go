@@ -70,6 +70,23 @@ type failedError struct{ error }
 
 func failedf(format string, args ...any) error { return &failedError{fmt.Errorf(format, args...)} }
 
+// fits returns an error unless noise that members add stays within the words, and enough of them must answer.
+func (a *Secure) fits(t *terms) error {
+	noise := a.hides(t)
+	if noise == nil {
+		return nil
+	}
+	p := a.o.params(t)
+	if p.Survivors < noise.Survivors {
+		return fmt.Errorf("secure aggregation: %w: sums of %d members are to be opened, and the noise needs %d", secagg.ErrMalformed, p.Survivors, noise.Survivors)
+	}
+	most := float64(t.Members) * (noise.Clip*noise.Scale + 1 + 12*math.Sqrt(noise.Share()))
+	if need := math.Ceil(math.Log2(most)) + 1; float64(p.Bits) < need {
+		return fmt.Errorf("secure aggregation: modulus too small: sums of clipped updates with noise need b=%g, have %d: lower the scale or take 64 bits", need, p.Bits)
+	}
+	return nil
+}
+
 // finish is the end of one phase of a session.
 type finish struct {
 	a      *Secure
@@ -140,6 +157,17 @@ func (f *finish) begin() (federated.State, error) {
 		}
 		t.Neighbours = chosen.Neighbours
 		t.Threshold = max(chosen.Threshold, f.a.threshold(chosen.Neighbourhood()))
+	}
+	if g, ok := f.a.Algorithm.(*Guard); ok && g.o.Distributed {
+		at, err := g.at(f.in)
+		if err != nil {
+			return f.s, err
+		}
+		t.Enrolled = at.Members
+		t.Survivors = max(t.Threshold, g.o.skellam(at.Members, max(1, l.size)).Survivors)
+		if err := f.a.fits(t); err != nil {
+			return f.s, failedf("%w", err)
+		}
 	}
 	if err := f.a.o.params(t).Validate(); err != nil {
 		return f.s, failedf("%w", err)
@@ -398,7 +426,7 @@ func (f *finish) sum(l *terms, p secagg.Params, v *secagg.Vector, sent secagg.Ra
 	if f.at.Rows {
 		return f.rows(l, v, members)
 	}
-	out, err := l.Layout.decode(p, v, sent, len(members), uint64(p.Holders))
+	out, err := l.Layout.decode(p, v, sent, len(members), uint64(p.Holders), f.a.hides(l))
 	if err != nil {
 		return f.s, &failedError{err}
 	}

@@ -1,6 +1,7 @@
 package private
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/rng"
+	"github.com/cohort-learning/cohort/secure/dp"
 	"github.com/cohort-learning/cohort/secure/secagg"
 	"github.com/cohort-learning/cohort/weights"
 )
@@ -229,7 +231,8 @@ func unfixed(w uint64) float64 { return float64(int64(w)) / grain }
 
 // encode makes the vector of one member's result. Rows that are not allowed (nil: all are) are left out. The stream decides how
 // values are rounded.
-func (l *layout) encode(p secagg.Params, holding int, r federated.Result, allowed []bool, random *rng.Stream) (*secagg.Vector, error) {
+// With noise, values become the integers of dp.Skellam instead, modulo 2^b, and the stream is not used.
+func (l *layout) encode(p secagg.Params, holding int, r federated.Result, allowed []bool, random *rng.Stream, noise *dp.Skellam) (*secagg.Vector, error) {
 	v := p.NewVector(l.ranges[holding].Len())
 	if r.Status == federated.Abstained { // nobody shall see who did
 		return v, nil
@@ -260,6 +263,7 @@ func (l *layout) encode(p secagg.Params, holding int, r federated.Result, allowe
 		}
 	}
 	at := 0
+	var values []float64 // to be hidden together
 	for _, f := range l.Folds {
 		x, ok := r.Addends[f.Name]
 		if !ok {
@@ -288,7 +292,11 @@ func (l *layout) encode(p secagg.Params, holding int, r federated.Result, allowe
 			if y.F32 == nil || at+n > v.Len() {
 				return nil, fmt.Errorf("tensor %q of the result has shape %v, which is not the part that the member holds", t.Name, y.Shape)
 			}
-			if err := encode(p, v, at, y.F32, weight, random); err != nil {
+			if noise != nil {
+				for _, e := range y.F32 {
+					values = append(values, float64(e))
+				}
+			} else if err := encode(p, v, at, y.F32, weight, random); err != nil {
 				return nil, fmt.Errorf("tensor %q: %w", t.Name, err)
 			}
 			if rows != nil && slices.Contains(l.RowsOf, t.Name) {
@@ -299,6 +307,20 @@ func (l *layout) encode(p secagg.Params, holding int, r federated.Result, allowe
 	}
 	if at != v.Len() {
 		return nil, fmt.Errorf("the result fills %d words of the %d that the member holds", at, v.Len())
+	}
+	if noise == nil {
+		return v, nil
+	}
+	hidden, err := noise.Hide(rand.Reader, values)
+	if err != nil {
+		return nil, err
+	}
+	for i, h := range hidden {
+		if v.Body32 != nil {
+			v.Body32[i] = uint32(h)
+		} else {
+			v.Body64[i] = uint64(h)
+		}
 	}
 	return v, nil
 }
@@ -362,7 +384,7 @@ func (l *layout) rows(cover weights.Index, allowed []bool) ([]bool, error) {
 
 // decode makes of a session's sum what the driver would have summed in the open. Words outside sent, and rows that fewer than
 // least members cover, count for nothing.
-func (l *layout) decode(p secagg.Params, sum *secagg.Vector, sent secagg.Ranges, members int, least uint64) (*federated.Sum, error) {
+func (l *layout) decode(p secagg.Params, sum *secagg.Vector, sent secagg.Ranges, members int, least uint64, noise *dp.Skellam) (*federated.Sum, error) {
 	total := sum.Extra[l.weightAt(0)]
 	out := &federated.Sum{Total: map[string]*weights.Acc{}, Scalars: map[string]float64{}, Weight: total, N: members, Unit: 1}
 	for k, name := range federated.Measured {
@@ -409,6 +431,11 @@ func (l *layout) decode(p secagg.Params, sum *secagg.Vector, sent secagg.Ranges,
 					continue
 				}
 				word := word(sum, t.at+i)
+				if noise != nil {
+					count[i] = w
+					x.F64[i] = signed(word, p.Bits) / noise.Scale / float64(w)
+					continue
+				}
 				if float64(word) > float64(w)*float64(p.Levels-1) {
 					return nil, fmt.Errorf("%q: a sum of %d, more than weights of %d can come to: somebody sent what is no update", t.Name, word, w)
 				}
@@ -426,6 +453,14 @@ func (l *layout) decode(p secagg.Params, sum *secagg.Vector, sent secagg.Ranges,
 		out.Total[f.Name] = acc
 	}
 	return out, nil
+}
+
+// signed reads a word of a ring as a number around 0.
+func signed(w uint64, bits int) float64 {
+	if bits == 32 {
+		return float64(int32(w))
+	}
+	return float64(int64(w))
 }
 
 func word(v *secagg.Vector, i int) uint64 {
@@ -464,7 +499,8 @@ type terms struct {
 	Members    int     `json:"members"`
 	Threshold  int     `json:"threshold"`
 	Neighbours int     `json:"neighbours,omitempty"`
-	Survivors  int     `json:"survivors"`
+	Survivors  int     `json:"survivors,omitempty"`
+	Enrolled   int     `json:"enrolled,omitempty"` // members among whom noise is shared out
 	Layout     *layout `json:"layout"`
 }
 

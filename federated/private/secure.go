@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/secure/dp"
 	"github.com/cohort-learning/cohort/secure/secagg"
 	"github.com/cohort-learning/cohort/weights"
 )
@@ -73,6 +74,16 @@ type Secure struct {
 // NewSecure wraps a method.
 func NewSecure(a federated.Algorithm, o SecureOptions) *Secure { return &Secure{a, o} }
 
+// hides returns the noise that members add to vectors of so many words, nil if they add none.
+func (a *Secure) hides(t *terms) *dp.Skellam {
+	g, ok := a.Algorithm.(*Guard)
+	if !ok || !g.o.Distributed || t.Layout.size == 0 {
+		return nil
+	}
+	s := g.o.skellam(t.Enrolled, t.Layout.size)
+	return &s
+}
+
 // Rows is implemented by methods whose members leave out rows of some tensors, those of labels that they do not have: how many
 // of them cover a row is summed securely first, and rows that too few cover are left out by all.
 type Rows interface {
@@ -134,6 +145,9 @@ func (a *Secure) Check(srv federated.Server) error {
 	p, ok := a.Algorithm.Next(s)
 	if !ok || asksNobody(p) {
 		return nil
+	}
+	if p.Who.Coins {
+		return errors.New("a session of secure sums needs to know how many take part, and secret coins do not tell: ask everybody (round.fraction 1), or leave out one of the two")
 	}
 	if _, err := a.layout(srv, s, p); err != nil {
 		return fmt.Errorf("no secure sum of this method: %w", err)
@@ -371,3 +385,11 @@ func (a *Secure) holdings(srv federated.Server, s federated.State, p federated.P
 
 // Client implements [federated.Algorithm].
 func (a *Secure) Client() federated.Client { return &client{a, a.Algorithm.Client()} }
+
+// Around returns the member's part of a around a client of the method, such as a program that a member brings along.
+func (a *Secure) Around(c federated.Client) federated.Client {
+	if g, ok := a.Algorithm.(*Guard); ok {
+		c = g.Around(c)
+	}
+	return &client{a, c}
+}
