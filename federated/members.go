@@ -68,6 +68,9 @@ func (o *Order) Fits(t Task, r Result) error {
 			return fmt.Errorf("%s: %w", fold.Name, err)
 		}
 	}
+	if p := o.from.phase; len(r.Attached) > 0 && !p.Gather && p.Attachments == nil {
+		return fmt.Errorf("%d attached bytes, for which phase %s has no use", len(r.Attached), p.Name)
+	}
 	if len(r.Addends) != len(o.from.phase.Folds) {
 		return fmt.Errorf("%d sets for %d sums", len(r.Addends), len(o.from.phase.Folds))
 	}

@@ -112,7 +112,7 @@ func sampleResult() *federated.Answer {
 	keep := weights.NewSet(1)
 	keep.Put("own", weights.Of64([]float64{math.Copysign(0, -1)}, 1))
 	return &federated.Answer{Result: federated.Result{Weight: 1 << 63, Addends: map[string]weights.Set{"w": s, "c": {}}, Keep: &keep,
-		Cover: weights.Index{"w": {weights.List([]int32{1})}}, Scalars: map[string]float64{"loss": math.NaN(), "n": 0.1}}}
+		Cover: weights.Index{"w": {weights.List([]int32{1})}}, Scalars: map[string]float64{"loss": math.NaN(), "n": 0.1}, Attached: []byte("bytes")}}
 }
 
 func TestResultTravels(t *testing.T) {
@@ -131,7 +131,7 @@ func TestResultTravels(t *testing.T) {
 	}
 	if r.Task != 7 || got.Weight != want.Result.Weight || !got.Addends["w"].Equal(want.Result.Addends["w"]) || len(got.Addends) != 2 ||
 		!got.Keep.Equal(*want.Result.Keep) || !math.IsNaN(got.Scalars["loss"]) || got.Scalars["n"] != 0.1 ||
-		!reflect.DeepEqual(got.Cover, want.Result.Cover) || !reflect.DeepEqual(got.Addends["w"].Names(), want.Result.Addends["w"].Names()) {
+		string(got.Attached) != "bytes" || !reflect.DeepEqual(got.Cover, want.Result.Cover) || !reflect.DeepEqual(got.Addends["w"].Names(), want.Result.Addends["w"].Names()) {
 		t.Errorf("%+v comes out as %+v", want.Result, got)
 	}
 	for _, b := range [][]byte{nil, bytes.Join(frame, nil)[:20], append(bytes.Join(frame, nil), 1)} {
@@ -219,6 +219,8 @@ func FuzzDecoders(f *testing.F) {
 	f.Add(form)
 	f.Add(encodeRows(e, blob.Sum(form)))
 	f.Add(encodeNumber(3))
+	f.Add(append(headed(ask{1, 2, opKeep, []byte("name")}), "value"...))
+	f.Add(append(headed(tell{Seq: 1, Erased: true, Failed: "erased"}), "value"...))
 	f.Add(encodeWant(want{1, []blob.Hash{{}}}))
 	f.Add(append([]byte{byte(kindPing)}, make([]byte, 8)...))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -227,6 +229,12 @@ func FuzzDecoders(f *testing.F) {
 		_, _ = decodeWant(b)
 		_, _ = decodeNumber(b)
 		_, _ = decodeIndex(b)
+		var q ask
+		if value, err := parted(b, &q); err == nil {
+			_, _ = q.answer(federated.NewVault(), value)
+			_, _ = q.answer(nil, value)
+		}
+		_ = (&visit{}).hear(b)
 		if w, err := decodeWelcome(b); err == nil {
 			_ = w.Like.empty().All()
 		}

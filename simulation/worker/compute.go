@@ -109,7 +109,7 @@ func (n *needs) share(s *share) (dataset.View, error) {
 func (v *visit) answer(visit, ctx context.Context, t task) error {
 	n := v.needs(t.ID)
 	defer n.release()
-	a, err := v.compute(ctx, n, t)
+	a, err := v.compute(visit, ctx, n, t)
 	if visit.Err() != nil { // what was cut short is no answer
 		return errLost
 	}
@@ -136,11 +136,11 @@ func (v *visit) answer(visit, ctx context.Context, t task) error {
 }
 
 // compute runs the client.
-func (v *visit) compute(ctx context.Context, n *needs, t task) (*federated.Answer, error) {
+func (v *visit) compute(visit, ctx context.Context, n *needs, t task) (*federated.Answer, error) {
 	for _, h := range t.Sets {
 		n.add(h)
 	}
-	for _, h := range []*blob.Hash{t.Index, t.Keep} {
+	for _, h := range []*blob.Hash{t.Index, t.Keep, t.Attached} {
 		if h != nil {
 			n.add(*h)
 		}
@@ -155,7 +155,13 @@ func (v *visit) compute(ctx context.Context, n *needs, t task) (*federated.Answe
 		return nil, err
 	}
 	m := federated.Member{Index: t.Member.Index, Name: string(t.Member.Name), Samples: t.Member.Samples}
-	at := federated.Local{Member: m, Engine: v.Engine, Seed: v.run.Seed}
+	at := federated.Local{Member: m, Engine: v.Engine, Seed: v.run.Seed, Scope: t.Scope}
+	if t.Vault {
+		at.Vault = far{v, visit, t.ID}
+	}
+	if t.Peers {
+		at.Peers = federated.Acquainted(m.Name)
+	}
 	do := federated.Task{Group: t.Group, Tag: t.Tag, Params: t.Params, Round: t.Round, Phase: t.Phase, Base: t.Base, Sets: map[string]weights.Set{}}
 	var errs []error
 	var err error
@@ -165,6 +171,10 @@ func (v *visit) compute(ctx context.Context, n *needs, t task) (*federated.Answe
 	}
 	if t.Index != nil {
 		do.Index, err = use(n.content(*t.Index), decodeIndex)
+		errs = append(errs, err)
+	}
+	if t.Attached != nil {
+		do.Attached, err = use(n.content(*t.Attached), func(b []byte) ([]byte, error) { return b, nil })
 		errs = append(errs, err)
 	}
 	var keep *weights.Set

@@ -34,6 +34,7 @@ type guest struct {
 // call is a task that a worker is at; call 0 is its welcome.
 type call struct {
 	offers offers
+	vault  federated.Vault
 	answer chan reply // of one
 }
 
@@ -77,7 +78,7 @@ func (g *guest) Perform(ctx context.Context, at federated.Local, o *federated.Or
 		a.Err = fmt.Errorf("packing the task: %w", err)
 		return a, nil
 	}
-	g.offer(c, from)
+	g.offer(c, from, at.Vault)
 	if err := g.link.send(kindTask, b); err != nil {
 		return nil, g.end(err, "")
 	}
@@ -140,10 +141,10 @@ func (g *guest) begin() (uint64, *call, error) {
 }
 
 // offer lets the worker ask for what a call needs, until its result has come.
-func (g *guest) offer(c *call, o offers) {
+func (g *guest) offer(c *call, o offers, v federated.Vault) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	c.offers = o
+	c.offers, c.vault = o, v
 }
 
 // finish closes a call; nil if there is none.
@@ -228,6 +229,20 @@ func (g *guest) handle(k kind, b []byte) error {
 			return fmt.Errorf("%w: %w", errMalformed, err)
 		}
 		return g.give(w)
+	case kindAsk:
+		var q ask
+		value, err := parted(b, &q)
+		if err != nil {
+			return fmt.Errorf("%w: %w", errMalformed, err)
+		}
+		g.mu.Lock()
+		c := g.calls[q.Task]
+		g.mu.Unlock()
+		if c == nil {
+			return fmt.Errorf("%w: a question of no task", errMalformed)
+		}
+		t, value := q.answer(c.vault, value)
+		return g.link.send(kindTell, headed(t), value)
 	case kindResult:
 		r, tensors, err := decodeResultHead(b)
 		if err != nil {

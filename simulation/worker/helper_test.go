@@ -15,6 +15,7 @@ import (
 	"github.com/cohort-learning/cohort/federated/fedavg"
 	"github.com/cohort-learning/cohort/federated/fedtest"
 	"github.com/cohort-learning/cohort/federated/heterofl"
+	"github.com/cohort-learning/cohort/federated/private"
 	"github.com/cohort-learning/cohort/federated/scaffold"
 	"github.com/cohort-learning/cohort/nn"
 	"github.com/cohort-learning/cohort/simulation"
@@ -83,6 +84,11 @@ var kinds = map[string]struct {
 			return nil, err
 		}
 		return heterofl.New(problem(t), heterofl.Config{Mode: m, Dynamic: true})
+	}},
+	"secure": {make: func(t testing.TB) (federated.Algorithm, error) {
+		p := problem(t)
+		p.Select.Fraction = 1
+		return private.NewSecure(scaffold.New(p), private.SecureOptions{Bits: 64, Holders: 3}), nil
 	}},
 	"asynchronous": {
 		make: func(t testing.TB) (federated.Algorithm, error) { return scaffold.New(problem(t)), nil },

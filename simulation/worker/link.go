@@ -23,6 +23,8 @@ const (
 	kindWant                    // worker: the contents that it lacks for a task
 	kindContent                 // host: one of them
 	kindResult                  // worker: what a client answered
+	kindAsk                     // worker: something of a client's vault
+	kindTell                    // host: the answer
 	kindDrop                    // host: the number of a task whose answer is not wanted any more
 	kindPing                    // either: I am here
 	kindBye                     // either: the end, and why

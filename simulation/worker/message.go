@@ -2,7 +2,6 @@ package worker
 
 import (
 	"bytes"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -107,8 +106,13 @@ type task struct {
 	Sets   map[string]blob.Hash `json:"sets"`
 	Index  *blob.Hash           `json:"index,omitempty"`
 	Keep   *blob.Hash           `json:"keep,omitempty"`
-	Train  *share               `json:"train,omitempty"`
-	Test   *share               `json:"test,omitempty"`
+	// Attached is whatever else the task carries.
+	Attached *blob.Hash `json:"attached,omitempty"`
+	Scope    string     `json:"scope,omitempty"`
+	Vault    bool       `json:"vault,omitempty"` // the client has one, at the simulation
+	Peers    bool       `json:"peers,omitempty"` // it knows the other members
+	Train    *share     `json:"train,omitempty"`
+	Test     *share     `json:"test,omitempty"`
 }
 
 // member is a [federated.Member]. Its name keys random streams, so it travels as bytes: JSON would repair what is not UTF-8.
@@ -161,7 +165,9 @@ type result struct {
 	Scalars map[string]uint64 `json:"scalars,omitempty"` // bits of float64, which may be no number
 	Cover   weights.Index     `json:"cover,omitempty"`   // null: all
 	Addends []part            `json:"addends,omitempty"`
-	Keep    *part             `json:"keep,omitempty"` // the last
+	Keep    *part             `json:"keep,omitempty"`
+	// Attached is how many bytes the client attached; they are the last.
+	Attached uint64 `json:"attached,omitempty"`
 }
 
 // part is a set of tensors in a result.
@@ -201,28 +207,18 @@ func encodeResult(id uint64, a *federated.Answer) (frame [][]byte, keep []byte, 
 			frame = append(frame, keep)
 			r.Keep = &part{Bytes: uint64(len(keep))}
 		}
+		r.Attached = uint64(len(a.Result.Attached))
+		frame = append(frame, a.Result.Attached)
 	}
-	head, err := json.Marshal(r)
-	if err != nil {
-		return nil, nil, fmt.Errorf("the result: %w", err)
-	}
-	size := binary.BigEndian.AppendUint64(nil, uint64(len(head)))
-	return append([][]byte{size, head}, frame...), keep, nil
+	return append([][]byte{headed(r)}, frame...), keep, nil
 }
 
 // decodeResultHead returns the head of a result and the tensors that follow it.
 func decodeResultHead(b []byte) (r result, tensors []byte, err error) {
-	if len(b) < 8 {
-		return r, nil, errors.New("a result without a head")
-	}
-	n := binary.BigEndian.Uint64(b)
-	if b = b[8:]; n > uint64(len(b)) {
-		return r, nil, fmt.Errorf("a result of %d bytes with a head of %d", len(b), n)
-	}
-	if err := json.Unmarshal(b[:n], &r); err != nil {
+	if tensors, err = parted(b, &r); err != nil {
 		return r, nil, fmt.Errorf("result: %w", err)
 	}
-	return r, b[n:], nil
+	return r, tensors, nil
 }
 
 // decode returns the result of a head and the tensors that follow it.
@@ -264,6 +260,11 @@ func (r result) decode(tensors []byte) (federated.Result, error) {
 			return out, err
 		}
 		out.Keep = &s
+	}
+	if n := r.Attached; n > 0 && n <= uint64(len(tensors)) {
+		out.Attached, tensors = tensors[:n], tensors[n:]
+	} else if n > 0 {
+		return out, fmt.Errorf("%d attached bytes, %d are left", n, len(tensors))
 	}
 	if len(tensors) > 0 {
 		return out, fmt.Errorf("%d bytes after its end", len(tensors))

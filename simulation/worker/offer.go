@@ -132,7 +132,7 @@ func (c *catalogue) task(id uint64, at federated.Local, o *federated.Order, t fe
 	from := offers{}
 	m := o.Member
 	out := task{ID: id, Member: member{m.Index, []byte(m.Name), m.Samples}, Round: t.Round, Phase: t.Phase, Base: t.Base, Group: t.Group, Tag: t.Tag,
-		Params: t.Params, Sets: map[string]blob.Hash{}}
+		Params: t.Params, Sets: map[string]blob.Hash{}, Scope: at.Scope, Vault: at.Vault != nil, Peers: at.Peers != nil}
 	var err error
 	for name, s := range t.Sets {
 		if out.Sets[name], err = c.set(s, t.Round, from); err != nil {
@@ -145,6 +145,9 @@ func (c *catalogue) task(id uint64, at federated.Local, o *federated.Order, t fe
 			return out, nil, err
 		}
 		out.Index = once(b, from)
+	}
+	if t.Attached != nil {
+		out.Attached = once(t.Attached, from)
 	}
 	if keep != nil {
 		b, err := encodeSet(*keep)

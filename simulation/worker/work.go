@@ -119,9 +119,11 @@ type visit struct {
 	client federated.Client
 	wg     sync.WaitGroup
 
-	mu     sync.Mutex
-	cancel map[uint64]context.CancelFunc // of tasks at work
-	failed error                         // why this machine cannot go on
+	mu        sync.Mutex
+	cancel    map[uint64]context.CancelFunc // of tasks at work
+	failed    error                         // why this machine cannot go on
+	asked     uint64                        // questions so far
+	questions map[uint64]chan told          // those without an answer
 }
 
 // do connects and works. The visit is done for good if there is no use in another.
@@ -138,6 +140,7 @@ func (v *visit) do(ctx context.Context, a Address) (done bool, err error) {
 		v.wg.Wait()
 	}()
 	v.link, v.cancel, v.built = &link{c: c, silence: v.Silence}, map[uint64]context.CancelFunc{}, make(chan struct{})
+	v.questions = map[uint64]chan told{}
 	v.wg.Go(func() { v.leave(ctx) })
 	if done, err = v.introduce(a, c); err != nil {
 		return done, err
@@ -272,6 +275,8 @@ func (v *visit) handle(ctx context.Context, k kind, b []byte) (done bool, err er
 		}
 		v.mu.Unlock()
 		return false, nil
+	case kindTell:
+		return false, v.hear(b)
 	case kindTask:
 		t, err := decodeTask(b)
 		if err != nil {

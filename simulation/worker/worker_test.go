@@ -81,7 +81,7 @@ func TestSentOnce(t *testing.T) {
 // A worker that is cut off in the middle of its work takes nothing with it, and one that comes later takes part.
 func TestLost(t *testing.T) {
 	e := fedtest.Engine(t, "go")
-	for _, kind := range []string{"scaffold", "asynchronous"} {
+	for _, kind := range []string{"scaffold", "asynchronous", "secure"} {
 		want := digest(t, job(t, e, kind))
 		j := job(t, e, kind)
 		j.Workers = -1
