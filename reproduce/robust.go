@@ -14,7 +14,7 @@ import (
 func robustExperiment() Experiment {
 	return Experiment{
 		Name:    "robust",
-		Summary: "rules that stand lying clients, against six attacks",
+		Summary: "rules that stand lying clients, against four attacks",
 		Scales: map[Scale]Study{
 			Small: {"softmax regression on 6,000 MNIST images, 20 clients, 0 to 30 % of them lying, 30 rounds", "2 minutes on 2 cores", robustSmall},
 		},
