@@ -141,6 +141,3 @@ func (v *Vector) AddPart(y *Vector, part Ranges) {
 		v.Extra[k] += x
 	}
 }
-
-// HeldBy returns the coordinates that at least least members hold, counts[i] of them sets[i].
-func HeldBy(sets []Ranges, counts []int, least int) Ranges { return heldBy(sets, counts, least) }
