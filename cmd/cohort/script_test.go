@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/cohort-learning/cohort/dataset"
+	"github.com/cohort-learning/cohort/secure/dp"
+	"github.com/cohort-learning/cohort/secure/dp/ledger"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -43,12 +45,14 @@ var scriptCommands = map[string]func(*testscript.TestScript, bool, []string){
 	"exits": cmdExits, "json": cmdJSON, "samefield": cmdSameField, "better": cmdBetter, // of results
 	"glyphs": cmdGlyphs, "pngsize": cmdPNGSize, // of pictures
 	"await": cmdAwait, "capture": cmdCapture, "replace": cmdReplace, "spoil": cmdSpoil, // of files
+	"charge": cmdCharge, // of privacy
 }
 
 // prepareScript gives every script the same small recipe and a surrounding that says nothing about this machine.
 func prepareScript(e *testscript.Env) error {
 	e.Setenv("COHORT_DATA", "")
 	e.Setenv("COHORT_RUNS", "")
+	e.Setenv("COHORT_LEDGER", filepath.Join(e.WorkDir, "ledger"))
 	e.Setenv("LC_ALL", "C.UTF-8")
 	return os.WriteFile(filepath.Join(e.WorkDir, "tiny.yaml"), []byte(tiny), 0o644)
 }
@@ -80,6 +84,26 @@ func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if got != want {
 		ts.Fatalf("exit status %d, want %d", got, want)
+	}
+}
+
+// cmdCharge charges rounds of a run with central noise of multiplier 4 to the ledger of data: charge DIR DATA COORDINATOR RUN ROUNDS.
+func cmdCharge(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 5 || neg {
+		ts.Fatalf("usage: charge DIR DATA COORDINATOR RUN ROUNDS")
+	}
+	rounds, err := strconv.Atoi(args[4])
+	ts.Check(err)
+	path := ts.MkAbs(args[1])
+	digest, err := ledger.DigestOf(context.Background(), path)
+	ts.Check(err)
+	l, err := ledger.Open(ts.MkAbs(args[0]), digest, path, ledger.Options{})
+	ts.Check(err)
+	terms := dp.Terms{Mechanism: dp.CentralGaussian, Fraction: 1, Noise: 4, Clip: 1, Delta: 1e-5, Members: 10, Trusts: args[2]}
+	for round := range rounds {
+		_, err := l.ChargeWithin(context.Background(), ledger.Budget{}, ledger.Entry{Coordinator: ledger.Coordinator{Name: args[2], Key: "key-" + args[2]},
+			Run: args[3], Round: round, Phase: "train", Member: "north", Terms: terms})
+		ts.Check(err)
 	}
 }
 
