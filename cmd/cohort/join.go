@@ -20,8 +20,12 @@ import (
 	"github.com/cohort-learning/cohort/node/member"
 	"github.com/cohort-learning/cohort/node/program"
 	"github.com/cohort-learning/cohort/recipe"
+	"github.com/cohort-learning/cohort/secure/dp/ledger"
 	"github.com/spf13/cobra"
 )
+
+// unsaid is a number that was not given.
+const unsaid = -1
 
 // membersRoot is the folder in which members live unless they are given another.
 const membersRoot = "cohort-member"
@@ -37,6 +41,8 @@ type joinOptions struct {
 	withdraw  bool
 	enrolOnly bool
 	rotate    bool
+	ledger    string
+	budget    ledger.Budget
 	quiet     bool
 	json      bool
 	wait      time.Duration
@@ -84,6 +90,10 @@ An interrupt (Ctrl-C) stops; the same command goes on where it was. Nothing that
 	f.IntVar(&o.parallel, "parallel", 1, "tasks to compute at a time")
 	f.StringVar(&o.backend, "backend", "", "engine, see \"cohort doctor\" (default the best of this binary)")
 	f.IntVar(&o.threads, "threads", 0, "threads to compute on (default all)")
+	f.StringVar(&o.ledger, "ledger", "", "folder of the privacy ledgers that all members on this machine share (default that of \"cohort privacy ledger\")")
+	f.Float64Var(&o.budget.Epsilon, "budget-epsilon", unsaid, "what all private runs on the data may cost together; 0: as policy.yaml says (default that of the last time)")
+	f.Float64Var(&o.budget.Delta, "budget-delta", unsaid, "with which probability they may cost more; 0: as policy.yaml says (default that of the last time)")
+	f.Lookup("budget-epsilon").DefValue, f.Lookup("budget-delta").DefValue = "0", "0" // the texts say what they are
 	f.BoolVar(&o.dryRun, "dry-run", false, "only show what would leave this machine")
 	f.BoolVar(&o.accept, "accept-rollback", false, "accept a coordinator that was put back to an earlier state, once")
 	f.BoolVar(&o.enrolOnly, "enrol", false, "only take up the invitation and write policy.yaml; agree to nothing yet")
@@ -109,6 +119,10 @@ func (o *joinOptions) check(args []string) error {
 		return usagef("--withdraw goes with --dir only")
 	case o.rotate && (o.dryRun || len(args) > 0 || o.withdraw):
 		return usagef("--rotate-key goes with --dir only")
+	case o.budget.Epsilon != unsaid && (!(o.budget.Epsilon >= 0) || math.IsInf(o.budget.Epsilon, 1)):
+		return usagef("--budget-epsilon %v: expected a positive number", o.budget.Epsilon)
+	case o.budget.Delta != unsaid && !(o.budget.Delta >= 0 && o.budget.Delta < 1):
+		return usagef("--budget-delta %v: expected a probability between 0 and 1", o.budget.Delta)
 	case len(args) == 1 && args[0] == "":
 		return usagef("the token is empty")
 	}
@@ -273,6 +287,19 @@ func (o *joinOptions) remember(f *member.Folder) error {
 		f.Card.Exec, f.Card.Limits = words, o.limits
 	}
 	f.Card.Examples = cmp.Or(o.examples, f.Card.Examples)
+	if o.budget.Epsilon != unsaid {
+		f.Card.Budget.Epsilon = o.budget.Epsilon
+	}
+	if o.budget.Delta != unsaid {
+		f.Card.Budget.Delta = o.budget.Delta
+	}
+	if o.ledger != "" {
+		abs, err := filepath.Abs(o.ledger)
+		if err != nil {
+			return err
+		}
+		f.Card.Ledger = abs
+	}
 	if f.Card.Data == "" && !o.withdraw && !o.enrolOnly {
 		return usagef("which data? --data names them; they stay on this machine")
 	}
@@ -311,6 +338,9 @@ func (o *joinOptions) participate(ctx context.Context, io streams, stop <-chan s
 	mo := member.Options{Folder: f, Policy: policy, Parallel: o.parallel, Program: version(), Can: can, Prepare: study.Prepare,
 		Events: show.event, Stop: stop, AcceptRollback: o.accept}
 	if !o.withdraw {
+		if mo.Budget, err = account(f, policy); err != nil {
+			return err
+		}
 		if err := o.present(f.Card.Data); err != nil {
 			return err
 		}
@@ -347,6 +377,25 @@ func (o *joinOptions) participate(ctx context.Context, io streams, stop <-chan s
 		io.note("stopped; go on with:\n  cohort join --dir %s", quote(f.Dir))
 	}
 	return err
+}
+
+// account is what pays for private runs, and nil if there is no place for ledgers: none is then agreed to. What was given to join
+// overrides the policy.
+func account(f *member.Folder, policy member.Policy) (member.Budget, error) {
+	policy.Epsilon = cmp.Or(f.Card.Budget.Epsilon, policy.Epsilon)
+	policy.Delta = cmp.Or(f.Card.Budget.Delta, policy.Delta)
+	limit, root := policy.Budget(), f.Card.Ledger
+	if root == "" {
+		dir, err := ledgerRoot()
+		if err != nil && limit.None() {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		root = dir
+	}
+	return &member.Account{Root: root, Data: f.Card.Data, Limit: limit}, nil
 }
 
 // explain says what a token is and what joining with it would do; nobody is asked.
@@ -493,11 +542,11 @@ func (p *memberProgress) event(e member.Event) {
 	case member.EventLate:
 		p.late++
 		routine = true
-	case member.EventTraining:
+	case member.EventTraining, member.EventCharged:
 		routine = true
 	}
 	loud := e.Kind == member.EventWarning || e.Kind == member.EventRefused || e.Kind == member.EventDeclined || e.Kind == member.EventFailed ||
-		e.Kind == member.EventMemory || e.Kind == member.EventRollback
+		e.Kind == member.EventMemory || e.Kind == member.EventRollback || e.Kind == member.EventSpent
 	if p.quiet && !loud {
 		return
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/node/parcel"
 	"github.com/cohort-learning/cohort/node/program"
+	dpledger "github.com/cohort-learning/cohort/secure/dp/ledger"
 	"github.com/cohort-learning/cohort/transport"
 )
 
@@ -66,7 +67,8 @@ func (m *Member) pack(ctx context.Context, r *run, o *order, body *transport.Res
 	switch {
 	case failed != nil:
 		body.Failed = "the task failed at this member"
-		if m.o.Policy.Reasons {
+		var spent *dpledger.SpentError
+		if m.o.Policy.Reasons && (r.part.privacy == nil || errors.As(failed, &spent)) { // other reasons tell of the data
 			body.Failed = oneLine(public(failed), 300)
 		}
 	default:

@@ -204,6 +204,9 @@ func (m *Member) closePhase(ctx context.Context, o *opened, c *transport.Close, 
 		m.tidy(r)
 		m.sweep(ctx)
 	}
+	if err := m.ahead(ctx, r, e.Round, e.Step); err != nil && ctx.Err() == nil {
+		return err
+	}
 	if c.Last {
 		m.nudge()
 	}

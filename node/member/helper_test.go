@@ -600,6 +600,7 @@ type person struct {
 	folder *member.Folder
 	events []member.Event
 	mu     sync.Mutex
+	change func(*member.Options) // of every run; may be nil
 }
 
 // keys are made once: tests do not depend on them.
@@ -636,6 +637,9 @@ func (p *person) run(ctx context.Context, fsys journal.FS, change func(*member.O
 		fsys = p.disk
 	}
 	o := p.options(fsys)
+	if p.change != nil {
+		p.change(&o)
+	}
 	if change != nil {
 		change(&o)
 	}
