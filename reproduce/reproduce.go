@@ -64,9 +64,10 @@ func (r Result) Passed() bool {
 
 // Experiment is what can be reproduced of a method.
 type Experiment struct {
-	Name    string
-	Summary string
-	Scales  map[Scale]Study
+	Name      string
+	Summary   string
+	Synthetic bool // needs no real data
+	Scales    map[Scale]Study
 }
 
 // Study is one experiment at one scale.
@@ -77,7 +78,9 @@ type Study struct {
 }
 
 // All lists the experiments.
-func All() []Experiment { return []Experiment{heteroflExperiment(), baselinesExperiment(), robustExperiment()} }
+func All() []Experiment {
+	return []Experiment{heteroflExperiment(), baselinesExperiment(), robustExperiment(), privacyExperiment()}
+}
 
 // Find returns the experiment of that name.
 func Find(name string) (Experiment, error) {

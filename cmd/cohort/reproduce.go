@@ -47,7 +47,7 @@ func newReproduce(io streams, stop <-chan struct{}) *cobra.Command {
 			if only != "" && dir == "" {
 				return usagef("--only computes one run of an experiment; name the folder of its runs with --dir")
 			}
-			if o.dataDir() == "" {
+			if o.dataDir() == "" && !e.Synthetic {
 				return &recipe.MissingDataError{Err: errors.New("experiments need real data; name its folder with --data or $COHORT_DATA")}
 			}
 			b, err := backend.New(o.backend, backend.Options{Threads: o.threads})

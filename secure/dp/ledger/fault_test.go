@@ -47,7 +47,7 @@ func TestCrashAtEveryOperation(t *testing.T) {
 	for i, e := range clean.Events() {
 		for _, crash := range []faultfs.Crash{faultfs.PowerLoss, faultfs.PowerLossAfterMetadata, faultfs.Kill} {
 			rules = append(rules, faultfs.Rule{N: i + 1, Crash: crash}, faultfs.Rule{N: i + 1, Crash: crash, After: true})
-			for part := 1; part < e.Bytes; part += 1 + e.Bytes/6 {
+			for part := 1; part < e.Bytes; part += 1 + e.Bytes/3 {
 				rules = append(rules, faultfs.Rule{N: i + 1, Crash: crash, Part: part})
 			}
 		}
