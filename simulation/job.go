@@ -25,6 +25,8 @@ type Job struct {
 	Elsewhere func(*Pool)
 	// Observer, if not nil, is told what happens while it happens.
 	Observer Observer
+	// Secret, if not nil, is the source of secrets in place of the run's own: to verify a run with what its coordinator kept.
+	Secret func(round int, purpose string) ([32]byte, error)
 	// Clock times rounds for the Observer; nil means [time.Now]. Nothing else depends on it.
 	Clock func() time.Time
 }
@@ -74,7 +76,8 @@ func (j *Job) Run(ctx context.Context) (federated.State, error) {
 // checkpoint; rounds that it had closed since are computed again and must come out the same. Fsys is the file system that
 // run was opened with.
 func (j *Job) RunIn(ctx context.Context, run *record.Run, fsys journal.FS, every int) (federated.State, error) {
-	l := &log{job: j, recall: NewRecall(), run: run, fs: fsys, every: max(1, every), expect: map[int]string{}, best: math.Inf(-1)}
+	l := &log{job: j, recall: NewRecall(), run: run, fs: fsys, every: max(1, every), expect: map[int]string{}, best: math.Inf(-1),
+		secrets: Secrets(fsys, run.Dir())}
 	from, err := l.resume()
 	if err != nil {
 		return federated.State{}, full(err)
@@ -97,7 +100,7 @@ func full(err error) error {
 // Verify computes the run in a folder again, from its beginning, and compares the digest of every round that it closed. It
 // returns how many rounds agreed and an error for the first that does not.
 func (j *Job) Verify(ctx context.Context, dir string) (rounds int, err error) {
-	l := &log{recall: NewRecall(), expect: map[int]string{}, strict: true}
+	l := &log{recall: NewRecall(), expect: map[int]string{}, strict: true, secrets: Secrets(journal.OS(), dir)}
 	last := -1
 	for r, err := range journal.Decode[closedRecord](journal.Read(journal.OS(), dir, KindRoundClosed)) {
 		if err != nil {
@@ -126,6 +129,9 @@ func (j *Job) Distance(ctx context.Context, dir string) (map[string]float64, err
 	}
 	c := *j
 	c.Config.Rounds = recorded.Round
+	if c.Secret == nil {
+		c.Secret = Secrets(journal.OS(), dir)
+	}
 	got, err := c.Run(ctx)
 	if err != nil {
 		return nil, err
@@ -151,6 +157,17 @@ func (j *Job) workers() int {
 		return runtime.GOMAXPROCS(0)
 	}
 	return j.Workers
+}
+
+// secret is where the run's secrets come from.
+func (j *Job) secret(l *log) func(round int, purpose string) ([32]byte, error) {
+	switch {
+	case j.Secret != nil:
+		return j.Secret
+	case l.secrets != nil:
+		return l.secrets
+	}
+	return passing()
 }
 
 // open returns the pool of a run, with all places that it has.
@@ -182,5 +199,7 @@ func (j *Job) drive(ctx context.Context, l *log, from *federated.Snapshot) (fede
 	defer cancel()
 	pool.corrupt(lies)
 	l.began = l.now()
-	return federated.Run(ctx, j.Algorithm, j.Fleet.Server(), pool, l, j.Config, from)
+	srv := j.Fleet.Server()
+	srv.Secret = j.secret(l)
+	return federated.Run(ctx, j.Algorithm, srv, pool, l, j.Config, from)
 }

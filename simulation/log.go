@@ -109,6 +109,8 @@ type log struct {
 	keeps  map[int]int // manifest of the checkpoint before
 	best   float64     // global accuracy of the best checkpoint
 
+	secrets func(round int, purpose string) ([32]byte, error) // nil: of no folder
+
 	round  int
 	phases []Phase
 	began  time.Time // of the phase or round under way

@@ -67,6 +67,7 @@ func (j *Job) repeat(ctx context.Context, h *History, resets []Reset, l *log) (f
 	l.began = l.now()
 	srv := j.Fleet.Server()
 	srv.Population = pastPopulation{j.Fleet, r}
+	srv.Secret = j.secret(l)
 	return federated.Run(ctx, j.Algorithm, srv, r, r, c.Config, nil)
 }
 

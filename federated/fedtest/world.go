@@ -49,7 +49,8 @@ func (w *World) Local(m federated.Member) federated.Local {
 
 // Server returns the coordinator's side.
 func (w *World) Server() federated.Server {
-	return federated.Server{Engine: w.Engine, Seed: w.Seed, Scope: "world", Population: w, Train: w.Pooled, Test: w.Test}
+	return federated.Server{Engine: w.Engine, Seed: w.Seed, Scope: "world", Population: w, Train: w.Pooled, Test: w.Test,
+		Secret: federated.Secrets([32]byte{byte(w.Seed)})}
 }
 
 // Engine returns the engine of that name, which ends with the test.

@@ -121,9 +121,9 @@ const (
 
 // guardState is what a guard remembers: State.Attached["guard/at"].
 type guardState struct {
-	Members int     `json:"members"` // K
-	Clip    float64 `json:"clip"`    // S of the next round
-	Rounds  int     `json:"rounds"`  // that were published
+	Members int   `json:"members"` // K
+	Clip    bound `json:"clip"`    // S of the next round
+	Rounds  int   `json:"rounds"`  // that were published
 }
 
 func (g *Guard) at(s federated.State) (guardState, error) {
@@ -189,7 +189,7 @@ func (g *Guard) Init(ctx context.Context, srv federated.Server) (federated.State
 	if err != nil {
 		return s, err
 	}
-	return g.put(s, guardState{Members: cmp.Or(g.o.Members, srv.Population.Len()), Clip: g.o.Clip})
+	return g.put(s, guardState{Members: cmp.Or(g.o.Members, srv.Population.Len()), Clip: bound(g.o.Clip)})
 }
 
 // Next implements [federated.Algorithm].
@@ -221,9 +221,29 @@ func bit(v float64) weights.Set {
 	return s
 }
 
+// bound is a clip bound; its JSON form is null where there is none.
+type bound float64
+
+// MarshalJSON implements [json.Marshaler].
+func (b bound) MarshalJSON() ([]byte, error) {
+	if math.IsInf(float64(b), 1) {
+		return []byte("null"), nil
+	}
+	return json.Marshal(float64(b))
+}
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (b *bound) UnmarshalJSON(text []byte) error {
+	*b = bound(math.Inf(1))
+	if string(text) == "null" {
+		return nil
+	}
+	return json.Unmarshal(text, (*float64)(b))
+}
+
 // guarded is what a member is told.
 type guarded struct {
-	Clip   float64         `json:"clip"`
+	Clip   bound           `json:"clip"`
 	Count  bool            `json:"count,omitempty"` // tell whether the update fitted
 	Folds  []foldLayout    `json:"folds"`           // what a member sends that has nothing to say
 	Params json.RawMessage `json:"params,omitempty"`
@@ -273,7 +293,7 @@ func (c *guardClient) Run(ctx context.Context, at federated.Local, t federated.T
 	if err := json.Unmarshal(t.Params, &o); err != nil {
 		return federated.Result{}, fmt.Errorf("task parameters: %w", err)
 	}
-	if !(o.Clip > 0) || c.o.Quantile == 0 && o.Clip != c.o.Clip {
+	if !(o.Clip > 0) || c.o.Quantile == 0 && float64(o.Clip) != c.o.Clip {
 		return federated.Result{}, fmt.Errorf("updates are to be clipped to %v, and %v was agreed", o.Clip, c.o.Clip)
 	}
 	own := t
@@ -301,11 +321,11 @@ func (c *guardClient) Run(ctx context.Context, at federated.Local, t federated.T
 			all.Put(f.Name+"\x00"+l.Name, x)
 		}
 	}
-	clipped, norm, err := dp.Clip(all, o.Clip)
+	clipped, norm, err := dp.Clip(all, float64(o.Clip))
 	if err != nil {
 		return federated.Result{}, err
 	}
-	out := federated.Result{Addends: map[string]weights.Set{}, Keep: r.Keep}
+	out := federated.Result{Weight: 1, Addends: map[string]weights.Set{}, Keep: r.Keep}
 	for name, x := range clipped.All() {
 		fold, tensor, _ := strings.Cut(name, "\x00")
 		set := out.Addends[fold]
@@ -313,7 +333,7 @@ func (c *guardClient) Run(ctx context.Context, at federated.Local, t federated.T
 		out.Addends[fold] = set
 	}
 	if o.Count {
-		out.Addends[bitFold] = bit(dp.Bit(norm, o.Clip))
+		out.Addends[bitFold] = bit(dp.Bit(norm, float64(o.Clip)))
 	}
 	return out, nil
 }
@@ -341,11 +361,15 @@ func (g *Guard) Finish(ctx context.Context, srv federated.Server, s federated.St
 	if err != nil {
 		return s, d, err
 	}
-	d.Add("clip", "", at.Clip)
+	if !math.IsInf(float64(at.Clip), 1) {
+		d.Add("clip", "", float64(at.Clip))
+	}
 	if g.o.Quantile > 0 {
-		if at.Clip, err = g.o.adaptive(at.Members).Next(mean.bits, at.Clip, mean.fitted); err != nil {
+		clip, err := g.o.adaptive(at.Members).Next(mean.bits, float64(at.Clip), mean.fitted)
+		if err != nil {
 			return s, d, fmt.Errorf("differential privacy: %w", err)
 		}
+		at.Clip = bound(clip)
 	}
 	if g.o.Noise > 0 {
 		e, err := g.epsilon(at, s, p)
@@ -380,7 +404,7 @@ type published struct {
 
 // publish adds the noise and divides.
 func (g *Guard) publish(srv federated.Server, s federated.State, p federated.Phase, sum *federated.Sum, at guardState) (out published, err error) {
-	c := dp.Central{Clip: at.Clip, Noise: g.o.Noise, Fraction: g.o.Fraction, Members: at.Members}
+	c := dp.Central{Clip: float64(at.Clip), Noise: g.o.Noise, Fraction: g.o.Fraction, Members: at.Members}
 	if g.o.Distributed {
 		c.Noise = 0 // it is in there
 	}

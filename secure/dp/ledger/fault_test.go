@@ -256,3 +256,34 @@ func TestKill(t *testing.T) {
 		}
 	}
 }
+
+// Many goroutines share one ledger, and others have it open too.
+func TestGoroutines(t *testing.T) {
+	dir := t.TempDir()
+	shared := open(t, dir, data, "/data", ledger.Options{})
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			l := shared
+			if i%2 == 1 {
+				var err error
+				if l, err = ledger.Open(dir, data, "/data", ledger.Options{}); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+			for round := range 5 {
+				if _, err := l.ChargeWithin(t.Context(), ledger.Budget{}, entry(fmt.Sprint("c", i), "r", round, gaussian(1, 9))); err != nil {
+					t.Error(err)
+				}
+				if _, _, err := l.Spent(1e-5); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if s, err := shared.Summary(1e-5); err != nil || s.Rounds != 20 || len(s.Runs) != 4 {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
