@@ -97,11 +97,7 @@ func plainStudy(t testing.TB, e *train.Engine) *study {
 	if err != nil {
 		t.Fatal(err)
 	}
-<<<<<<< HEAD
-	s := &study{world: fedtest.Blobs(e, 6, 3, 8), new: func() federated.Algorithm {
-=======
 	s := &study{world: fedtest.Blobs(e, 6, 3, 8), config: federated.Config{Rounds: rounds}, new: func() federated.Algorithm {
->>>>>>> ledger
 		return fedavg.New(&federated.Problem{Build: build, Rounds: rounds, Select: federated.Selection{Fraction: 1},
 			Training: federated.Training{Epochs: 1, Batch: 4, Rate: train.Constant(0.1)}, Measuring: federated.Measuring{Every: 100, Batch: 16}})
 	}}
