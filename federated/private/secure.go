@@ -30,8 +30,6 @@ type SecureOptions struct {
 	// Plain leaves out keys and masks: the server sees what it sums. The sums are the same to the bit, which is enough for a
 	// simulation, where there is nobody to hide from.
 	Plain bool
-	// RequirePinned is a member's own: it takes part only where enough peers have keys that were exchanged without the server.
-	RequirePinned bool
 }
 
 // Validate returns an error that begins with the option that cannot be.
