@@ -354,16 +354,25 @@ func (d *desk) answer(ctx context.Context, x *order) *federated.Answer {
 	return a
 }
 
-func (d *desk) read(ctx context.Context, rec *received) (r federated.Result, err error) {
+// said returns what the message of a result says.
+func (d *desk) said(rec *received) (*transport.Result, []transport.Ref, error) {
+	if rec.body != nil {
+		return rec.body, rec.Refs, nil
+	}
 	msg, err := d.spool.read(rec.Spool, rec.Message)
 	if err != nil {
-		return r, fmt.Errorf("its message: %w", err)
+		return nil, nil, fmt.Errorf("its message: %w", err)
 	}
 	var body transport.Result
 	e, err := transport.Peek(msg) // it was verified before it was accepted
 	if err == nil {
 		err = e.Decode(&body)
 	}
+	return &body, e.Refs, err
+}
+
+func (d *desk) read(ctx context.Context, rec *received) (r federated.Result, err error) {
+	body, refs, err := d.said(rec)
 	if err != nil {
 		return r, err
 	}
@@ -375,14 +384,14 @@ func (d *desk) read(ctx context.Context, rec *received) (r federated.Result, err
 	}
 	r = federated.Result{Weight: body.Weight, Scalars: body.Scalars, Addends: map[string]weights.Set{}}
 	for _, t := range body.Addends {
-		if r.Addends[t.Name], err = parcel.SetIn(ctx, d.store, t, e.Refs, d.scrap.take); err != nil {
+		if r.Addends[t.Name], err = parcel.SetIn(ctx, d.store, t, refs, d.scrap.take); err != nil {
 			return r, fmt.Errorf("refused: %w", err)
 		}
 	}
-	if r.Cover, err = parcel.Index(ctx, d.store, body.Cover, e.Refs); err != nil {
+	if r.Cover, err = parcel.Index(ctx, d.store, body.Cover, refs); err != nil {
 		return r, fmt.Errorf("refused: %w", err)
 	}
-	if r.Attached, err = parcel.Attached(ctx, d.store, body.Attached, e.Refs); err != nil {
+	if r.Attached, err = parcel.Attached(ctx, d.store, body.Attached, refs); err != nil {
 		return r, fmt.Errorf("refused: %w", err)
 	}
 	return r, nil

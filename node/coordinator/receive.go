@@ -155,6 +155,9 @@ func (r *Run) result(from string, e transport.Envelope, body *transport.Result, 
 	}
 	rec := &received{Order: x.ID, Member: from, Round: x.Round, Phase: x.Phase, Base: x.Base, Message: digest, Refs: e.Refs,
 		Kernels: body.Kernels, Memory: body.Memory, Clock: d.Now()}
+	if len(msg) <= smallResult {
+		rec.body = body
+	}
 	r.appender.addResult(rec, msg, func(jr journal.Record, err error) {
 		if err != nil {
 			r.reopen(x)

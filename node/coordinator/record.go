@@ -62,7 +62,13 @@ type received struct {
 	Kernels string           `json:"kernels,omitempty"`
 	Memory  string           `json:"memory,omitempty"`
 	Clock   time.Duration    `json:"clock"`
+
+	// body is what the message says, of small ones that came since the coordinator was started: it need not be read again.
+	body *transport.Result
 }
+
+// smallResult is the greatest length of a message that is kept in memory as well.
+const smallResult = 2 << 10
 
 // refusal is a result that was not accepted.
 type refusal struct {
