@@ -454,6 +454,17 @@ func (d *desk) find(id int) (x *order, past bool) {
 	return d.orders[id], id <= d.highest
 }
 
+// awaits returns the result that was accepted for an order before the coordinator was restarted, if the driver has not issued that
+// order again yet.
+func (d *desk) awaits(id int) (rec *received, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if r := d.recorded[id]; r != nil {
+		return r.received, true
+	}
+	return nil, false
+}
+
 // settles reports whether a result is inside the sums with which the run was resumed.
 func (d *desk) settles(id int) (message transport.Digest, ok bool) {
 	d.mu.Lock()

@@ -108,6 +108,16 @@ func (r *Run) result(from string, e transport.Envelope, body *transport.Result, 
 		r.srv.counters.verdict(o)
 		reply(&transport.Verdict{Order: body.Order, Outcome: o, Code: code, Reason: reason})
 	}
+	if rec, ok := r.desk.awaits(body.Order); ok && rec.Member == from { // accepted, and its order is not here again yet
+		if rec.Message == digest {
+			verdict(transport.Duplicate, "", "")
+			return
+		}
+		why := "another result was accepted for this task"
+		r.refuse(from, nil, digest, transport.CodeConflict, why)
+		verdict(transport.Refused, transport.CodeConflict, why)
+		return
+	}
 	x, refused := r.claim(from, body.Order, body.Task)
 	if refused != nil {
 		if refused.Code == transport.CodeStale {
