@@ -239,6 +239,9 @@ func (r *Run) settle(from string, holding []transport.Holding, d *transport.Duti
 			continue
 		}
 		c, ok := r.keeper.closes.of(h.Order)
+		if !ok && r.desk.coming(h.Order) {
+			continue
+		}
 		if !ok {
 			forgotten = append(forgotten, h.Order)
 			continue

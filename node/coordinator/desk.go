@@ -50,6 +50,7 @@ type desk struct {
 	offers   chan *order
 	offering sync.WaitGroup
 	highest  int               // order issued so far
+	behind   bool              // the run was resumed, and orders of before may be issued again
 	gone     map[string]string // why members are gone
 	levels   map[string]string // of members, as their newest tasks say
 	permits  queue
@@ -463,6 +464,20 @@ func (d *desk) awaits(id int) (rec *received, ok bool) {
 		return r.received, true
 	}
 	return nil, false
+}
+
+// coming reports whether an order that is not here may be issued again soon, as the run was resumed a moment ago.
+func (d *desk) coming(id int) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.behind && d.orders[id] == nil && id > d.highest
+}
+
+// caughtUp says that all orders of before the run was resumed have been issued again.
+func (d *desk) caughtUp() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.behind = false
 }
 
 // settles reports whether a result is inside the sums with which the run was resumed.

@@ -87,6 +87,8 @@ func (d *desk) claimBlobs(x *order, blobs []transport.Ref) (wrong string) {
 func (r *Run) claim(from string, id int, task transport.Digest) (x *order, refused *transport.Failure) {
 	x, past := r.desk.find(id)
 	switch {
+	case x == nil && r.desk.coming(id):
+		return nil, &transport.Failure{Code: transport.CodeBusy, Message: "the coordinator has just been started and is taking up the phase"}
 	case x == nil && past:
 		return nil, &transport.Failure{Code: transport.CodeStale, Message: "the phase of this task is over"}
 	case x == nil || x.Member.Name != from:
@@ -120,6 +122,10 @@ func (r *Run) result(from string, e transport.Envelope, body *transport.Result, 
 	}
 	x, refused := r.claim(from, body.Order, body.Task)
 	if refused != nil {
+		if refused.Code == transport.CodeBusy {
+			verdict(transport.Refused, refused.Code, refused.Message)
+			return
+		}
 		if refused.Code == transport.CodeStale {
 			if r.counted(body.Order, digest) {
 				verdict(transport.Duplicate, "", "")

@@ -182,6 +182,7 @@ func (k *keeper) restore(p *past) error {
 	if k.from, err = k.load(c); err != nil {
 		return err
 	}
+	r.desk.behind = !p.ended
 	if p.under != nil {
 		k.opened = *p.under
 		k.from.Under = &federated.Underway{Opened: *p.under}

@@ -493,7 +493,7 @@ func (m *puppet) deliver(order int) {
 		}
 		e, _, err := m.send(p.msg)
 		var v transport.Verdict
-		if err != nil || e.Kind != transport.KindVerdict || e.Decode(&v) != nil || v.Code == transport.CodeFull {
+		if err != nil || e.Kind != transport.KindVerdict || e.Decode(&v) != nil || v.Code == transport.CodeFull || v.Code == transport.CodeBusy {
 			time.Sleep(5 * time.Millisecond)
 			continue
 		}
