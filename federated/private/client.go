@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/cohort-learning/cohort/federated"
@@ -29,6 +30,9 @@ func (c *client) Run(ctx context.Context, at federated.Local, t federated.Task, 
 	}
 	if o.Step == "" {
 		return federated.Result{}, errors.New("this run has secure sums, and the task is none of a session: nothing leaves in the open")
+	}
+	if want := o.name(); t.Phase != want { // what a member pays for, and what it tells its owner, goes by the phase
+		return federated.Result{}, fmt.Errorf("secure aggregation: %w: a task of phase %q asks for %q", secagg.ErrMalformed, t.Phase, want)
 	}
 	if o.Step == plain {
 		return c.sum(ctx, at, t, keep, o)
@@ -56,7 +60,8 @@ func (c *client) Run(ctx context.Context, at federated.Local, t federated.Task, 
 }
 
 // vector does the method's task and makes the vector of its result.
-func (c *client) vector(ctx context.Context, at federated.Local, t federated.Task, keep *weights.Set, o order, l *terms, holding int) (*secagg.Vector, *weights.Set, error) {
+// Of the shells beyond the first shown ones it says nothing.
+func (c *client) vector(ctx context.Context, at federated.Local, t federated.Task, keep *weights.Set, o order, l *terms, holding, shown int) (*secagg.Vector, *weights.Set, error) {
 	own := t
 	own.Params, own.Phase, own.Group, own.Attached = o.Params, o.Phase, "", nil
 	p := c.o.params(l)
@@ -69,14 +74,17 @@ func (c *client) vector(ctx context.Context, at federated.Local, t federated.Tas
 		if err != nil {
 			return nil, nil, err
 		}
-		v, err := l.Layout.encode(p, holding, federated.Result{Cover: cover}, nil, nil, nil)
+		v, err := l.Layout.encode(p, holding, shown, federated.Result{Cover: cover}, nil, nil, nil)
 		return v, nil, err
+	}
+	if n := len(l.Layout.Holdings) * l.Layout.Rows; len(o.Allowed) != n {
+		return nil, nil, fmt.Errorf("secure aggregation: %w: it is told of %d rows whether enough members cover them, expected %d", secagg.ErrMalformed, len(o.Allowed), n)
 	}
 	r, err := c.method.Run(ctx, at, own, keep)
 	if err != nil {
 		return nil, nil, err
 	}
-	v, err := l.Layout.encode(p, holding, r, o.Allowed, at.Rand(t.Round, o.Phase+"/rounding"), c.hides(l))
+	v, err := l.Layout.encode(p, holding, shown, r, o.Allowed, at.Rand(t.Round, o.Phase+"/rounding"), c.hides(l))
 	return v, r.Keep, err
 }
 
@@ -89,7 +97,7 @@ func (c *client) sum(ctx context.Context, at federated.Local, t federated.Task, 
 	if err != nil {
 		return federated.Result{}, err
 	}
-	v, kept, err := c.vector(ctx, at, t, keep, o, l, o.Holding)
+	v, kept, err := c.vector(ctx, at, t, keep, o, l, o.Holding, len(l.Layout.Holdings))
 	if err != nil {
 		return federated.Result{}, err
 	}
@@ -235,6 +243,9 @@ func (s *answers) keys(t federated.Task, o order) (federated.Result, error) {
 	if err := s.c.acceptable(l); err != nil {
 		return federated.Result{}, err
 	}
+	if err := s.c.counted(l, o); err != nil {
+		return federated.Result{}, err
+	}
 	if err := s.forgetOthers(); err != nil {
 		return federated.Result{}, err
 	}
@@ -263,6 +274,31 @@ func (a *Secure) acceptable(l *terms) error {
 		return a.fits(l)
 	case l.Neighbours > 0 && !a.o.Sparse:
 		return fmt.Errorf("secure aggregation: %w: a sparse graph, which was not agreed", secagg.ErrMalformed)
+	}
+	if l.Neighbours == 0 {
+		return nil
+	}
+	neighbours, threshold, err := a.graph(l.Members, len(l.Layout.Holdings))
+	switch {
+	case err != nil:
+		return err
+	case neighbours == 0 || l.Neighbours < neighbours || l.Threshold < threshold:
+		return fmt.Errorf("secure aggregation: %w: a graph of %d neighbours with threshold %d among %d members; what was agreed takes %d with %d (0: everybody)",
+			secagg.ErrMalformed, l.Neighbours, l.Threshold, l.Members, neighbours, threshold)
+	}
+	return nil
+}
+
+// counted refuses terms by which rows would be sent without it being known how many members cover them.
+func (a *Secure) counted(l *terms, o order) error {
+	var tensors []string
+	labels := 0
+	if r, ok := a.Algorithm.(Rows); ok {
+		tensors, labels = r.Rows(federated.Phase{Name: o.Phase})
+	}
+	if l.Layout.Rows != labels || !slices.Equal(l.Layout.RowsOf, tensors) || o.Rows && labels == 0 {
+		return fmt.Errorf("secure aggregation: %w: the session counts %d rows of %q, and the method has %d of %q", secagg.ErrMalformed, l.Layout.Rows,
+			l.Layout.RowsOf, labels, tensors)
 	}
 	return nil
 }
@@ -313,7 +349,8 @@ func (s *answers) masked(ctx context.Context, t federated.Task, keep *weights.Se
 		if err := boxes.UnmarshalBinary(t.Attached); err != nil {
 			return kept{}, err
 		}
-		v, memory, err := s.c.vector(ctx, s.at, t, keep, o, l, m.Advert().Holding)
+		shown := l.Layout.shown(m.Holders(nil), s.c.o.params(l).Holders)
+		v, memory, err := s.c.vector(ctx, s.at, t, keep, o, l, m.Advert().Holding, shown)
 		if err != nil {
 			return kept{}, err
 		}
@@ -332,7 +369,7 @@ func (s *answers) masked(ctx context.Context, t federated.Task, keep *weights.Se
 }
 
 func (s *answers) confirm(t federated.Task) (federated.Result, error) {
-	_, m, err := s.before(masked)
+	l, m, err := s.before(masked)
 	if err != nil {
 		return federated.Result{}, err
 	}
@@ -340,6 +377,10 @@ func (s *answers) confirm(t federated.Task) (federated.Result, error) {
 		var list secagg.Survivors
 		if err := list.UnmarshalBinary(t.Attached); err != nil {
 			return kept{}, err
+		}
+		least := s.c.o.params(l).Holders
+		if l.Layout.shown(m.Holders(list), least) < l.Layout.shown(m.Holders(nil), least) {
+			return kept{}, fmt.Errorf("secure aggregation: %w: of those who hold a part of the model fewer than %d are left", secagg.ErrTooFew, least)
 		}
 		c, err := m.Confirm(list)
 		if err != nil {

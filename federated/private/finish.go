@@ -20,13 +20,26 @@ func sessionName(scope string, round int, phase string, rows bool) string {
 	return fmt.Sprintf("%s, round %d, %s, %s", scope, round, phase, what)
 }
 
+func (a *Secure) model() secagg.Model {
+	if a.o.Curious {
+		return secagg.Curious
+	}
+	return secagg.Malicious
+}
+
 // threshold is how many of m shares open a secret.
 func (a *Secure) threshold(m int) int {
-	model := secagg.Malicious
-	if a.o.Curious {
-		model = secagg.Curious
+	return max(a.model().Least(m), int(math.Ceil(a.o.Threshold*float64(m)-1e-9)))
+}
+
+// graph returns with how many of the others each of n members makes masks and shares, 0 for all, and how many shares open a
+// secret.
+func (a *Secure) graph(n, holdings int) (neighbours, threshold int, err error) {
+	if !a.o.Sparse || holdings > 1 {
+		return 0, a.threshold(n), nil
 	}
-	return max(model.Least(m), int(math.Ceil(a.o.Threshold*float64(m)-1e-9)))
+	chosen, err := secagg.Choose(n, a.o.Corrupt, a.o.Dropout, a.model())
+	return chosen.Neighbours, max(chosen.Threshold, a.threshold(chosen.Neighbourhood())), err
 }
 
 // Finish implements [federated.Algorithm].
@@ -145,18 +158,9 @@ func (f *finish) begin() (federated.State, error) {
 	if n < 2 {
 		return f.s, failedf("%d members take part, and a sum of fewer than 2 hides nothing", n)
 	}
-	t := &terms{Session: sessionName(f.srv.Scope, f.s.Round, f.method.Name, at.Rows), Members: n, Threshold: f.a.threshold(n), Layout: l}
-	if f.a.o.Sparse && len(l.Holdings) == 1 {
-		model := secagg.Malicious
-		if f.a.o.Curious {
-			model = secagg.Curious
-		}
-		chosen, err := secagg.Choose(n, f.a.o.Corrupt, f.a.o.Dropout, model)
-		if err != nil {
-			return f.s, failedf("%w", err)
-		}
-		t.Neighbours = chosen.Neighbours
-		t.Threshold = max(chosen.Threshold, f.a.threshold(chosen.Neighbourhood()))
+	t := &terms{Session: sessionName(f.srv.Scope, f.s.Round, f.method.Name, at.Rows), Members: n, Layout: l}
+	if t.Neighbours, t.Threshold, err = f.a.graph(n, len(l.Holdings)); err != nil {
+		return f.s, failedf("%w", err)
 	}
 	if g, ok := f.a.Algorithm.(*Guard); ok && g.o.Distributed {
 		at, err := g.at(f.in)
@@ -310,11 +314,17 @@ func (f *finish) masked(l *terms, p secagg.Params) (federated.State, error) {
 		return f.s, err
 	}
 	of := map[int][]string{}
+	began, left := make([]int, len(l.Layout.Holdings)), make([]int, len(l.Layout.Holdings))
 	came := f.folded()
 	for _, a := range adverts {
+		began[a.Holding]++
 		if _, ok := slices.BinarySearch(came, a.Name); ok {
 			of[a.Holding] = append(of[a.Holding], a.Name)
+			left[a.Holding]++
 		}
+	}
+	if l.Layout.shown(left, p.Holders) < l.Layout.shown(began, p.Holders) {
+		return f.s, failedf("of those who hold a part of the model fewer than %d are left", p.Holders)
 	}
 	for h := range l.Layout.Holdings {
 		sum := f.sums[fmt.Sprintf("h%d", h)]
@@ -458,12 +468,15 @@ func (f *finish) sum(l *terms, p secagg.Params, v *secagg.Vector, sent secagg.Ra
 // rows notes which rows enough members cover, and goes on with the session of those who took part.
 func (f *finish) rows(l *terms, v *secagg.Vector, members []string) (federated.State, error) {
 	p := f.a.o.params(l)
-	at := progress{Round: f.at.Round, Inner: f.at.Inner, Step: session, Cohort: members, Allowed: make([]bool, l.Layout.Rows)}
+	at := progress{Round: f.at.Round, Inner: f.at.Inner, Step: session, Cohort: members}
 	left := 0
-	for row := range at.Allowed {
-		at.Allowed[row] = v.Extra[l.Layout.rowAt(0, row)] >= uint64(p.Holders)
-		if !at.Allowed[row] {
-			left++
+	for s := range l.Layout.Holdings {
+		for row := range l.Layout.Rows {
+			enough := v.Extra[l.Layout.rowAt(s, row)] >= uint64(p.Holders)
+			at.Allowed = append(at.Allowed, enough)
+			if s == 0 && !enough {
+				left++
+			}
 		}
 	}
 	if left > 0 {

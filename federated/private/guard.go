@@ -165,6 +165,11 @@ func (g *Guard) Check(srv federated.Server) error {
 		if g.o.Distributed && f.Indexed {
 			return errors.New("distributed: noise that members add needs members that hold the whole model; let the server add it")
 		}
+		for name, t := range f.Like.All() {
+			if g.o.Distributed && t.F64 != nil {
+				return fmt.Errorf("distributed: noise that members add is for float32, and %q is in float64; let the server add it", name)
+			}
+		}
 	}
 	if len(p.Collect) > 0 || p.Gather || p.Attachments != nil {
 		return errors.New("differential privacy: the method needs numbers of single members")

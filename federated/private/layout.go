@@ -24,7 +24,7 @@ const mostExtra = 1 << 23
 //
 // Body: the float32 tensors of all folds one after the other, row-major. Extra words, in this order:
 //
-//	weights    one for each holding s: of the members whose holding contains s
+//	weights    one for each holding s: of the members whose holding contains s, if enough do
 //	rows       for each holding s and each row: of those of them that cover the row
 //	scalars    those of federated.Measured
 //	others     the elements of float64 tensors
@@ -218,6 +218,18 @@ func (l *layout) weightAt(s int) int   { return s }
 func (l *layout) rowAt(s, row int) int { return len(l.Holdings) + s*l.Rows + row }
 func (l *layout) scalarAt(k int) int   { return len(l.Holdings)*(1+l.Rows) + k }
 
+// shown returns of how many holdings, from the smallest on, the members' numbers may be told: of those that enough members contain,
+// holders[h] of them holding h. Numbers of fewer would be nearly those of single members. The first one's is that of all.
+func (l *layout) shown(holders []int, least int) int {
+	n := len(holders)
+	for have := 0; n > 1; n-- {
+		if have += holders[n-1]; have >= least {
+			break
+		}
+	}
+	return n
+}
+
 // fixed returns weight·v in units of 2⁻²⁴.
 func fixed(v float64, weight uint64) (uint64, error) {
 	x := v * float64(weight)
@@ -229,10 +241,9 @@ func fixed(v float64, weight uint64) (uint64, error) {
 
 func unfixed(w uint64) float64 { return float64(int64(w)) / grain }
 
-// encode makes the vector of one member's result. Rows that are not allowed (nil: all are) are left out. The stream decides how
-// values are rounded.
-// With noise, values become the integers of dp.Skellam instead, modulo 2^b, and the stream is not used.
-func (l *layout) encode(p secagg.Params, holding int, r federated.Result, allowed []bool, random *rng.Stream, noise *dp.Skellam) (*secagg.Vector, error) {
+// encode makes the vector of one member's result. Rows that are not allowed (nil: all are) are left out, in each holding those of
+// its own, and so are the numbers of holdings beyond the first shown ones. The stream decides how values are rounded. With noise, values become the integers of dp.Skellam instead, modulo 2^b, and the stream is not used.
+func (l *layout) encode(p secagg.Params, holding, shown int, r federated.Result, allowed []bool, random *rng.Stream, noise *dp.Skellam) (*secagg.Vector, error) {
 	v := p.NewVector(l.ranges[holding].Len())
 	if r.Status == federated.Abstained { // nobody shall see who did
 		return v, nil
@@ -241,7 +252,8 @@ func (l *layout) encode(p secagg.Params, holding int, r federated.Result, allowe
 	if weight > p.MaxWeight {
 		return nil, fmt.Errorf("a weight of %d; at most %d was agreed", weight, p.MaxWeight)
 	}
-	for s := range holding + 1 {
+	shown = min(shown, holding+1)
+	for s := range shown {
 		v.Extra[l.weightAt(s)] = weight
 	}
 	for k, name := range federated.Measured {
@@ -255,13 +267,14 @@ func (l *layout) encode(p secagg.Params, holding int, r federated.Result, allowe
 	if err != nil {
 		return nil, err
 	}
-	for row, in := range rows {
-		for s := range holding + 1 {
-			if in {
+	for s := range shown {
+		for row := range l.Rows {
+			if rows[s*l.Rows+row] {
 				v.Extra[l.rowAt(s, row)] = weight
 			}
 		}
 	}
+	shell := l.shells(l.ranges[holding])
 	at := 0
 	var values []float64 // to be hidden together
 	for _, f := range l.Folds {
@@ -276,6 +289,9 @@ func (l *layout) encode(p secagg.Params, holding int, r federated.Result, allowe
 					continue
 				}
 				return nil, fmt.Errorf("the result has no tensor %q", t.Name)
+			}
+			if t.Wide && noise != nil {
+				return nil, fmt.Errorf("tensor %q: noise that members add is for float32, and would leave it in the open", t.Name)
 			}
 			if t.Wide {
 				if len(y.F64) != t.size() {
@@ -300,7 +316,7 @@ func (l *layout) encode(p secagg.Params, holding int, r federated.Result, allowe
 				return nil, fmt.Errorf("tensor %q: %w", t.Name, err)
 			}
 			if rows != nil && slices.Contains(l.RowsOf, t.Name) {
-				leaveOut(v, at, n, y.Shape[0], rows)
+				l.leaveOut(v, at, t, holding, rows, shell)
 			}
 			at += n
 		}
@@ -332,22 +348,24 @@ func encode(p secagg.Params, v *secagg.Vector, at int, x []float32, weight uint6
 	return secagg.Encode(p, v.Body64[at:at+len(x)], x, weight, random)
 }
 
-// leaveOut clears the rows of a tensor that are not in.
-func leaveOut(v *secagg.Vector, at, n, count int, in []bool) {
-	width := n / max(1, count)
-	for row := range count {
-		if row < len(in) && in[row] {
-			continue
-		}
-		if v.Body32 != nil {
-			clear(v.Body32[at+row*width : at+(row+1)*width])
-		} else {
-			clear(v.Body64[at+row*width : at+(row+1)*width])
+// leaveOut clears, in the words of a tensor that a holding has from at on, the rows that are not in.
+func (l *layout) leaveOut(v *secagg.Vector, at int, t tensorLayout, holding int, in []bool, shell func(word int) int) {
+	width := t.size() / max(1, t.Shape[0])
+	for _, r := range l.ranges[holding].Intersect(secagg.Ranges{{Lo: t.at, Hi: t.at + t.size()}}) {
+		for word := r.Lo; word < r.Hi; word++ {
+			switch {
+			case in[shell(word)*l.Rows+(word-t.at)/width]:
+			case v.Body32 != nil:
+				v.Body32[at] = 0
+			default:
+				v.Body64[at] = 0
+			}
+			at++
 		}
 	}
 }
 
-// rows returns the rows that a member covers and that may be sent; nil if the layout has none.
+// rows returns, for each holding, the rows that a member covers and that may be sent; nil if the layout has none.
 func (l *layout) rows(cover weights.Index, allowed []bool) ([]bool, error) {
 	if l.Rows == 0 {
 		return nil, nil
@@ -376,10 +394,14 @@ func (l *layout) rows(cover weights.Index, allowed []bool) ([]bool, error) {
 			in = now
 		}
 	}
-	for i := range in {
-		in[i] = in[i] && (allowed == nil || allowed[i])
+	all := make([]bool, 0, len(l.Holdings)*l.Rows)
+	for range l.Holdings {
+		all = append(all, in...)
 	}
-	return in, nil
+	for i := range all {
+		all[i] = all[i] && (allowed == nil || allowed[i])
+	}
+	return all, nil
 }
 
 // decode makes of a session's sum what the driver would have summed in the open. Words outside sent, and rows that fewer than

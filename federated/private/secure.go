@@ -110,7 +110,7 @@ type progress struct {
 	Step      string          `json:"step"`
 	Who       []string        `json:"who,omitempty"`     // members in the session, those asked next
 	Words     []int           `json:"words,omitempty"`   // by holding, words that are sent
-	Allowed   []bool          `json:"allowed,omitempty"` // rows
+	Allowed   []bool          `json:"allowed,omitempty"` // rows, for each holding
 	Cohort    []string        `json:"cohort,omitempty"`  // whose rows were counted: the main session is theirs
 	Asked     int             `json:"asked,omitempty"`   // in the first step
 	Abstained federated.Roll  `json:"-"`
@@ -208,10 +208,7 @@ func (a *Secure) Next(s federated.State) (federated.Phase, bool) {
 	if !ok || asksNobody(p) {
 		return p, ok
 	}
-	q := federated.Phase{Name: p.Name + "." + at.Step, Barrier: p.Barrier, Always: true}
-	if at.Rows {
-		q.Name = p.Name + ".rows." + at.Step
-	}
+	q := federated.Phase{Name: order{Step: at.Step, Phase: p.Name, Rows: at.Rows}.name(), Barrier: p.Barrier, Always: true}
 	in := func(names []string) func(federated.Member) bool {
 		return func(m federated.Member) bool {
 			_, ok := slices.BinarySearch(names, m.Name)
@@ -250,6 +247,14 @@ type order struct {
 	Words   int             `json:"words,omitempty"`
 	Allowed []bool          `json:"allowed,omitempty"`
 	Params  json.RawMessage `json:"params,omitempty"` // the method's
+}
+
+// name is the driver's phase in which such orders are given.
+func (o order) name() string {
+	if o.Rows {
+		return o.Phase + ".rows." + o.Step
+	}
+	return o.Phase + "." + o.Step
 }
 
 // Task implements [federated.Algorithm].

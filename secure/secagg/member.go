@@ -184,6 +184,21 @@ func (m *Member) Sent() Ranges {
 	return m.roster.sent[m.advert.Holding]
 }
 
+// Holders returns how many of the members that are listed have each of the holdings, of all of U1 if list is nil; after Share.
+// Names of nobody in U1 count for nothing.
+func (m *Member) Holders(list Survivors) []int {
+	if m.roster == nil {
+		panic("secagg: who holds what is known after Share")
+	}
+	out := make([]int, len(m.p.Holdings))
+	for _, a := range m.roster.adverts {
+		if list == nil || slices.Contains(list, a.Name) {
+			out[a.Holding]++
+		}
+	}
+	return out
+}
+
 // polynomials returns those of s_u and b_u, the same ones each time: their coefficients are a key stream of the session.
 func (m *Member) polynomials() (poly [2][]secret) {
 	key := derive(m.seed[:], shareSeed, m.roster.session, 0, 0)
