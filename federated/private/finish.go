@@ -22,11 +22,7 @@ func sessionName(scope string, round int, phase string, rows bool) string {
 
 // threshold is how many of m shares open a secret.
 func (a *Secure) threshold(m int) int {
-	model := secagg.Malicious
-	if a.o.Curious {
-		model = secagg.Curious
-	}
-	return max(model.Least(m), int(math.Ceil(a.o.Threshold*float64(m)-1e-9)))
+	return max(a.o.model().Least(m), int(math.Ceil(a.o.Threshold*float64(m)-1e-9)))
 }
 
 // Finish implements [federated.Algorithm].
@@ -147,11 +143,7 @@ func (f *finish) begin() (federated.State, error) {
 	}
 	t := &terms{Session: sessionName(f.srv.Scope, f.s.Round, f.method.Name, at.Rows), Members: n, Threshold: f.a.threshold(n), Layout: l}
 	if f.a.o.Sparse && len(l.Holdings) == 1 {
-		model := secagg.Malicious
-		if f.a.o.Curious {
-			model = secagg.Curious
-		}
-		chosen, err := secagg.Choose(n, f.a.o.Corrupt, f.a.o.Dropout, model)
+		chosen, err := secagg.Choose(n, f.a.o.Corrupt, f.a.o.Dropout, f.a.o.model())
 		if err != nil {
 			return f.s, failedf("%w", err)
 		}
@@ -171,6 +163,11 @@ func (f *finish) begin() (federated.State, error) {
 	}
 	if err := f.a.o.params(t).Validate(); err != nil {
 		return f.s, failedf("%w", err)
+	}
+	if !f.a.o.Plain {
+		if t.Tasks, err = f.a.tasks(f.srv, f.in, f.method, l, at); err != nil {
+			return f.s, err
+		}
 	}
 	b, err := t.marshal()
 	if err != nil {
