@@ -26,13 +26,13 @@ type client struct {
 func (c *client) Run(ctx context.Context, at federated.Local, t federated.Task, keep *weights.Set) (federated.Result, error) {
 	var o order
 	if err := json.Unmarshal(t.Params, &o); err != nil {
-		return federated.Result{}, fmt.Errorf("task parameters: %w", err)
+		return federated.Result{}, fmt.Errorf("secure aggregation: %w: task parameters: %w", secagg.ErrMalformed, err)
 	}
 	if o.Step == "" {
-		return federated.Result{}, errors.New("this run has secure sums, and the task is none of a session: nothing leaves in the open")
+		return federated.Result{}, fmt.Errorf("secure aggregation: %w: the task is none of a session, and nothing leaves in the open", secagg.ErrMalformed)
 	}
 	if want := o.name(); t.Phase != want { // what a member pays for, and what it tells its owner, goes by the phase
-		return federated.Result{}, fmt.Errorf("secure aggregation: %w: a task of phase %q asks for %q", secagg.ErrMalformed, t.Phase, want)
+		return federated.Result{}, fmt.Errorf("secure aggregation: %w: a task of phase %.80q asks for %.80q", secagg.ErrMalformed, t.Phase, want)
 	}
 	if o.Step == plain {
 		return c.sum(ctx, at, t, keep, o)
@@ -40,10 +40,7 @@ func (c *client) Run(ctx context.Context, at federated.Local, t federated.Task, 
 	if at.Vault == nil || at.Peers == nil {
 		return federated.Result{}, errors.New("secure sums need a place for secrets, and to know the other members")
 	}
-	s := &answers{c: c, at: at, prefix: fmt.Sprintf("secure/%d.%s/", t.Round, o.Phase)}
-	if o.Rows {
-		s.prefix = fmt.Sprintf("secure/%d.%s.rows/", t.Round, o.Phase)
-	}
+	s := &answers{c: c, at: at, prefix: fmt.Sprintf("secure/%d.%s/", t.Round, strings.TrimSuffix(o.name(), "."+o.Step))}
 	switch o.Step {
 	case keys:
 		return s.keys(t, o)
@@ -56,7 +53,7 @@ func (c *client) Run(ctx context.Context, at federated.Local, t federated.Task, 
 	case unmask:
 		return s.unmask(t)
 	}
-	return federated.Result{}, fmt.Errorf("step %q is unknown to this client", o.Step)
+	return federated.Result{}, fmt.Errorf("secure aggregation: %w: step %.80q is unknown to this client", secagg.ErrMalformed, o.Step)
 }
 
 // vector does the method's task and makes the vector of its result.
@@ -91,7 +88,7 @@ func (c *client) vector(ctx context.Context, at federated.Local, t federated.Tas
 // sum is the whole session where nobody is to be hidden from.
 func (c *client) sum(ctx context.Context, at federated.Local, t federated.Task, keep *weights.Set, o order) (federated.Result, error) {
 	if !c.o.Plain {
-		return federated.Result{}, errors.New("this run has secure sums, and the task wants a result in the open: refused")
+		return federated.Result{}, fmt.Errorf("secure aggregation: %w: the task wants a result in the open", secagg.ErrMalformed)
 	}
 	l, err := readTerms(t.Attached)
 	if err != nil {
@@ -246,10 +243,7 @@ func (s *answers) keys(t federated.Task, o order) (federated.Result, error) {
 	if err := s.c.counted(l, o); err != nil {
 		return federated.Result{}, err
 	}
-	if err := s.forgetOthers(); err != nil {
-		return federated.Result{}, err
-	}
-	return s.once(keys, t, func() (kept, error) {
+	r, err := s.once(keys, t, func() (kept, error) {
 		m, advert, err := secagg.NewMember(s.c.o.params(l), s.at.Member.Name, o.Holding, s.trust())
 		if err != nil {
 			return kept{}, err
@@ -258,13 +252,17 @@ func (s *answers) keys(t federated.Task, o order) (federated.Result, error) {
 		k.said = t.Attached
 		return k, err
 	})
+	if err != nil { // a session that is refused ends no other
+		return r, err
+	}
+	return r, s.forgetOthers()
 }
 
 // acceptable refuses terms that are weaker than those that were agreed to.
 func (a *Secure) acceptable(l *terms) error {
 	p := a.o.params(l)
 	if err := p.Validate(); err != nil {
-		return err
+		return fmt.Errorf("terms of the session: %w: %w", secagg.ErrMalformed, err)
 	}
 	m := p.Neighbourhood()
 	switch {
@@ -344,13 +342,17 @@ func (s *answers) masked(ctx context.Context, t federated.Task, keep *weights.Se
 	if err != nil {
 		return federated.Result{}, err
 	}
+	holding := m.Advert().Holding
+	if err := l.agreed(o, holding, t); err != nil {
+		return federated.Result{}, err
+	}
 	return s.once(masked, t, func() (kept, error) {
 		var boxes secagg.Boxes
 		if err := boxes.UnmarshalBinary(t.Attached); err != nil {
 			return kept{}, err
 		}
 		shown := l.Layout.shown(m.Holders(nil), s.c.o.params(l).Holders)
-		v, memory, err := s.c.vector(ctx, s.at, t, keep, o, l, m.Advert().Holding, shown)
+		v, memory, err := s.c.vector(ctx, s.at, t, keep, o, l, holding, shown)
 		if err != nil {
 			return kept{}, err
 		}

@@ -20,16 +20,9 @@ func sessionName(scope string, round int, phase string, rows bool) string {
 	return fmt.Sprintf("%s, round %d, %s, %s", scope, round, phase, what)
 }
 
-func (a *Secure) model() secagg.Model {
-	if a.o.Curious {
-		return secagg.Curious
-	}
-	return secagg.Malicious
-}
-
 // threshold is how many of m shares open a secret.
 func (a *Secure) threshold(m int) int {
-	return max(a.model().Least(m), int(math.Ceil(a.o.Threshold*float64(m)-1e-9)))
+	return max(a.o.model().Least(m), int(math.Ceil(a.o.Threshold*float64(m)-1e-9)))
 }
 
 // graph returns with how many of the others each of n members makes masks and shares, 0 for all, and how many shares open a
@@ -38,7 +31,7 @@ func (a *Secure) graph(n, holdings int) (neighbours, threshold int, err error) {
 	if !a.o.Sparse || holdings > 1 {
 		return 0, a.threshold(n), nil
 	}
-	chosen, err := secagg.Choose(n, a.o.Corrupt, a.o.Dropout, a.model())
+	chosen, err := secagg.Choose(n, a.o.Corrupt, a.o.Dropout, a.o.model())
 	return chosen.Neighbours, max(chosen.Threshold, a.threshold(chosen.Neighbourhood())), err
 }
 
@@ -175,6 +168,11 @@ func (f *finish) begin() (federated.State, error) {
 	}
 	if err := f.a.o.params(t).Validate(); err != nil {
 		return f.s, failedf("%w", err)
+	}
+	if !f.a.o.Plain {
+		if t.Tasks, err = f.a.tasks(f.srv, f.in, f.method, l, at); err != nil {
+			return f.s, err
+		}
 	}
 	b, err := t.marshal()
 	if err != nil {

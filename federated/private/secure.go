@@ -48,19 +48,24 @@ func (o SecureOptions) Validate() error {
 
 // params are the terms of package secagg for a session.
 func (o SecureOptions) params(t *terms) secagg.Params {
-	p := secagg.Params{Session: t.Session, Members: t.Members, Threshold: t.Threshold, Neighbours: t.Neighbours, Survivors: t.Survivors,
+	p := secagg.Params{Session: t.name(), Members: t.Members, Threshold: t.Threshold, Neighbours: t.Neighbours, Survivors: t.Survivors,
 		Size: t.Layout.size, Extra: t.Layout.extra, Bits: o.Bits, Holdings: t.Layout.ranges, Holders: min(o.Holders, t.Members),
 		Clip: o.Clip, Levels: o.Levels, MaxWeight: o.MaxWeight}
 	if p.MaxWeight == 0 {
 		p.MaxWeight = 1 << 20
 	}
-	if o.Curious {
-		p.Model = secagg.Curious
-	}
+	p.Model = o.model()
 	if p.Size == 0 {
 		p.Bits = 64
 	}
 	return p.Defaults()
+}
+
+func (o SecureOptions) model() secagg.Model {
+	if o.Curious {
+		return secagg.Curious
+	}
+	return secagg.Malicious
 }
 
 // Secure is a method whose members' results the server sees only as sums.
@@ -145,7 +150,11 @@ func (a *Secure) Check(srv federated.Server) error {
 	if p.Who.Coins {
 		return errors.New("a session of secure sums needs to know how many take part, and secret coins do not tell: ask everybody (round.fraction 1), or leave out one of the two")
 	}
-	if _, err := a.layout(srv, s, p); err != nil {
+	l, err := a.layout(srv, s, p)
+	if err == nil && !a.o.Plain {
+		err = a.uniform(srv, s, p, l)
+	}
+	if err != nil {
 		return fmt.Errorf("no secure sum of this method: %w", err)
 	}
 	return nil
@@ -257,6 +266,14 @@ func (o order) name() string {
 	return o.Phase + "." + o.Step
 }
 
+// ask makes the task of the step that masks out of the method's own.
+func (o *order) ask(t *federated.Task, at progress) {
+	o.Allowed, o.Params = at.Allowed, t.Params
+	if at.Rows { // the data alone decide
+		t.Sets = nil
+	}
+}
+
 // Task implements [federated.Algorithm].
 func (a *Secure) Task(s federated.State, p federated.Phase, m federated.Member) (federated.Task, error) {
 	at, _ := at(s)
@@ -280,11 +297,9 @@ func (a *Secure) Task(s federated.State, p federated.Phase, m federated.Member) 
 			return t, fmt.Errorf("%s: %w", m.Name, err)
 		}
 		if at.Step != keys {
-			o.Words, o.Allowed, o.Params = at.Words[o.Holding], at.Allowed, full.Params
+			o.Words = at.Words[o.Holding]
 			t = full
-			if at.Rows { // the data alone decide
-				t.Sets = nil
-			}
+			o.ask(&t, at)
 			t.Group = fmt.Sprintf("h%d", o.Holding)
 		}
 		t.Tag = full.Tag
@@ -321,6 +336,65 @@ func (a *Secure) holding(s federated.State, p federated.Phase, l *layout, t fede
 		return 0, err
 	}
 	return full.holding(t.Index)
+}
+
+// tasks returns the digests of what members will be asked for, by holding.
+func (a *Secure) tasks(srv federated.Server, s federated.State, p federated.Phase, l *layout, at progress) ([]string, error) {
+	out := make([]string, len(l.Holdings))
+	for i, left := 0, len(out); i < srv.Population.Len() && left > 0; i++ {
+		m := srv.Population.Member(i)
+		if m.Gone || p.Who.Eligible != nil && !p.Who.Eligible(m) {
+			continue
+		}
+		t, err := a.Algorithm.Task(s, p, m)
+		if err != nil {
+			return nil, err
+		}
+		o := order{Phase: p.Name, Rows: at.Rows}
+		if o.Holding, err = a.holding(s, p, l, t); err != nil {
+			return nil, fmt.Errorf("%s: %w", m.Name, err)
+		}
+		if out[o.Holding] != "" {
+			continue
+		}
+		o.ask(&t, at)
+		if out[o.Holding], err = o.digest(t); err != nil {
+			return nil, err
+		}
+		left--
+	}
+	return out, nil
+}
+
+// uniform returns an error unless all members that hold the same part of the model are asked for the same.
+func (a *Secure) uniform(srv federated.Server, s federated.State, p federated.Phase, l *layout) error {
+	first := make([]string, len(l.Holdings))
+	for i := range srv.Population.Len() {
+		m := srv.Population.Member(i)
+		if m.Gone || p.Who.Eligible != nil && !p.Who.Eligible(m) {
+			continue
+		}
+		t, err := a.Algorithm.Task(s, p, m)
+		if err != nil {
+			return err
+		}
+		o := order{Phase: p.Name, Params: t.Params}
+		if o.Holding, err = a.holding(s, p, l, t); err != nil {
+			return fmt.Errorf("%s: %w", m.Name, err)
+		}
+		t.Sets = nil // those of one part of one model are the same
+		d, err := o.digest(t)
+		if err != nil {
+			return err
+		}
+		if first[o.Holding] == "" {
+			first[o.Holding] = d
+		}
+		if d != first[o.Holding] {
+			return fmt.Errorf("%s is asked for something else than others with the same part of the model, who could not know that theirs is not the only update in the sum", m.Name)
+		}
+	}
+	return nil
 }
 
 // layout lays out the vectors of a phase: what its folds are, and which parts of the model members hold.
