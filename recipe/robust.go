@@ -119,13 +119,18 @@ func (r *Recipe) fits(ctx context.Context, a federated.Algorithm, srv federated.
 	return nil
 }
 
-// CheckMembers returns an error of the recipe if so many members are too few, or too many, for its robust rule.
+// CheckMembers returns an error of the recipe if so many members are too few, or too many, for its robust rule, or if what it
+// says of secure sums and privacy does not go with its method.
 func (p *ServerPlan) CheckMembers(ctx context.Context, members int) error {
 	a, err := p.Algorithm()
 	if err != nil {
 		return err
 	}
-	return p.Recipe.place(p.Recipe.fits(ctx, a, p.Server(nil, anybody(members))))
+	srv := p.Server(nil, anybody(members))
+	if err := wraps(a, srv); err != nil {
+		return p.Recipe.place(err)
+	}
+	return p.Recipe.place(p.Recipe.fits(ctx, a, srv))
 }
 
 // anybody is so many members of whom nothing is known.

@@ -150,33 +150,47 @@ func (g *Guard) Check(srv federated.Server) error {
 	if srv.Secret == nil && (g.o.Noise > 0 || g.o.Fraction < 1) {
 		return errors.New("differential privacy needs secret coins and noise, and nobody here keeps secrets")
 	}
+	return g.Fits(srv)
+}
+
+// Fits returns an [UnfitError] if the method is none that can be guarded, or the problem asks members for more than training.
+func (g *Guard) Fits(srv federated.Server) error {
 	s, err := g.Algorithm.Init(context.Background(), srv)
 	if err != nil {
 		return err
 	}
 	p, ok := g.Algorithm.Next(s)
 	if !ok || p.Name != learning || asksNobody(p) {
-		return errors.New("differential privacy guards methods that begin a round with training at the members")
+		return unfit(Method, "differential privacy guards methods that begin a round with training at the members")
 	}
+	size := 0
 	for _, f := range p.Folds {
+		size += f.Like.Size()
 		if f.Undiscounted {
-			return fmt.Errorf("differential privacy: members send %q beside what is learned, and keep what must agree with it: one bound for both would tell too little of either", f.Name)
+			return unfit(Method, "differential privacy: members send %q beside what is learned, and keep what must agree with it: one bound for both would tell too little of either", f.Name)
 		}
 		if g.o.Distributed && f.Indexed {
-			return errors.New("distributed: noise that members add needs members that hold the whole model; let the server add it")
+			return unfit(Distributed, "noise that members add needs members that hold the whole model; let the server add it")
 		}
 	}
+	if size == 0 {
+		return unfit(Method, "differential privacy: members share nothing that they learn, so there is nothing to guard")
+	}
 	if len(p.Collect) > 0 || p.Gather || p.Attachments != nil {
-		return errors.New("differential privacy: the method needs numbers of single members")
+		return unfit(Method, "differential privacy: the method needs numbers of single members")
 	}
 	for s.Round = range 1000 {
 		for s.Step = 1; s.Step < 8; s.Step++ {
 			switch p, ok := g.Algorithm.Next(s); {
 			case !ok:
 				s.Step = 8
-			case !asksNobody(p):
-				return fmt.Errorf("differential privacy: phase %q would ask members for what no noise hides: set evaluate.clients to false, and where the model has batch norm, evaluate.statistics to pooled or its norm to none",
-					p.Name)
+			case asksNobody(p):
+			case p.Name == "eval":
+				return unfit(Evaluation, "differential privacy: phase %q would ask members how well the model does on their data, which no noise hides: set evaluate.clients to false", p.Name)
+			case p.Name == "stats":
+				return unfit(Statistics, "differential privacy: phase %q would ask members for the statistics of batch norm, which no noise hides: choose a norm without them (model.norm: gn, ln, in or none), or pooled statistics, of data that the server has", p.Name)
+			default:
+				return unfit(Method, "differential privacy: phase %q would ask members for what no noise hides", p.Name)
 			}
 		}
 	}

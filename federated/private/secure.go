@@ -138,19 +138,29 @@ func (a *Secure) Check(srv federated.Server) error {
 	if err := a.o.Validate(); err != nil {
 		return err
 	}
+	return a.Fits(srv)
+}
+
+// Fits returns an [UnfitError] if the results of the method are none that can be summed securely, or who takes part is secret.
+func (a *Secure) Fits(srv federated.Server) error {
+	if g, ok := a.Algorithm.(*Guard); ok {
+		if err := g.Fits(srv); err != nil {
+			return err
+		}
+	}
 	s, err := a.Algorithm.Init(context.Background(), srv)
 	if err != nil {
 		return err
 	}
 	p, ok := a.Algorithm.Next(s)
 	if !ok || asksNobody(p) {
-		return nil
+		return unfit(Method, "no secure sum of this method: members send nothing that they have learned")
 	}
 	if p.Who.Coins {
-		return errors.New("a session of secure sums needs to know how many take part, and secret coins do not tell: ask everybody (round.fraction 1), or leave out one of the two")
+		return unfit(Drawing, "a session of secure sums needs to know how many take part, and secret coins do not tell: ask everybody (round.fraction 1), or leave out one of the two")
 	}
 	if _, err := a.layout(srv, s, p); err != nil {
-		return fmt.Errorf("no secure sum of this method: %w", err)
+		return unfit(Method, "no secure sum of this method: %w", err)
 	}
 	return nil
 }
