@@ -21,7 +21,16 @@ const secretName = "secret.key"
 // Secrets returns the secrets of the run in a folder: of the key that lies there or, when the first one is asked for, of a new
 // one, which is durable before anything is made with it.
 func Secrets(fsys journal.FS, dir string) func(round int, purpose string) ([32]byte, error) {
-	open := sync.OnceValues(func() (func(int, string) ([32]byte, error), error) { return openSecrets(fsys, dir) })
+	return secretsOf(fsys, dir, true)
+}
+
+// KeptSecrets is Secrets for a run that has begun: without its key nothing that was drawn from it can be drawn again.
+func KeptSecrets(fsys journal.FS, dir string) func(round int, purpose string) ([32]byte, error) {
+	return secretsOf(fsys, dir, false)
+}
+
+func secretsOf(fsys journal.FS, dir string, fresh bool) func(round int, purpose string) ([32]byte, error) {
+	open := sync.OnceValues(func() (func(int, string) ([32]byte, error), error) { return openSecrets(fsys, dir, fresh) })
 	return func(round int, purpose string) (out [32]byte, err error) {
 		of, err := open()
 		if err != nil {
@@ -31,7 +40,7 @@ func Secrets(fsys journal.FS, dir string) func(round int, purpose string) ([32]b
 	}
 }
 
-func openSecrets(fsys journal.FS, dir string) (func(round int, purpose string) ([32]byte, error), error) {
+func openSecrets(fsys journal.FS, dir string, fresh bool) (func(round int, purpose string) ([32]byte, error), error) {
 	path := filepath.Join(dir, secretName)
 	var key [32]byte
 	f, err := fsys.OpenFile(path, os.O_RDONLY, 0)
@@ -41,6 +50,8 @@ func openSecrets(fsys journal.FS, dir string) (func(round int, purpose string) (
 		if _, err := io.ReadFull(f, key[:]); err != nil {
 			return nil, fmt.Errorf("%s is damaged: without it the run's noise cannot be made again: %w", path, err)
 		}
+	case errors.Is(err, fs.ErrNotExist) && !fresh:
+		return nil, fmt.Errorf("%s is missing, the key of who was drawn and of the noise: without it the run's rounds cannot be computed again; put it back from where it was moved to", path)
 	case errors.Is(err, fs.ErrNotExist):
 		if _, err := rand.Read(key[:]); err != nil {
 			return nil, fmt.Errorf("no randomness for secrets: %w", err)
