@@ -47,7 +47,7 @@ type Privacy struct {
 	CountNoise  float64 `yaml:"count_noise,omitempty" doc:"quantile: noise of the count that the bound follows; 0 means a twentieth of the clients of a round."`
 	Distributed bool    `yaml:"distributed,omitempty" doc:"Clients add the noise in shares, so that the server is not trusted with it; needs secure sums and round.fraction 1."`
 	Survivors   int     `yaml:"survivors,omitempty" doc:"distributed: fewest clients in a sum that is opened; 0 means two thirds of all."`
-	Scale       float64 `yaml:"scale,omitempty" doc:"distributed: integers to a unit; 0 means 2^20."`
+	Scale       float64 `yaml:"scale,omitempty" doc:"distributed: integers to a unit; 0 means as many as the noise allows, at most 2^20."`
 	Accountant  string  `yaml:"accountant,omitempty" doc:"pld (default, tighter) or rdp."`
 }
 
@@ -145,6 +145,7 @@ func unsuited(err error) error {
 		private.Statistics:  {Field: "evaluate.statistics", With: "privacy"},
 		private.Drawing:     {Field: "round.fraction", With: "secure"},
 		private.Distributed: {Field: "privacy.distributed"},
+		private.Scale:       {Field: "privacy.scale"},
 	}[unfit.Cause]
 	if !ok {
 		field.Field = "method"

@@ -29,7 +29,7 @@ type GuardOptions struct {
 	CountNoise  float64 // σ_b of the count that the bound follows; 0: qK/20
 	Distributed bool    // members add the noise in shares, as integers; needs secure sums and q = 1
 	Survivors   int     // Distributed: fewest members in a sum that is opened; 0: ⌊2K/3⌋+1
-	Scale       float64 // Distributed: integers to a unit; 0: 2²⁰
+	Scale       float64 // Distributed: integers to a unit; 0: the finest at which a share of the noise can be drawn
 	Accountant  dp.Accountant
 }
 
@@ -87,8 +87,12 @@ func (o GuardOptions) Terms(members, size int, server string) *dp.Terms {
 
 // skellam is the noise of a member of K in an update of so many numbers.
 func (o GuardOptions) skellam(members, size int) dp.Skellam {
-	return dp.Skellam{Clip: o.Clip, Scale: cmp.Or(o.Scale, 1<<20), Dimension: size, Noise: o.Noise,
+	s := dp.Skellam{Clip: o.Clip, Scale: o.Scale, Dimension: size, Noise: o.Noise,
 		Survivors: cmp.Or(o.Survivors, 2*members/3+1), Beta: math.Exp(-0.5)}
+	if s.Scale == 0 {
+		s.Scale = s.FinestScale()
+	}
+	return s
 }
 
 func (o GuardOptions) adaptive(members int) dp.Adaptive {
@@ -149,6 +153,11 @@ func (g *Guard) Check(srv federated.Server) error {
 	}
 	if srv.Secret == nil && (g.o.Noise > 0 || g.o.Fraction < 1) {
 		return errors.New("differential privacy needs secret coins and noise, and nobody here keeps secrets")
+	}
+	if g.o.Distributed && g.o.Scale > 0 {
+		if err := g.o.skellam(cmp.Or(g.o.Members, srv.Population.Len()), 1).Validate(); err != nil {
+			return &UnfitError{Scale, err}
+		}
 	}
 	return g.Fits(srv)
 }

@@ -12,6 +12,7 @@ const (
 	Statistics  Cause = "statistics"  // members compute the model's batch norm statistics
 	Drawing     Cause = "drawing"     // who takes part is drawn by secret coins
 	Distributed Cause = "distributed" // members add the noise
+	Scale       Cause = "scale"       // integers of noise that members add
 )
 
 // UnfitError says why secure sums or differential privacy cannot be put around a method on a problem, and what to do about it.
