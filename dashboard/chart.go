@@ -35,6 +35,10 @@ var places = []struct {
 	{"perplexity", place{"perplexity", "Perplexity", "", report.Plain}},
 	{"updates.mean", place{"updates.mean", "Members that trained a coordinate", "by level", report.Plain}},
 	{"updates.stale", place{"updates.stale", "Coordinates that nobody trained", "", report.Percent}},
+	{"epsilon", place{"epsilon", "Privacy spent", "ε so far", report.Plain}},
+	{"clip", place{"clip", "Bound of updates", "L2 norm", report.Plain}},
+	{"secure.members", place{"secure.members", "Members in a secure sum", "", report.Plain}},
+	{"secure.sent", place{"secure.sent", "Part of the model that enough members held", "", report.Percent}},
 	{"bytes.up", place{"bytes", "Bytes in each round", "", report.Bytes}},
 	{"bytes.down", place{"bytes", "Bytes in each round", "", report.Bytes}},
 }

@@ -59,9 +59,30 @@ func (r Run) Past() int {
 	return max(0, r.Round-1)
 }
 
-// PhaseWord is the phase under way for people.
+// PhaseWord is the phase under way for people. A phase of secure sums is called after the method's phase and its own step, as in
+// "train.keys".
 func (r Run) PhaseWord() string {
-	switch r.Phase {
+	phase, step, _ := strings.Cut(r.Phase, ".")
+	rows := strings.HasPrefix(step, "rows.")
+	switch strings.TrimPrefix(step, "rows.") {
+	case "session":
+		return "setting the terms of a secure sum"
+	case "keys":
+		return "exchanging keys"
+	case "shares":
+		return "sharing secrets, should a member be lost"
+	case "confirm":
+		return "agreeing who is in the sum"
+	case "unmask":
+		return "opening the sum"
+	case "", "masked", "sum":
+	default:
+		return clean(r.Phase, maxName)
+	}
+	if rows {
+		return "counting labels"
+	}
+	switch phase {
 	case "train":
 		return "training"
 	case "eval":
@@ -71,7 +92,7 @@ func (r Run) PhaseWord() string {
 	case "stats":
 		return "collecting statistics"
 	}
-	return clean(r.Phase, maxName)
+	return clean(phase, maxName)
 }
 
 // A card is one of the few numbers that matter most. All are always there, so that the page does not jump.

@@ -107,7 +107,7 @@ func (t *tale) read(rec journal.Record) (e record.Event, err error) {
 		e.Message = fmt.Sprintf("the coordinator was started again and goes on in round %d", b.From+1)
 	case simulation.KindPhaseClosed:
 		t.digest = cmp.Or(b.State, t.digest)
-		if b.Phase == "train" {
+		if federated.Learns(b.Phase) {
 			t.phase.asked, t.phase.counted = b.Asked, t.count(b.Everyone, b.Folded)
 		}
 	case simulation.KindRoundClosed:

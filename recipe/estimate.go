@@ -1,6 +1,7 @@
 package recipe
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,7 +27,9 @@ type Estimate struct {
 	FLOPs    float64         `json:"flops"`  // of training, a round
 	Up       float64         `json:"bytes_up"`
 	Down     float64         `json:"bytes_down"`
-	Measured float64         `json:"bytes_measuring"` // both ways, in a round that is evaluated
+	Measured float64         `json:"bytes_measuring"`           // both ways, in a round that is evaluated
+	Protocol float64         `json:"bytes_protocol,omitempty"`  // both ways, of keys, shares and lists of secure sums, in a round that is evaluated
+	Masking  float64         `json:"seconds_masking,omitempty"` // of a round, which Round has in it
 	Memory   int64           `json:"memory"`
 	Round    float64         `json:"seconds_a_round"` // without evaluation
 	Seconds  float64         `json:"seconds"`         // of the whole run
@@ -56,6 +59,7 @@ func (p *Plan) Estimate(ctx context.Context, e *train.Engine) (*Estimate, error)
 	if err != nil {
 		return nil, err
 	}
+	out.Round = out.Masking
 	if err := p.clock(ctx, e, out); err != nil {
 		return nil, err
 	}
@@ -117,6 +121,13 @@ func (p *Plan) countPhase(a federated.Algorithm, fleet *simulation.Fleet, s fede
 		}
 		asked = max(1, round(who.Fraction*asked))
 	}
+	secure, inboxes := p.Recipe.Secure.Sums != "", 0.0
+	if secure {
+		var err error
+		if inboxes, err = p.countSession(ph, asked, out); err != nil {
+			return err
+		}
+	}
 	step := max(1, len(pool)/sampled)
 	n := (len(pool) + step - 1) / step
 	for i := 0; i < len(pool); i += step {
@@ -126,6 +137,10 @@ func (p *Plan) countPhase(a federated.Algorithm, fleet *simulation.Fleet, s fede
 		}
 		share := asked / float64(n)
 		down, up := share*float64(t.Bytes()), share*float64(answerBytes(ph, t))
+		if secure {
+			up = share * p.Recipe.Secure.vectorBytes(ph, t)
+			down += inboxes * share / asked
+		}
 		if ph.Name != "train" {
 			out.Measured += up + down
 			continue
@@ -143,6 +158,33 @@ func (p *Plan) countPhase(a federated.Algorithm, fleet *simulation.Fleet, s fede
 		}
 	}
 	return nil
+}
+
+// countSession adds what the session of a phase costs beside vectors, and returns the bytes that come with its tasks.
+func (p *Plan) countSession(ph federated.Phase, asked float64, out *Estimate) (inboxes float64, err error) {
+	s := p.Recipe.Secure
+	if s.Sums != "masked" || asked < 2 {
+		return 0, nil
+	}
+	k, err := s.neighbours(int(asked))
+	if err != nil {
+		return 0, fmt.Errorf("secure: %w", err)
+	}
+	one, err := rehearse()
+	if err != nil {
+		return 0, fmt.Errorf("rehearsing a secure sum: %w", err)
+	}
+	bytes, inboxes := one.protocol(asked, float64(k))
+	out.Protocol += bytes
+	workers := cmp.Or(p.Recipe.Run.Workers, runtime.GOMAXPROCS(0))
+	if ph.Name == "train" {
+		words := 0
+		for _, f := range ph.Folds {
+			words += f.Like.Size()
+		}
+		out.Masking = one.seconds(asked, float64(k), float64(words)) / float64(min(workers, runtime.GOMAXPROCS(0)))
+	}
+	return inboxes, nil
 }
 
 // level returns the level of a tag, the first if there is none of that name.

@@ -118,6 +118,13 @@ func Report(dir string) (_ report.Run, metrics *record.Metrics, err error) {
 	for _, s := range r.Settings() {
 		out.Settings = append(out.Settings, report.Fact{Label: s.Field, Value: s.Value})
 	}
+	noise, err := r.Noise()
+	if err != nil {
+		return report.Run{}, nil, errors.Join(err, metrics.Close())
+	}
+	if noise != nil && noise.Chosen {
+		out.Settings = append(out.Settings, report.Fact{Label: "privacy.noise", Value: fmt.Sprintf("%.4g", noise.Multiplier), Note: "chosen for privacy.epsilon"})
+	}
 	if out.Partition, err = os.ReadFile(filepath.Join(dir, PartitionName)); err != nil {
 		out.Partition = nil // data without classes have none
 	}

@@ -1,15 +1,28 @@
 package recipe
 
 import (
+	"maps"
 	"math"
 	"slices"
 	"strings"
 
+	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/record"
 )
 
+// preparing reports whether a metric is of traffic that only prepares or opens secure sums, such as "bytes.up.train.keys".
+func preparing(name string) bool {
+	for _, way := range []string{"bytes.up.", "bytes.down."} {
+		if phase, ok := strings.CutPrefix(name, way); ok {
+			_, step := federated.SplitPhase(phase)
+			return !federated.Works(step)
+		}
+	}
+	return false
+}
+
 // people are the metrics of a run as people like to read them: rounds count from 1, the traffic of phases that only measure
-// is left out, and the floating-point operations of training are there: for every client that trained, three forward passes
+// is left out, that of the protocol of secure sums is one number, and the floating-point operations of training are there: for every client that trained, three forward passes
 // of each of its examples.
 type people struct {
 	*record.Metrics
@@ -17,7 +30,10 @@ type people struct {
 	examples float64 // that a client trains on in a round
 }
 
-const flops = "flops"
+const (
+	flops    = "flops"
+	protocol = "bytes.protocol" // both ways, of keys, shares and lists
+)
 
 // hidden reports whether a metric is of no interest beside others.
 func hidden(name string) bool {
@@ -28,18 +44,24 @@ func hidden(name string) bool {
 // Names implements [report.Metrics].
 func (p *people) Names() ([]string, error) {
 	names, err := p.Metrics.Names()
-	counted := slices.Contains(names, "clients")
+	counted, secured := slices.Contains(names, "clients"), slices.ContainsFunc(names, preparing)
 	names = slices.DeleteFunc(names, hidden)
 	if counted {
 		names = append(names, flops)
-		slices.Sort(names)
 	}
+	if secured {
+		names = append(names, protocol)
+	}
+	slices.Sort(names)
 	return names, err
 }
 
 // Keys implements [report.Metrics].
 func (p *people) Keys(name string) ([]string, error) {
-	if name == flops {
+	switch name {
+	case protocol:
+		return []string{""}, nil
+	case flops:
 		name = "clients"
 	}
 	return p.Metrics.Keys(name)
@@ -47,6 +69,9 @@ func (p *people) Keys(name string) ([]string, error) {
 
 // Series implements [report.Metrics].
 func (p *people) Series(name, key string) ([]record.Point, error) {
+	if name == protocol {
+		return p.protocol()
+	}
 	factor := 1.0
 	if name == flops {
 		name = "clients"
@@ -64,6 +89,38 @@ func (p *people) Series(name, key string) ([]record.Point, error) {
 	return points, err
 }
 
+// protocol adds up what secure sums cost beside the sums themselves, by round.
+func (p *people) protocol() ([]record.Point, error) {
+	names, err := p.Metrics.Names()
+	if err != nil {
+		return nil, err
+	}
+	sum := map[int]float64{}
+	for _, name := range names {
+		if !preparing(name) {
+			continue
+		}
+		keys, err := p.Metrics.Keys(name)
+		if err != nil {
+			return nil, err
+		}
+		for _, k := range keys {
+			points, err := p.Metrics.Series(name, k)
+			if err != nil {
+				return nil, err
+			}
+			for _, x := range points {
+				sum[x.Round] += x.Value
+			}
+		}
+	}
+	var out []record.Point
+	for _, round := range slices.Sorted(maps.Keys(sum)) {
+		out = append(out, record.Point{Round: round + 1, Value: sum[round]})
+	}
+	return out, nil
+}
+
 // Failures implements [report.Metrics].
 func (p *people) Failures() ([]record.Failure, error) {
 	f, err := p.Metrics.Failures()
@@ -74,7 +131,8 @@ func (p *people) Failures() ([]record.Failure, error) {
 }
 
 // LastMetrics returns what the metrics of the whole of the run in dir came to, and how many rounds it has closed. Bytes are
-// summed over rounds and levels: "bytes.up" and "bytes.down" of training, "bytes.measuring" of everything else.
+// summed over rounds and levels: "bytes.up" and "bytes.down" of training, "bytes.protocol" of what secure sums need beside, such as
+// keys, and "bytes.measuring" of everything else.
 func LastMetrics(dir string) (last map[string]float64, rounds int, err error) {
 	m, err := record.ReadMetrics(dir)
 	if err != nil {
@@ -97,7 +155,10 @@ func LastMetrics(dir string) (last map[string]float64, rounds int, err error) {
 		switch {
 		case strings.HasPrefix(name, "bytes."):
 			into := name
-			if hidden(name) {
+			switch {
+			case preparing(name):
+				into = protocol
+			case hidden(name):
 				into = "bytes.measuring"
 			}
 			keys, err := m.Keys(name)

@@ -72,11 +72,11 @@ func (r *Recipe) planServer(ctx context.Context, from ServerData) (*ServerPlan, 
 				p.Schema = p.Schema.WithWords(p.Split.Train)
 			}
 			if err := p.Schema.Validate(); err != nil {
-				return nil, &FieldError{"data", err}
+				return nil, &FieldError{Field: "data", Err: err}
 			}
 		}
 		if p.Split, err = adopt(p.Split, p.Schema); err != nil {
-			return nil, &FieldError{"data", err}
+			return nil, &FieldError{Field: "data", Err: err}
 		}
 	}
 	if p.Problem, err = r.problem(p.Schema.Like()); err != nil {

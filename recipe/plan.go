@@ -54,7 +54,7 @@ func (r *Recipe) plan(ctx context.Context, dataDir string) (*Plan, error) {
 	}
 	fleet := &simulation.Fleet{Split: p.Split, Dealt: p.Dealt, Seed: r.Seed}
 	if err := a.Check(fleet.Server()); err != nil {
-		return nil, &FieldError{"method", err}
+		return nil, unsuited(err)
 	}
 	return p, r.fits(ctx, a, fleet.Server())
 }
@@ -95,7 +95,7 @@ func load(ctx context.Context, s dataset.Spec) (*dataset.Split, error) {
 	case errors.Is(err, fs.ErrNotExist), !builtIn && s.Root == "" && s.Path == "":
 		err = &MissingDataError{err}
 	}
-	return nil, &FieldError{"data", err}
+	return nil, &FieldError{Field: "data", Err: err}
 }
 
 // spec is the recipe's data in a folder of real data sets.
@@ -131,7 +131,7 @@ func (p *Plan) Job(e *train.Engine) (*simulation.Job, error) {
 func (r *Recipe) Engine() (*train.Engine, backend.Info, error) {
 	b, err := backend.New(r.Run.Engine, backend.Options{Threads: r.Run.Threads})
 	if err != nil {
-		return nil, backend.Info{}, r.place(&FieldError{"run.engine", err})
+		return nil, backend.Info{}, r.place(&FieldError{Field: "run.engine", Err: err})
 	}
 	return train.NewEngine(b), backend.Describe(b), nil
 }
@@ -169,7 +169,7 @@ func (r *Recipe) problem(data *dataset.Examples) (*federated.Problem, error) {
 	}
 	if r.Model.From != "" {
 		if p.Start, err = startFrom(r.Model.From); err != nil {
-			return nil, &FieldError{"model.from", err}
+			return nil, &FieldError{Field: "model.from", Err: err}
 		}
 	}
 	return p, nil

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/journal"
 	"github.com/cohort-learning/cohort/record"
 	"github.com/cohort-learning/cohort/simulation"
@@ -72,14 +73,17 @@ func TestLevels(t *testing.T) {
 }
 
 // traffic adds up what a run moves to train.
-type traffic struct{ up, down, tasks float64 }
+type traffic struct{ up, down, tasks, protocol float64 }
 
 func (*traffic) Progress(int, string, int, int) {}
 
 func (o *traffic) Round(r simulation.Round) {
 	for _, p := range r.Phases {
 		for _, m := range p.Traffic {
-			if p.Phase == "train" {
+			switch method, step := federated.SplitPhase(p.Phase); {
+			case !federated.Works(step):
+				o.protocol += float64(m.Up + m.Down)
+			case method == "train":
 				o.up, o.down, o.tasks = o.up+float64(m.Up), o.down+float64(m.Down), o.tasks+float64(m.Members)
 			}
 		}
@@ -108,6 +112,36 @@ func TestEstimateIsWhatIsMoved(t *testing.T) {
 		}
 		if !(got.Seconds > 0) || !(got.Memory > 0) || got.Rounds != 1 {
 			t.Errorf("%s: %+v", method, got)
+		}
+	}
+}
+
+// TestSecureEstimate: what secure sums move comes out close to what is counted, with masks and without.
+func TestSecureEstimate(t *testing.T) {
+	for _, set := range [][]string{
+		{"secure={sums: plain}"}, {"secure={sums: masked}"}, {"secure={sums: masked, bits: 32, clip: 1, levels: 1024, max_weight: 100}", "partition.clients=12"},
+	} {
+		p, e := planOf(t, small, append(set, "method=fedavg", "options={}", "model={name: mlp, hidden: [16], norm: none}", "rounds=1")...)
+		got, err := p.Estimate(t.Context(), e)
+		if err != nil {
+			t.Fatalf("%s: %v", set, err)
+		}
+		job, err := p.Job(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		moved := new(traffic)
+		job.Observer = moved
+		if _, err := job.Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for what, v := range map[string][2]float64{"up": {got.Up, moved.up}, "down": {got.Down, moved.down}, "protocol": {got.Protocol, moved.protocol}} {
+			if d := v[0] - v[1]; d > 0.1*v[1] || d < -0.1*v[1] {
+				t.Errorf("%s: %s: estimated %v, moved %v", set, what, v[0], v[1])
+			}
+		}
+		if masked := p.Recipe.Secure.Sums == "masked"; masked != (got.Masking > 0) {
+			t.Errorf("%s: %v seconds of masking", set, got.Masking)
 		}
 	}
 }

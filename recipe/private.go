@@ -47,7 +47,7 @@ type Privacy struct {
 	CountNoise  float64 `yaml:"count_noise,omitempty" doc:"quantile: noise of the count that the bound follows; 0 means a twentieth of the clients of a round."`
 	Distributed bool    `yaml:"distributed,omitempty" doc:"Clients add the noise in shares, so that the server is not trusted with it; needs secure sums and round.fraction 1."`
 	Survivors   int     `yaml:"survivors,omitempty" doc:"distributed: fewest clients in a sum that is opened; 0 means two thirds of all."`
-	Scale       float64 `yaml:"scale,omitempty" doc:"distributed: integers to a unit; 0 means 2^20."`
+	Scale       float64 `yaml:"scale,omitempty" doc:"distributed: integers to a unit; 0 means as many as the noise allows, at most 2^20."`
 	Accountant  string  `yaml:"accountant,omitempty" doc:"pld (default, tighter) or rdp."`
 }
 
@@ -83,13 +83,15 @@ func (r *Recipe) validatePrivacy() error {
 	secure := s.Sums != ""
 	switch {
 	case secure && s.Sums != "masked" && s.Sums != "plain":
-		return fieldf("secure.sums", "%q, expected masked or plain%s", s.Sums, didYouMean(s.Sums, []string{"masked", "plain"}))
+		return fieldf("secure.sums", "%q%s, expected masked or plain", s.Sums, didYouMean(s.Sums, []string{"masked", "plain"}))
 	case !secure && s != (Secure{}):
 		return fieldf("secure.sums", "is missing; expected masked or plain")
 	case secure && r.Round.Staleness > 0:
-		return fieldf("secure.sums", "a secure sum is of one round: set round.staleness to 0")
+		return clashf("round.staleness", "secure", "a secure sum is of one round: set it to 0")
 	case secure && r.Robust.Rule != "":
-		return fieldf("robust.rule", "%s reads single results, and secure sums show none: leave out one of the two", r.Robust.Rule)
+		return fieldf("robust.rule", "%s reads single results, and secure sums show none: leave out robust or secure", r.Robust.Rule)
+	case secure && r.Clients.Attack != "" && r.Clients.Attack != "label-flip":
+		return fieldf("clients.attack", "%s changes results on their way, and those of secure sums are masked: only label-flip can be simulated with them", r.Clients.Attack)
 	}
 	if secure {
 		if err := s.options().Validate(); err != nil {
@@ -105,18 +107,22 @@ func (r *Recipe) validatePrivacy() error {
 		return fieldf("privacy.epsilon", "give either noise or epsilon, not both")
 	case p.Epsilon < 0:
 		return fieldf("privacy.epsilon", "%g, expected more than 0", p.Epsilon)
-	case p.Distributed && p.Epsilon != 0:
-		return fieldf("privacy.epsilon", "with noise that clients add, give the noise; \"cohort privacy plan\" helps")
+	case p.Clip == 0 && p.Quantile == 0:
+		return fieldf("privacy.clip", "is missing; give the longest that an update may be, or a quantile of their lengths that the bound follows")
 	case p.Distributed && !secure:
 		return fieldf("privacy.distributed", "needs secure.sums: a single client's share of the noise hides nothing")
+	case p.Distributed && r.Round.Fraction != 1:
+		return clashf("round.fraction", "privacy.distributed", "%g, and noise that clients add needs all of them: set it to 1", r.Round.Fraction)
+	case p.Distributed && p.Epsilon != 0:
+		return fieldf("privacy.epsilon", "with noise that clients add, give the noise; \"cohort privacy plan\" helps")
 	case r.Robust.Rule != "":
-		return fieldf("robust.rule", "the noise is for sums of clipped updates: leave out robust or privacy")
+		return clashf("robust.rule", "privacy", "the noise is for sums of clipped updates: leave out robust or privacy")
 	case r.Round.Staleness > 0:
-		return fieldf("privacy.noise", "a private round is drawn and closed once: set round.staleness to 0")
+		return clashf("round.staleness", "privacy", "a private round is drawn and closed once: set it to 0")
 	case r.Round.Quorum != 0 && r.Round.Quorum != 1:
-		return fieldf("privacy.noise", "a round that closes when some have answered depends on who did: leave out round.quorum, or give a deadline")
+		return clashf("round.quorum", "privacy", "a private round must not depend on who answers first: leave the quorum out, and give round.deadline to wait for nobody too long")
 	case r.Evaluate.Clients:
-		return fieldf("evaluate.clients", "clients would tell how well the model does on their data, which no noise hides: set it to false")
+		return clashf("evaluate.clients", "privacy", "clients would tell how well the model does on their data, which no noise hides: set it to false")
 	}
 	o, err := r.guard()
 	if err == nil {
@@ -126,6 +132,80 @@ func (r *Recipe) validatePrivacy() error {
 		return within("privacy", p, err)
 	}
 	return nil
+}
+
+// unsuited names the field that keeps a method from being run: the method, unless secure sums or privacy do not go with another.
+func unsuited(err error) error {
+	var unfit *private.UnfitError
+	if !errors.As(err, &unfit) {
+		return &FieldError{Field: "method", Err: err}
+	}
+	field, ok := map[private.Cause]FieldError{
+		private.Evaluation:  {Field: "evaluate.clients", With: "privacy"},
+		private.Statistics:  {Field: "evaluate.statistics", With: "privacy"},
+		private.Drawing:     {Field: "round.fraction", With: "secure"},
+		private.Distributed: {Field: "privacy.distributed"},
+		private.Scale:       {Field: "privacy.scale"},
+	}[unfit.Cause]
+	if !ok {
+		field.Field = "method"
+	}
+	field.Err = err
+	return &field
+}
+
+// suits returns an error, of a field, if a method on a small problem of its own shows that it does not go with secure sums or
+// privacy. What depends on the model and the data comes out when the run is planned.
+func (r *Recipe) suits(bare federated.Algorithm) error {
+	a, err := r.wrapped(bare)
+	if err != nil {
+		return err
+	}
+	return wraps(a, federated.Server{Population: anybody(4)})
+}
+
+// wraps returns an error, of a field, if what is wrapped around a method does not go with it.
+func wraps(a federated.Algorithm, srv federated.Server) error {
+	if w, ok := a.(interface{ Fits(federated.Server) error }); ok {
+		if err := w.Fits(srv); err != nil {
+			return unsuited(err)
+		}
+	}
+	return nil
+}
+
+// Noise is the noise of a run with differential privacy, as it is told to people.
+type Noise struct {
+	Multiplier  float64 `json:"noise"` // z: the sum's noise has standard deviation z times the bound of updates
+	Delta       float64 `json:"delta"`
+	Chosen      bool    `json:"chosen"`            // for the epsilon of the recipe, which says no noise itself
+	Epsilon     float64 `json:"epsilon,omitempty"` // that of the recipe: what all rounds may cost
+	Distributed bool    `json:"distributed"`       // members add it
+}
+
+// Noise returns the noise of the recipe's differential privacy, nil if it has none.
+func (r *Recipe) Noise() (*Noise, error) {
+	if !r.Privacy.on() {
+		return nil, nil
+	}
+	o, err := r.guard()
+	if err != nil {
+		return nil, within("privacy", r.Privacy, err)
+	}
+	p := r.Privacy
+	return &Noise{o.Noise, cmp.Or(o.Delta, 1e-5), p.Noise == 0, p.Epsilon, p.Distributed}, nil
+}
+
+// String says the noise in a line.
+func (n *Noise) String() string {
+	s := fmt.Sprintf("noise multiplier %.4g", n.Multiplier)
+	if n.Chosen {
+		s += fmt.Sprintf(", chosen for ε = %g at δ = %g", n.Epsilon, n.Delta)
+	}
+	if n.Distributed {
+		return s + ", added by the clients"
+	}
+	return s + ", added by the server"
 }
 
 // wrapped returns a method with what the recipe says of secure sums and privacy.

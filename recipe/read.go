@@ -487,14 +487,23 @@ func kindWords(t reflect.Type) string {
 	return t.String()
 }
 
-// blame finds the place that an error is about, in the last document that speaks of it.
+// blame finds the place that an error is about, in the last document that speaks of it, or else of what it does not go with.
 func blame(docs []*document, fe *FieldError) *Error {
 	e := &Error{File: docs[0].file, Field: fe.Field, Message: fe.Err.Error()}
+	if !find(docs, fe, fe.Field, e) && fe.With != "" {
+		find(docs, fe, fe.With, e)
+	}
+	e.Err = fe.Err
+	return e
+}
+
+// find puts the place of a field, or of the section that it would be in, into e; false if no document speaks of either.
+func find(docs []*document, fe *FieldError, field string, e *Error) bool {
 	deepest := 0
 	for _, d := range docs {
 		var n ast.Node = d.root
 		depth := 0
-		for part := range strings.SplitSeq(fe.Field, ".") {
+		for part := range strings.SplitSeq(field, ".") {
 			c := d.child(n, part)
 			if c == nil {
 				break
@@ -503,11 +512,10 @@ func blame(docs []*document, fe *FieldError) *Error {
 		}
 		if depth > 0 && depth >= deepest {
 			deepest = depth
-			e = d.at(n, fe.Field, fe.Err.Error())
+			*e = *d.at(n, fe.Field, fe.Err.Error())
 		}
 	}
-	e.Err = fe.Err
-	return e
+	return deepest > 0
 }
 
 // located turns an error of the YAML library into one with a place.

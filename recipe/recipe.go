@@ -169,13 +169,19 @@ func (r *Recipe) SameRun(other *Recipe) bool {
 type FieldError struct {
 	Field string // path from the top, e.g. "train.batch"
 	Err   error
+	With  string // field that it does not go with; a file that leaves Field at its default is blamed there
 }
 
 func (e *FieldError) Error() string { return e.Field + ": " + e.Err.Error() }
 func (e *FieldError) Unwrap() error { return e.Err }
 
 func fieldf(field, format string, args ...any) error {
-	return &FieldError{field, fmt.Errorf(format, args...)}
+	return &FieldError{Field: field, Err: fmt.Errorf(format, args...)}
+}
+
+// clashf is fieldf for a value that does not go with another field.
+func clashf(field, with, format string, args ...any) error {
+	return &FieldError{field, fmt.Errorf(format, args...), with}
 }
 
 // Validate returns an error for the first field that cannot be right, whatever the data turns out to be: a [FieldError], or
@@ -185,7 +191,7 @@ func (r *Recipe) Validate() error { return r.place(r.validate()) }
 func (r *Recipe) validate() error {
 	m, err := methods.Find(r.Method)
 	if err != nil {
-		return &FieldError{"method", err}
+		return &FieldError{Field: "method", Err: err}
 	}
 	if r.Version != Version {
 		return fieldf("version", "%d is unknown; this program reads version %d", r.Version, Version)
@@ -227,8 +233,13 @@ func (r *Recipe) validate() error {
 	if err != nil {
 		return err
 	}
-	_, err = options.New(&federated.Problem{Build: trial})
-	return r.optionError(err)
+	a, err := options.New(&federated.Problem{Build: trial, Rounds: r.Rounds,
+		Select:    federated.Selection{Fraction: r.Round.Fraction, RoundUp: r.Round.Up},
+		Measuring: federated.Measuring{Every: r.Evaluate.Every, Members: r.Evaluate.Clients}})
+	if err != nil {
+		return r.optionError(err)
+	}
+	return r.suits(a)
 }
 
 // optionError names the option that a method's error begins with, as "mode: …" does, or else the first that it speaks of.
@@ -237,7 +248,7 @@ func (r *Recipe) optionError(err error) error {
 		return nil
 	}
 	if field, rest, ok := strings.Cut(err.Error(), ": "); ok && !strings.ContainsAny(field, " \"") {
-		return &FieldError{"options." + field, errors.New(rest)}
+		return &FieldError{Field: "options." + field, Err: errors.New(rest)}
 	}
 	return within("options", r.Options, err)
 }
@@ -257,10 +268,10 @@ func within(section string, fields any, err error) error {
 			continue
 		}
 		if _, ok := known[word]; ok {
-			return &FieldError{section + "." + word, err}
+			return &FieldError{Field: section + "." + word, Err: err}
 		}
 	}
-	return &FieldError{section, err}
+	return &FieldError{Field: section, Err: err}
 }
 
 func (t Train) validate() error {

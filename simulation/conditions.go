@@ -13,7 +13,9 @@ import (
 // Conditions is how unreliable and how slow the simulated members are. The zero value is perfect: everybody answers, in no
 // time.
 type Conditions struct {
-	// Latency is the median time, on the virtual clock, from a task to its answer.
+	// Latency is the median time, on the virtual clock, from a task to its answer. Steps of a session of secure sums in which
+	// members do no work, such as the exchange of keys, take no time and lose nobody: a member that drops out does so once a
+	// phase of the method, while it is at work. So a run loses the same members with secure sums and without.
 	Latency time.Duration
 	// Spread is the standard deviation of the logarithm of a member's own speed, and Jitter that of every single answer.
 	Spread, Jitter float64
@@ -45,7 +47,11 @@ const never = time.Duration(math.MaxInt64)
 // arrival returns when the answer to o comes on the virtual clock, and the failure that it is, if any. It depends on the
 // seed, the member's name and the round alone.
 func (c Conditions) arrival(seed uint64, o *federated.Order) (time.Duration, error) {
-	r := rng.New(seed, o.Round, o.Member.Name, o.Phase+"/conditions")
+	phase, step := federated.SplitPhase(o.Phase)
+	if !federated.Works(step) {
+		return o.Issued, nil
+	}
+	r := rng.New(seed, o.Round, o.Member.Name, phase+"/conditions")
 	drop, stall, jitter := r.Float64(), r.Float64(), r.NormFloat64()
 	at := o.Issued
 	if c.Latency > 0 {

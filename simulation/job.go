@@ -82,6 +82,9 @@ func (j *Job) RunIn(ctx context.Context, run *record.Run, fsys journal.FS, every
 	if err != nil {
 		return federated.State{}, full(err)
 	}
+	if from != nil {
+		l.secrets = KeptSecrets(fsys, run.Dir())
+	}
 	s, err := j.drive(ctx, l, from)
 	if err != nil {
 		return s, full(err)

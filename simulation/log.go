@@ -45,7 +45,11 @@ func newPhaseRecord(p federated.PhaseClosed) phaseRecord {
 		add(m.Name, m.Key, m.Value)
 	}
 	of := "" // phases other than training are part of the metrics' names
-	if p.Phase != "train" {
+	switch method, step := federated.SplitPhase(p.Phase); {
+	case federated.Learns(p.Phase):
+	case federated.Works(step):
+		of = "." + method
+	default:
 		of = "." + p.Phase
 	}
 	for _, t := range p.Traffic {

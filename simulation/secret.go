@@ -21,16 +21,16 @@ const secretName = "secret.key"
 // Secrets returns the secrets of the run in a folder: of the key that lies there or, when the first one is asked for, of a new
 // one, which is durable before anything is made with it.
 func Secrets(fsys journal.FS, dir string) func(round int, purpose string) ([32]byte, error) {
-	return secrets(fsys, dir, true)
+	return secretsOf(fsys, dir, true)
 }
 
-// KeptSecrets is Secrets for a run that is over: the key must be there.
+// KeptSecrets is Secrets for a run that has begun: without its key nothing that was drawn from it can be drawn again.
 func KeptSecrets(fsys journal.FS, dir string) func(round int, purpose string) ([32]byte, error) {
-	return secrets(fsys, dir, false)
+	return secretsOf(fsys, dir, false)
 }
 
-func secrets(fsys journal.FS, dir string, begin bool) func(round int, purpose string) ([32]byte, error) {
-	open := sync.OnceValues(func() (func(int, string) ([32]byte, error), error) { return openSecrets(fsys, dir, begin) })
+func secretsOf(fsys journal.FS, dir string, fresh bool) func(round int, purpose string) ([32]byte, error) {
+	open := sync.OnceValues(func() (func(int, string) ([32]byte, error), error) { return openSecrets(fsys, dir, fresh) })
 	return func(round int, purpose string) (out [32]byte, err error) {
 		of, err := open()
 		if err != nil {
@@ -40,7 +40,7 @@ func secrets(fsys journal.FS, dir string, begin bool) func(round int, purpose st
 	}
 }
 
-func openSecrets(fsys journal.FS, dir string, begin bool) (func(round int, purpose string) ([32]byte, error), error) {
+func openSecrets(fsys journal.FS, dir string, fresh bool) (func(round int, purpose string) ([32]byte, error), error) {
 	path := filepath.Join(dir, secretName)
 	var key [32]byte
 	f, err := fsys.OpenFile(path, os.O_RDONLY, 0)
@@ -50,8 +50,8 @@ func openSecrets(fsys journal.FS, dir string, begin bool) (func(round int, purpo
 		if _, err := io.ReadFull(f, key[:]); err != nil {
 			return nil, fmt.Errorf("%s is damaged: without it the run's noise cannot be made again: %w", path, err)
 		}
-	case errors.Is(err, fs.ErrNotExist) && !begin:
-		return nil, fmt.Errorf("%s is not there: who was drawn and what noise was added follow from it, and only whoever keeps it can compute the run again", path)
+	case errors.Is(err, fs.ErrNotExist) && !fresh:
+		return nil, fmt.Errorf("%s is missing, the key of who was drawn and of the noise: without it the run's rounds cannot be computed again; put it back from where it was moved to", path)
 	case errors.Is(err, fs.ErrNotExist):
 		if _, err := rand.Read(key[:]); err != nil {
 			return nil, fmt.Errorf("no randomness for secrets: %w", err)

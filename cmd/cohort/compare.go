@@ -70,7 +70,8 @@ func printComparison(io streams, c *recipe.Comparison) {
 		format      func(float64) string
 	}{
 		{"accuracy", "accuracy", inPercent}, {"accuracy.local", "at clients", inPercent}, {"perplexity", "perplexity", nats},
-		{"mse", "mse", nats}, {"loss", "loss", nats}, {"bytes.up", "sent up", inBytes},
+		{"mse", "mse", nats}, {"loss", "loss", nats}, {"epsilon", "spent", spent}, {"clip", "clip", digits}, {"secure.members", "in a sum", digits},
+		{"bytes.up", "sent up", inBytes}, {"bytes.protocol", "for keys and shares", inBytes},
 	}
 	columns = slices.DeleteFunc(columns, func(col struct {
 		name, words string

@@ -46,6 +46,10 @@ func dryRun(ctx context.Context, io streams, plan *recipe.Plan, engine *train.En
 	sum.add("sent up, a round", inBytes(e.Up))
 	sum.add("sent down, a round", inBytes(e.Down))
 	sum.add("an evaluation, both ways", inBytes(e.Measured))
+	if e.Protocol > 0 {
+		sum.add("keys, shares and lists, a round", inBytes(e.Protocol))
+		sum.add("masking, a round, about", seconds(e.Masking))
+	}
 	sum.add("memory, about", inBytes(float64(e.Memory)))
 	sum.add("a round, about", seconds(e.Round))
 	sum.add(fmt.Sprintf("%d rounds, about", e.Rounds), seconds(e.Seconds))

@@ -45,6 +45,7 @@ type result struct {
 	Metrics map[string]float64 `json:"metrics"` // last values of the whole; bytes are sums over rounds
 	Levels  []levelResult      `json:"levels"`
 	Workers []worker.Tally     `json:"workers,omitempty"`
+	Privacy *recipe.Noise      `json:"privacy,omitempty"` // nil: no differential privacy; what was spent is the metric "epsilon"
 	Digest  string             `json:"digest,omitempty"`
 	Report  string             `json:"report"`
 	Seconds float64            `json:"seconds"` // of this process
@@ -73,6 +74,14 @@ func (x *execution) introduce() {
 	x.io.note("%d clients share %s training examples of %s by %s; %s to test on", p.Dealt.Train.Clients(), count(p.Split.Train.Len()),
 		p.Split.Train.Name, r.Partition.Name, count(test))
 	x.io.note("model %s, %d rounds, engine %s", r.Model.Name, r.Rounds, x.info)
+	if r.Secure.Sums == "plain" {
+		x.io.note("secure sums without masks: the same bits, and nothing is hidden")
+	} else if r.Secure.Sums != "" {
+		x.io.note("secure sums: the server sees what many clients sent together, and nothing of one")
+	}
+	if noise, err := r.Noise(); err == nil && noise != nil { // the plan has been made with it
+		x.io.note("differential privacy: %s", noise)
+	}
 }
 
 // do runs the plan in its folder and returns what came of it, also if it was stopped. Any error comes with the command
@@ -200,6 +209,13 @@ func summarise(dir string) (result, error) {
 		}
 		res.curves[name] = c
 	}
+	r, err := recipe.OfRun(dir)
+	if err != nil {
+		return res, err
+	}
+	if res.Privacy, err = r.Noise(); err != nil {
+		return res, err
+	}
 	if res.Workers, err = recipe.Workers(dir); err != nil {
 		return res, err
 	}
@@ -232,11 +248,12 @@ func (r result) print(io streams) {
 	t := newTable("", ">")
 	for _, m := range shown {
 		if v, ok := r.Metrics[m.name]; ok {
-			t.add(m.words, m.format(v))
+			t.add(r.words(m.name, m.words), m.format(v))
 		}
 	}
 	for _, d := range []struct{ name, words string }{
-		{"bytes.up", "sent by clients to train"}, {"bytes.down", "sent to clients to train"}, {"bytes.measuring", "sent both ways to measure"}} {
+		{"bytes.up", "sent by clients to train"}, {"bytes.down", "sent to clients to train"},
+		{"bytes.protocol", "sent both ways for keys, shares and lists"}, {"bytes.measuring", "sent both ways to measure"}} {
 		if v := r.Metrics[d.name]; v > 0 {
 			t.add(d.words, inBytes(v))
 		}
@@ -244,6 +261,14 @@ func (r result) print(io streams) {
 	t.body(io.out)
 	r.printWorkers(io)
 	io.say("\nrun     %s\nreport  %s", r.Run, r.Report)
+}
+
+// words adds to the words for a metric what they mean in this run.
+func (r result) words(metric, words string) string {
+	if metric == "epsilon" && r.Privacy != nil {
+		return fmt.Sprintf("%s, at δ = %g", words, r.Privacy.Delta)
+	}
+	return words
 }
 
 func (r result) printLevels(io streams) {

@@ -41,7 +41,10 @@ func newPrivacyPlan(io streams) *cobra.Command {
 updates. With --noise it is the other way round: what that noise costs, and how many rounds it allows.
 
 Each of the members takes part in a round with probability --fraction, by a coin of its own; updates are clipped to a bound S,
-added, given noise of standard deviation z·S, and divided by fraction × members. A cohort of fixed size is not covered.`,
+added, given noise of standard deviation z·S, and divided by fraction × members. A cohort of fixed size is not covered.
+
+The numbers are those of the section "privacy" of a recipe: noise, or epsilon in its place, delta and clip (S), with
+round.fraction and rounds. Noise that clients add (privacy.distributed) costs a little more; a run tells what it spent.`,
 		Example: `  cohort privacy plan --epsilon 8 --delta 1e-5 --rounds 100 --fraction 0.1 --members 1000
   cohort privacy plan --noise 1.2 --rounds 500 --fraction 0.02 --members 10000
   cohort privacy plan --epsilon 2 --plot noise.png`,
@@ -202,6 +205,12 @@ func (o *privacyPlan) say(io streams, r planResult) {
 		}
 	}
 	t.write(io.out)
+	instead := ""
+	if r.Allowed == 0 {
+		instead = fmt.Sprintf("   # or, in place of noise, epsilon: %v", o.Epsilon)
+	}
+	io.say("\nFor a run of a recipe:\n  rounds: %d\n  round: {fraction: %v}\n  privacy: {noise: %s, delta: %s, clip: S}%s", r.Rounds, r.Fraction,
+		strconv.FormatFloat(math.Ceil(r.Noise*1000)/1000, 'g', -1, 64), strconv.FormatFloat(r.Delta, 'f', -1, 64), instead)
 	if r.Plot != "" {
 		io.say("\nplot: %s", r.Plot)
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/simulation"
 )
 
@@ -16,9 +17,11 @@ type progress struct {
 	quiet  bool
 	began  time.Time
 	drawn  time.Time
-	first  int    // round that this process began with
-	shown  bool   // whether there is a line to wipe
-	last   string // what the last round came to
+	first  int     // round that this process began with
+	within float64 // part of the round under way that is over, as training goes
+	under  int     // that round
+	shown  bool    // whether there is a line to wipe
+	last   string  // what the last round came to
 }
 
 func newProgress(io streams, rounds int, quiet bool) *progress {
@@ -30,23 +33,29 @@ func (p *progress) Progress(round int, phase string, answered, asked int) {
 	if p.first < 0 {
 		p.first = round
 	}
+	if round != p.under {
+		p.under, p.within = round, 0
+	}
+	if federated.Learns(phase) {
+		p.within = max(p.within, float64(answered)/float64(max(1, asked)))
+	}
 	if p.quiet || !p.io.tty || time.Since(p.drawn) < 80*time.Millisecond {
 		return
 	}
 	p.drawn = time.Now()
 	if p.rounds == 0 { // nobody knows how many there are
-		fmt.Fprintf(p.io.err, "\r\x1b[Kround %d, %s %d/%d", round+1, phase, answered, asked)
+		fmt.Fprintf(p.io.err, "\r\x1b[Kround %d, %s %d/%d", round+1, federated.PhaseWord(phase), answered, asked)
 		p.shown = true
 		return
 	}
 	const width = 20
-	part := (float64(round) + float64(answered)/float64(max(1, asked))) / float64(max(1, p.rounds))
+	part := (float64(round) + p.within) / float64(max(1, p.rounds))
 	full := int(math.Round(part * width))
 	bar := strings.Repeat("━", min(width, full)) + strings.Repeat("─", max(0, width-full))
 	if p.io.plot.ASCII {
 		bar = "[" + strings.Repeat("#", min(width, full)) + strings.Repeat(".", max(0, width-full)) + "]"
 	}
-	line := fmt.Sprintf("%s round %d/%d, %s %d/%d%s%s", bar, round+1, p.rounds, phase, answered, asked, p.last, p.left(round, part))
+	line := fmt.Sprintf("%s round %d/%d, %s %d/%d%s%s", bar, round+1, p.rounds, federated.PhaseWord(phase), answered, asked, p.last, p.left(round, part))
 	fmt.Fprintf(p.io.err, "\r\x1b[K%s", clip(line, p.io.width-1))
 	p.shown = true
 }
@@ -78,12 +87,14 @@ func (p *progress) Round(r simulation.Round) {
 			parts = append(parts, m.short+" "+m.format(v))
 		}
 	}
-	failed := 0
+	failed := map[int]bool{} // once a round, in however many phases
 	for _, ph := range r.Phases {
-		failed += len(ph.Lost)
+		for _, i := range ph.Lost {
+			failed[i] = true
+		}
 	}
-	if failed > 0 {
-		parts = append(parts, fmt.Sprintf("%d failed", failed))
+	if len(failed) > 0 {
+		parts = append(parts, fmt.Sprintf("%d failed", len(failed)))
 	}
 	if r.Again {
 		parts = append(parts, "again, as recorded")
@@ -111,7 +122,14 @@ var shown = []struct {
 	{"accuracy.local", "at clients", "accuracy on the clients' own tests", inPercent},
 	{"accuracy.local.worst", "", "of the worst tenth of the clients", inPercent},
 	{"loss.local", "", "loss on the clients' own tests", nats},
+	{"epsilon", "spent", "privacy spent", spent},
+	{"clip", "", "bound of an update's norm", digits},
+	{"secure.members", "", "clients in the last secure sum", digits},
+	{"secure.sent", "", "part of the model that enough clients held", inPercent},
 }
+
+// spent writes an ε.
+func spent(v float64) string { return fmt.Sprintf("ε %.2f", v) }
 
 func nats(v float64) string { return fmt.Sprintf("%.4f", v) }
 

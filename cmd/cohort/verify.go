@@ -25,7 +25,8 @@ func newVerify(io streams, stop <-chan struct{}) *cobra.Command {
 		Use:         "verify RUN",
 		Short:       "Compute a run again and compare",
 		Long: `Check that a run is what it says: the journal's chain of hashes, the checkpoints against the journal, and then every round,
-computed again from the recipe, against the recorded digests, bit for bit. Of a run over a network, who took part in which
+computed again from the recipe, against the recorded digests, bit for bit. A run with differential privacy needs the key that lies in
+its folder, secret.key, from which its noise was made. Of a run over a network, who took part in which
 round is taken from the journal, and their data from the folders in --data DIR, one a member, as "cohort partition
 --export" writes them. On another engine or another kind of processor
 than the run's the bits differ, and the metrics of every round are compared within a tolerance instead.`,
@@ -138,7 +139,7 @@ func (v *verification) again(ctx context.Context, stop <-chan struct{}, o *engin
 	if err != nil {
 		return err
 	}
-	job.Config.Stop, job.Observer = stop, p
+	job.Config.Stop, job.Observer, job.Secret = stop, p, simulation.KeptSecrets(journal.OS(), v.Run)
 	if v.Mode == "bits" {
 		v.Rounds, err = job.Verify(ctx, v.Run)
 	} else {

@@ -456,6 +456,9 @@ func (f *finish) sum(l *terms, p secagg.Params, v *secagg.Vector, sent secagg.Ra
 	if err != nil {
 		return f.s, err
 	}
+	if !federated.Learns(f.method.Name) {
+		return f.a.past(f.s, next, f.at)
+	}
 	f.d.Add("secure.members", "", float64(len(members)))
 	if words := l.Layout.size; words > 0 {
 		f.d.Add("secure.sent", "", float64(sent.Len())/float64(words))

@@ -29,7 +29,7 @@ type GuardOptions struct {
 	CountNoise  float64 // σ_b of the count that the bound follows; 0: qK/20
 	Distributed bool    // members add the noise in shares, as integers; needs secure sums and q = 1
 	Survivors   int     // Distributed: fewest members in a sum that is opened; 0: ⌊2K/3⌋+1
-	Scale       float64 // Distributed: integers to a unit; 0: 2²⁰
+	Scale       float64 // Distributed: integers to a unit; 0: the finest at which a share of the noise can be drawn
 	Accountant  dp.Accountant
 }
 
@@ -87,8 +87,12 @@ func (o GuardOptions) Terms(members, size int, server string) *dp.Terms {
 
 // skellam is the noise of a member of K in an update of so many numbers.
 func (o GuardOptions) skellam(members, size int) dp.Skellam {
-	return dp.Skellam{Clip: o.Clip, Scale: cmp.Or(o.Scale, 1<<20), Dimension: size, Noise: o.Noise,
+	s := dp.Skellam{Clip: o.Clip, Scale: o.Scale, Dimension: size, Noise: o.Noise,
 		Survivors: cmp.Or(o.Survivors, 2*members/3+1), Beta: math.Exp(-0.5)}
+	if s.Scale == 0 {
+		s.Scale = s.FinestScale()
+	}
+	return s
 }
 
 func (o GuardOptions) adaptive(members int) dp.Adaptive {
@@ -150,20 +154,32 @@ func (g *Guard) Check(srv federated.Server) error {
 	if srv.Secret == nil && (g.o.Noise > 0 || g.o.Fraction < 1) {
 		return errors.New("differential privacy needs secret coins and noise, and nobody here keeps secrets")
 	}
+	if g.o.Distributed && g.o.Scale > 0 {
+		if err := g.o.skellam(cmp.Or(g.o.Members, srv.Population.Len()), 1).Validate(); err != nil {
+			return &UnfitError{Scale, err}
+		}
+	}
+	return g.Fits(srv)
+}
+
+// Fits returns an [UnfitError] if the method is none that can be guarded, or the problem asks members for more than training.
+func (g *Guard) Fits(srv federated.Server) error {
 	s, err := g.Algorithm.Init(context.Background(), srv)
 	if err != nil {
 		return err
 	}
 	p, ok := g.Algorithm.Next(s)
 	if !ok || p.Name != learning || asksNobody(p) {
-		return errors.New("differential privacy guards methods that begin a round with training at the members")
+		return unfit(Method, "differential privacy guards methods that begin a round with training at the members")
 	}
+	size := 0
 	for _, f := range p.Folds {
+		size += f.Like.Size()
 		if f.Undiscounted {
-			return fmt.Errorf("differential privacy: members send %q beside what is learned, and keep what must agree with it: one bound for both would tell too little of either", f.Name)
+			return unfit(Method, "differential privacy: members send %q beside what is learned, and keep what must agree with it: one bound for both would tell too little of either", f.Name)
 		}
 		if g.o.Distributed && f.Indexed {
-			return errors.New("distributed: noise that members add needs members that hold the whole model; let the server add it")
+			return unfit(Distributed, "noise that members add needs members that hold the whole model; let the server add it")
 		}
 		for name, t := range f.Like.All() {
 			if g.o.Distributed && t.F64 != nil {
@@ -171,17 +187,24 @@ func (g *Guard) Check(srv federated.Server) error {
 			}
 		}
 	}
+	if size == 0 {
+		return unfit(Method, "differential privacy: members share nothing that they learn, so there is nothing to guard")
+	}
 	if len(p.Collect) > 0 || p.Gather || p.Attachments != nil {
-		return errors.New("differential privacy: the method needs numbers of single members")
+		return unfit(Method, "differential privacy: the method needs numbers of single members")
 	}
 	for s.Round = range 1000 {
 		for s.Step = 1; s.Step < 8; s.Step++ {
 			switch p, ok := g.Algorithm.Next(s); {
 			case !ok:
 				s.Step = 8
-			case !asksNobody(p):
-				return fmt.Errorf("differential privacy: phase %q would ask members for what no noise hides: set evaluate.clients to false, and where the model has batch norm, evaluate.statistics to pooled or its norm to none",
-					p.Name)
+			case asksNobody(p):
+			case p.Name == "eval":
+				return unfit(Evaluation, "differential privacy: phase %q would ask members how well the model does on their data, which no noise hides: set evaluate.clients to false", p.Name)
+			case p.Name == "stats":
+				return unfit(Statistics, "differential privacy: phase %q would ask members for the statistics of batch norm, which no noise hides: choose a norm without them (model.norm: gn, ln, in or none), or pooled statistics, of data that the server has", p.Name)
+			default:
+				return unfit(Method, "differential privacy: phase %q would ask members for what no noise hides", p.Name)
 			}
 		}
 	}

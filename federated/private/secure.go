@@ -109,17 +109,15 @@ const (
 
 // progress is where a round stands: State.Attached["secure/at"].
 type progress struct {
-	Round     int             `json:"round"`
-	Inner     int             `json:"inner"`          // step of the method's phase under way
-	Rows      bool            `json:"rows,omitempty"` // the session that counts rows is under way
-	Step      string          `json:"step"`
-	Who       []string        `json:"who,omitempty"`     // members in the session, those asked next
-	Words     []int           `json:"words,omitempty"`   // by holding, words that are sent
-	Allowed   []bool          `json:"allowed,omitempty"` // rows, for each holding
-	Cohort    []string        `json:"cohort,omitempty"`  // whose rows were counted: the main session is theirs
-	Asked     int             `json:"asked,omitempty"`   // in the first step
-	Abstained federated.Roll  `json:"-"`
-	Failed    json.RawMessage `json:"failed,omitempty"`
+	Round   int      `json:"round"`
+	Inner   int      `json:"inner"`          // step of the method's phase under way
+	Rows    bool     `json:"rows,omitempty"` // the session that counts rows is under way
+	Step    string   `json:"step"`
+	Who     []string `json:"who,omitempty"`     // members in the session, those asked next
+	Words   []int    `json:"words,omitempty"`   // by holding, words that are sent
+	Allowed []bool   `json:"allowed,omitempty"` // rows, for each holding
+	Cohort  []string `json:"cohort,omitempty"`  // whose rows were counted: the main session is theirs
+	Asked   int      `json:"asked,omitempty"`   // in the first step
 }
 
 const (
@@ -139,23 +137,33 @@ func (a *Secure) Check(srv federated.Server) error {
 	if err := a.o.Validate(); err != nil {
 		return err
 	}
+	return a.Fits(srv)
+}
+
+// Fits returns an [UnfitError] if the results of the method are none that can be summed securely, or who takes part is secret.
+func (a *Secure) Fits(srv federated.Server) error {
+	if g, ok := a.Algorithm.(*Guard); ok {
+		if err := g.Fits(srv); err != nil {
+			return err
+		}
+	}
 	s, err := a.Algorithm.Init(context.Background(), srv)
 	if err != nil {
 		return err
 	}
 	p, ok := a.Algorithm.Next(s)
 	if !ok || asksNobody(p) {
-		return nil
+		return unfit(Method, "no secure sum of this method: members send nothing that they have learned")
 	}
 	if p.Who.Coins {
-		return errors.New("a session of secure sums needs to know how many take part, and secret coins do not tell: ask everybody (round.fraction 1), or leave out one of the two")
+		return unfit(Drawing, "a session of secure sums needs to know how many take part, and secret coins do not tell: ask everybody (round.fraction 1), or leave out one of the two")
 	}
 	l, err := a.layout(srv, s, p)
 	if err == nil && !a.o.Plain {
 		err = a.uniform(srv, s, p, l)
 	}
 	if err != nil {
-		return fmt.Errorf("no secure sum of this method: %w", err)
+		return unfit(Method, "no secure sum of this method: %w", err)
 	}
 	return nil
 }

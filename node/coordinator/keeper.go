@@ -130,11 +130,17 @@ func (k *keeper) asked(p federated.PhaseOpened) {
 		n = p.Roster
 	}
 	end := time.Duration(0)
-	if d := k.r.spec.Config.Pace.Deadline; d > 0 && p.Phase == "train" {
+	if d := k.r.spec.Config.Pace.Deadline; d > 0 && learning(p.Phase) {
 		end = p.Opened + d
 	}
 	k.r.deadline.Store(int64(end))
 	k.r.progress(p.Phase, 0, n)
+}
+
+// learning reports whether a phase is of training, be it a step that only prepares a secure sum: those have deadlines.
+func learning(phase string) bool {
+	method, _ := federated.SplitPhase(phase)
+	return method == "train"
 }
 
 // Progress implements [federated.Log].

@@ -24,9 +24,13 @@ import (
 // roundOf names the round of an order for people.
 func roundOf(r *run, o *order) string {
 	what := map[string]string{"train": "", "eval": ", evaluation", "stats": ", statistics"}
-	extra, ok := what[o.step]
+	method, step := federated.SplitPhase(o.step)
+	extra, ok := what[method]
 	if !ok {
-		extra = ", " + oneLine(o.step, 40)
+		extra = ", " + oneLine(method, 40)
+	}
+	if step != "" {
+		extra += ", " + oneLine(step, 40)
 	}
 	return fmt.Sprintf("run %s, round %d%s", r.id, o.round+1, extra)
 }
@@ -115,11 +119,14 @@ func (m *Member) compute(ctx context.Context, r *run, o *order) error {
 	return err
 }
 
-func doing(step string) string {
-	switch step {
-	case "train":
+func doing(phase string) string {
+	method, step := federated.SplitPhase(phase)
+	switch {
+	case !federated.Works(step):
+		return oneLine(federated.PhaseWord(phase), 80)
+	case method == "train":
 		return "training"
-	case "eval":
+	case method == "eval":
 		return "evaluating"
 	}
 	return "computing"

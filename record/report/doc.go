@@ -22,6 +22,11 @@
 //	perplexity      exp of the mean loss of a language model
 //	bytes.up        bytes from clients to server in the round
 //	bytes.down      bytes from server to clients in the round
+//	bytes.protocol  bytes both ways that secure sums needed beside
+//	epsilon         ε of differential privacy that was spent so far
+//	clip            bound of the L2 norm of an update
+//	secure.members  clients whose results are in a secure sum
+//	secure.sent     part of the model that enough clients held, in [0, 1]
 //	flops           floating-point operations of the round's clients
 //
 // Accuracies are fractions of 1. One series has the same colour in all charts

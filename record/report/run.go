@@ -76,13 +76,18 @@ var known = []struct {
 	{"loss.local", "Loss on the clients’ own test data", "loss (nats)", Plain},
 	{"loss.train", "Training loss", "loss (nats)", Plain},
 	{"perplexity", "Perplexity", "perplexity", Plain},
+	{"epsilon", "Privacy spent", "ε so far", Plain},
+	{"clip", "Bound of updates", "L2 norm", Plain},
+	{"secure.members", "Clients in a secure sum", "clients", Plain},
+	{"secure.sent", "Part of the model that enough clients held", "part", Percent},
 	{"bytes.up", "Sent by clients", "bytes per round", Bytes},
 	{"bytes.down", "Sent to clients", "bytes per round", Bytes},
+	{"bytes.protocol", "Keys, shares and lists of secure sums", "bytes per round", Bytes},
 	{"flops", "Computed by clients", "operations per round", FLOP},
 }
 
-// learned is how many of them tell what was learned; the rest tell what it cost.
-const learned = 8
+// learned is how many of them tell what was learned; those up to guarded tell how clients were protected, the rest what it cost.
+const learned, guarded = 8, 12
 
 // Report lays the run out on a page.
 func (r Run) Report() (Report, error) {
@@ -113,13 +118,15 @@ func (r Run) Report() (Report, error) {
 	if rep.Subtitle == "" {
 		rep.Subtitle = strings.TrimSpace(fmt.Sprintf("%s, seed %d, %s", r.Meta.Method, r.Meta.Seed, r.Meta.State))
 	}
-	var curves, costs, others []Chart
+	var curves, guards, costs, others []Chart
 	for i, k := range known {
 		c, ok := charts[k.name]
 		switch {
 		case !ok:
 		case i < learned:
 			curves = append(curves, c)
+		case i < guarded:
+			guards = append(guards, c)
 		default:
 			costs = append(costs, c)
 		}
@@ -138,6 +145,7 @@ func (r Run) Report() (Report, error) {
 	add(Section{Title: "What was learned", Charts: curves}, len(curves) > 0)
 	add(r.levels(curves), len(r.Levels) > 0)
 	add(Section{Title: "Who holds what", Images: []Image{{Name: "partition", Title: "Examples of each class at each client", PNG: r.Partition}}}, r.Partition != nil)
+	add(Section{Title: "What protected the clients", Charts: guards}, len(guards) > 0)
 	add(Section{Title: "What it cost", Charts: costs}, len(costs) > 0)
 	add(lent(r.Workers), len(r.Workers) > 0)
 	add(failed(failures), len(failures) > 0)
@@ -164,7 +172,7 @@ func (r Run) chart(name string) (Chart, error) {
 	for i, k := range known {
 		if k.name == name {
 			c.Title, c.Y = k.title, Axis{k.label, k.unit}
-			cost = i >= learned
+			cost = i >= guarded
 		}
 	}
 	keys, err := r.Metrics.Keys(name)
@@ -242,6 +250,7 @@ func highlights(charts map[string]Chart, failures []record.Failure) (facts []Fac
 	add("Local accuracy", "accuracy.local", "mean over clients")
 	add("Loss", "loss", "nats, on the test set")
 	add("Perplexity", "perplexity", "")
+	add("ε", "epsilon", "privacy spent")
 	rounds, sum := 0.0, 0.0
 	for _, c := range charts {
 		for _, s := range c.Series {
@@ -253,7 +262,7 @@ func highlights(charts map[string]Chart, failures []record.Failure) (facts []Fac
 	if rounds > 0 {
 		facts = append(facts, Fact{Label: "Rounds", Value: group(strconv.Itoa(int(rounds)))})
 	}
-	for _, name := range []string{"bytes.up", "bytes.down"} {
+	for _, name := range []string{"bytes.up", "bytes.down", "bytes.protocol"} {
 		for i := range longest(charts[name].Series) {
 			sum += total(charts[name].Series, i)
 		}

@@ -80,6 +80,16 @@ func (s Skellam) Validate() error {
 // mostVariance keeps the float64 arithmetic of the Poisson sampler accurate.
 const mostVariance = 1e9
 
+// FinestScale returns the largest power of two, up to 2²⁰, at which a member's share of the noise can be drawn, whatever s.Scale
+// is; the finer, the less rounding adds to the norms.
+func (s Skellam) FinestScale() float64 {
+	s.Scale = 1 << 20
+	for s.Scale > 1 && s.Share() > mostVariance {
+		s.Scale /= 2
+	}
+	return s.Scale
+}
+
 // Norms returns Δ₁ and Δ₂, the bounds on a member's integers.
 func (s Skellam) Norms() (l1, l2 float64) {
 	d := float64(s.Dimension)

@@ -173,3 +173,20 @@ func TestSkellamSum(t *testing.T) {
 		}
 	}
 }
+
+// TestFinestScale: at the scale that is chosen a share can be drawn, and at twice that it cannot, or need not.
+func TestFinestScale(t *testing.T) {
+	for _, s := range []dp.Skellam{
+		{Clip: 0.5, Noise: 2, Survivors: 41, Dimension: 10}, {Clip: 1e-3, Noise: 1, Survivors: 7, Dimension: 10},
+		{Clip: 100, Noise: 5, Survivors: 1000, Dimension: 1},
+	} {
+		s.Scale = s.FinestScale()
+		if err := s.Validate(); err != nil {
+			t.Errorf("%+v: %v", s, err)
+		}
+		s.Scale *= 2
+		if err := s.Validate(); err == nil && s.Scale <= 1<<20 {
+			t.Errorf("%+v: a finer scale would do", s)
+		}
+	}
+}
