@@ -70,6 +70,9 @@ func (h *Host) Start(ctx context.Context, r *recipe.Recipe, o RunOptions) (*coor
 	if err != nil {
 		return nil, err
 	}
+	if err := h.relays.summable(id, plan.Config().Pace.Summable()); err != nil {
+		return nil, err
+	}
 	engine, info, err := r.Engine()
 	if err != nil {
 		return nil, err

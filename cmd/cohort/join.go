@@ -36,6 +36,7 @@ type joinOptions struct {
 	withdraw  bool
 	enrolOnly bool
 	rotate    bool
+	direct    bool
 	quiet     bool
 	json      bool
 }
@@ -86,6 +87,7 @@ An interrupt (Ctrl-C) stops; the same command goes on where it was. Nothing that
 	f.BoolVar(&o.accept, "accept-rollback", false, "accept a coordinator that was put back to an earlier state, once")
 	f.BoolVar(&o.enrolOnly, "enrol", false, "only take up the invitation and write policy.yaml; agree to nothing yet")
 	f.BoolVar(&o.rotate, "rotate-key", false, "replace the member's key by a new one, and end")
+	f.BoolVar(&o.direct, "direct", false, "leave the relay: connect to the coordinator itself from now on")
 	f.BoolVar(&o.withdraw, "withdraw", false, "leave the federation for good")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "tell only what is wrong")
 	f.BoolVar(&o.json, "json", false, "print what happens as JSON, a line each")
@@ -104,6 +106,8 @@ func (o *joinOptions) check(args []string) error {
 		return usagef("--withdraw goes with --dir only")
 	case o.rotate && (o.dryRun || len(args) > 0 || o.withdraw):
 		return usagef("--rotate-key goes with --dir only")
+	case o.direct && (len(args) > 0 || o.withdraw):
+		return usagef("--direct goes with --dir only")
 	case len(args) == 1 && args[0] == "":
 		return usagef("the token is empty")
 	}
@@ -155,6 +159,12 @@ func (o *joinOptions) run(ctx context.Context, io streams, stop <-chan struct{},
 		return nil
 	} else if !o.json && !o.quiet && !o.withdraw {
 		warn(io)
+	}
+	if o.direct {
+		if err := f.GoHome(); err != nil {
+			return usageError{err}
+		}
+		io.note("%s connects to the coordinator itself from now on, at %s", f.Card.Name, f.Card.URL)
 	}
 	if err := o.remember(f); err != nil {
 		return err

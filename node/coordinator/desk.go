@@ -44,6 +44,7 @@ type desk struct {
 	ready    []*order                  // answers for the driver: accepted, or failed; sorted by rank
 	waiting  int                       // of them, results with blobs
 	burdens  map[string]int            // results with blobs that the driver has taken and that are still kept, by phase
+	bundles  map[int]*bundle           // the same of partial sums, by each order inside
 	recorded map[int]*result           // accepted before the coordinator was restarted, whose orders have not been issued yet
 	settled  map[int]transport.Digest  // results inside the sums with which the run was resumed
 	offers   chan *order
@@ -72,7 +73,8 @@ type order struct {
 	changes  int             // how often they were others
 	err      error           // why there is no task, or no result
 	result   *received
-	rank     uint64 // journal sequence of the result
+	bundle   *bundle // with others' results; nil: by itself
+	rank     uint64  // journal sequence of the result
 	pending  transport.Digest
 	waiters  []func(transport.Verdict) // of results that came again while the first was being made durable
 	overdue  *time.Timer
@@ -106,7 +108,7 @@ type outbox interface {
 
 func newDesk(out outbox, store blob.Store, p *pins, sp *spool, window int, absent, clock time.Duration, log *slog.Logger) *desk {
 	d := &desk{out: out, store: store, pins: p, spool: sp, window: window, absent: absent, log: log, changed: make(chan struct{}),
-		orders: map[int]*order{}, of: map[string]map[int]*order{}, recorded: map[int]*result{}, settled: map[int]transport.Digest{},
+		orders: map[int]*order{}, of: map[string]map[int]*order{}, recorded: map[int]*result{}, bundles: map[int]*bundle{}, settled: map[int]transport.Digest{},
 		burdens: map[string]int{}, offers: make(chan *order, 256), highest: -1, gone: map[string]string{}, levels: map[string]string{},
 		began: time.Now(), offset: clock}
 	d.permits.size = window
@@ -138,6 +140,13 @@ func (d *desk) Issue(ctx context.Context, o *federated.Order) error {
 		x.blobs, x.asked, x.held, x.pending = rec.Refs, len(rec.Refs) > 0, true, rec.Message
 		d.accept(x, rec.received, rec.seq)
 		d.mu.Unlock()
+		return nil
+	}
+	if whole, ok := d.issueRecorded(x); ok {
+		d.mu.Unlock()
+		if whole != nil {
+			d.acceptBundle(whole)
+		}
 		return nil
 	}
 	if why, ok := d.gone[o.Member.Name]; ok {
@@ -296,6 +305,11 @@ func (d *desk) Next(ctx context.Context, deadline time.Duration) (*federated.Ans
 			x := d.ready[0]
 			d.ready = d.ready[1:]
 			x.state = delivered
+			if x.bundle != nil {
+				for _, y := range x.bundle.orders {
+					y.state = delivered
+				}
+			}
 			if x.heavy() {
 				d.waiting--
 				d.burdens[x.Phase]++
@@ -334,6 +348,9 @@ func (d *desk) unfolded() int { return d.waiting }
 
 // answer reads an accepted result.
 func (d *desk) answer(ctx context.Context, x *order) *federated.Answer {
+	if x.bundle != nil {
+		return d.unbundle(ctx, x.bundle)
+	}
 	a := &federated.Answer{Order: x.Order}
 	t, err := x.Make()
 	a.Task = t
@@ -475,6 +492,9 @@ func (d *desk) give(x *order) []transport.Ref {
 	}
 	x.pinned, x.held = nil, false
 	d.out.withdraw(x.Member.Name, free)
+	if b := x.bundle; b != nil && x == b.orders[0] {
+		d.out.withdraw(b.Relay, []transport.Ref{b.Ref})
+	}
 	return free
 }
 

@@ -29,8 +29,12 @@ func (r *Run) ask(from string, body *transport.Ask, reply func(transport.Body)) 
 	for _, b := range body.Blobs {
 		total += b.Bytes
 	}
-	if total > r.limit {
-		reason := fmt.Sprintf("a result of %d bytes; at most %d are expected", total, r.limit)
+	limit := r.limit
+	if x.Member.Name != from {
+		limit *= partialFactor
+	}
+	if total > limit {
+		reason := fmt.Sprintf("a result of %d bytes; at most %d are expected", total, limit)
 		r.refuse(from, x, transport.Digest{}, transport.CodeResult, reason)
 		reply(&transport.Failure{Code: transport.CodeResult, Message: reason})
 		return
@@ -56,6 +60,10 @@ func (r *Run) ask(from string, body *transport.Ask, reply func(transport.Body)) 
 		go reply(&transport.Permit{Granted: ok, Retry: time.Second, Expires: life})
 	}}, d.unfolded())
 }
+
+// partialFactor is how much larger than a member's result a relay's may be: sums take 16 bytes a coordinate and 8 for its count,
+// for each group.
+const partialFactor = 8
 
 // maxChanges is how often a member may change its mind about which blobs its result of an order has: a program that is brought
 // along may come to other bits when it computes again. Without a bound, one order would let a member fill the disk.
@@ -89,7 +97,7 @@ func (r *Run) claim(from string, id int, task transport.Digest) (x *order, refus
 	switch {
 	case x == nil && past:
 		return nil, &transport.Failure{Code: transport.CodeStale, Message: "the phase of this task is over"}
-	case x == nil || x.Member.Name != from:
+	case x == nil || !r.mayAnswer(from, x):
 		return nil, &transport.Failure{Code: transport.CodeUnknown, Message: "there is no such task"}
 	}
 	if err := r.desk.make(context.Background(), x); err != nil {
@@ -120,6 +128,12 @@ func (r *Run) result(from string, e transport.Envelope, body *transport.Result, 
 		}
 		r.refuse(from, nil, digest, refused.Code, refused.Message)
 		verdict(transport.Refused, refused.Code, refused.Message)
+		return
+	}
+	if x.Member.Name != from { // a relay hands in sums only
+		why := "there is no such task of this member"
+		r.refuse(from, nil, digest, transport.CodeUnknown, why)
+		verdict(transport.Refused, transport.CodeUnknown, why)
 		return
 	}
 	d := r.desk
@@ -204,7 +218,6 @@ func (r *Run) counted(order int, message transport.Digest) bool {
 
 // examine checks that a result is of its task, and that all its blobs are here, whole, and of the declared sizes.
 func (r *Run) examine(e transport.Envelope, x *order) (transport.Code, error) {
-	ctx := context.Background()
 	if e.Round != x.Round || e.Step != x.Phase {
 		return transport.CodeTask, fmt.Errorf("it says that it is of round %d, %q; the task is of round %d, %q", e.Round, e.Step, x.Round, x.Phase)
 	}
@@ -212,23 +225,32 @@ func (r *Run) examine(e transport.Envelope, x *order) (transport.Code, error) {
 		if !r.askedFor(x, ref) {
 			return transport.CodeBlob, fmt.Errorf("blob %.12s… was not asked for", ref.Hash)
 		}
-		if !r.srv.o.Access.Uploaded(x.Member.Name, ref) {
-			return transport.CodeBlob, fmt.Errorf("blob %.12s… has not been uploaded whole", ref.Hash)
+		if code, err := r.whole(x.Member.Name, ref); err != nil {
+			return code, err
 		}
-		m, err := blob.ReadManifest(ctx, r.desk.store, blob.Hash(ref.Hash))
-		if err != nil {
-			return transport.CodeBlob, fmt.Errorf("blob %.12s…: %w", ref.Hash, err)
-		}
-		if m.Bytes != ref.Bytes {
-			return transport.CodeBlob, fmt.Errorf("blob %.12s… has %d bytes, %d were declared", ref.Hash, m.Bytes, ref.Bytes)
-		}
-		missing, err := blob.Missing(ctx, r.desk.store, m)
-		if err == nil && len(missing) > 0 {
-			err = fmt.Errorf("%d of its %d chunks have not been uploaded", len(missing), len(m.Chunks))
-		}
-		if err != nil {
-			return transport.CodeBlob, fmt.Errorf("blob %.12s…: %w", ref.Hash, err)
-		}
+	}
+	return "", nil
+}
+
+// whole checks that a blob was uploaded by a member, is here, and of the declared size.
+func (r *Run) whole(member string, ref transport.Ref) (transport.Code, error) {
+	ctx := context.Background()
+	if !r.srv.o.Access.Uploaded(member, ref) {
+		return transport.CodeBlob, fmt.Errorf("blob %.12s… has not been uploaded whole", ref.Hash)
+	}
+	m, err := blob.ReadManifest(ctx, r.desk.store, blob.Hash(ref.Hash))
+	if err != nil {
+		return transport.CodeBlob, fmt.Errorf("blob %.12s…: %w", ref.Hash, err)
+	}
+	if m.Bytes != ref.Bytes {
+		return transport.CodeBlob, fmt.Errorf("blob %.12s… has %d bytes, %d were declared", ref.Hash, m.Bytes, ref.Bytes)
+	}
+	missing, err := blob.Missing(ctx, r.desk.store, m)
+	if err == nil && len(missing) > 0 {
+		err = fmt.Errorf("%d of its %d chunks have not been uploaded", len(missing), len(m.Chunks))
+	}
+	if err != nil {
+		return transport.CodeBlob, fmt.Errorf("blob %.12s…: %w", ref.Hash, err)
 	}
 	return "", nil
 }

@@ -63,6 +63,9 @@ type Run struct {
 	closing sync.RWMutex // read-held by those who read in the folder
 	closed  bool
 
+	delegating  sync.Mutex
+	delegations map[string]string // those behind each relay, as recorded last
+
 	joining sync.Mutex // held while members join or leave
 	lobby   map[string]accepted
 	gone    map[string]string // members that left before the coordinator was restarted, and why
@@ -162,6 +165,9 @@ func (r *Run) work(ctx context.Context) error {
 	srv.Population = r.people
 	cfg := r.spec.Config
 	cfg.Stop = r.stop
+	if len(r.desk.bundles) > 0 { // they wait for all orders inside
+		cfg.Window = r.people.Len()
+	}
 	if err := r.keeper.begin(r.people.Len()); err != nil {
 		return err
 	}
@@ -185,6 +191,10 @@ func (r *Run) consent(from string, key string, body *transport.Consent, msg []by
 		r.log.Info("declined the terms", "member", from, "reason", body.Declined)
 		r.appender.add(KindLeft, left{Index: -1, Name: from, Reason: "declined: " + body.Declined, Events: []record.Event{{Level: record.Warn,
 			Client: from, Message: "declined the terms: " + body.Declined}}}, func(journal.Record, error) { reply(&transport.Duties{}) })
+		return
+	}
+	if r.srv.o.Relays.Is(from) {
+		reply(&transport.Failure{Code: transport.CodeTerms, Message: "a relay takes part in no run: join with a name of its own"})
 		return
 	}
 	if m, ok := r.people.find(from); ok {

@@ -69,6 +69,9 @@ type Options struct {
 	Blobs Courier
 	// Proof returns the coordinator's journal of a run from a record on; nil: heads are compared, but not the way between them.
 	Proof func(ctx context.Context, run string, from uint64) (io.ReadCloser, error)
+	// Relay returns the delegation that the relay at the other end of the connection shows; its error is [ErrNoRelay] if that is
+	// the coordinator itself. It is asked on every new connection. nil: there are no relays.
+	Relay func(context.Context) ([]byte, error)
 	// Prepare loads the data for a run and makes its client. An error declines the run.
 	Prepare func(context.Context, Proposal) (*Part, error)
 	// Events is told what happens; calls come one at a time and must be quick.
@@ -120,11 +123,12 @@ type Member struct {
 	mu       sync.Mutex
 	changed  chan struct{} // closed and replaced whenever something changes that somebody may wait for
 	up       bool
-	conn     uint64 // number of the connection
-	states   uint64 // how often the link told its state
-	welcomed uint64 // the connection on which the coordinator has greeted
-	syncs    uint64 // asked so far
-	sending  int    // results that are being sent at this moment
+	relay    *transport.Delegation // that the member is behind; nil: none
+	conn     uint64                // number of the connection
+	states   uint64                // how often the link told its state
+	welcomed uint64                // the connection on which the coordinator has greeted
+	syncs    uint64                // asked so far
+	sending  int                   // results that are being sent at this moment
 	forgiven map[string]bool
 	ignored  map[string]int
 	invited  map[string]bool // runs whose terms were pushed

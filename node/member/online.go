@@ -50,6 +50,7 @@ func (f *Folder) Network(o *Options) error {
 		client.CloseIdleConnections()
 		return fetchJournal(ctx, client, f.Card.URL, run, from)
 	}
+	o.Relay = func(ctx context.Context) ([]byte, error) { return fetchDelegation(ctx, client, f.Card.URL) }
 	o.Probe = func(ctx context.Context) error {
 		client.CloseIdleConnections()
 		return probe(ctx, client, f.Card.URL)

@@ -2,7 +2,9 @@ package parcel
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +12,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/cohort-learning/cohort/blob"
 	"github.com/cohort-learning/cohort/transport"
 	"github.com/cohort-learning/cohort/weights"
 )
@@ -203,4 +206,62 @@ func (d *partialReader) sums() map[string]*weights.Acc {
 		out[fold] = a
 	}
 	return out
+}
+
+// ReadPartial reads the blob of a [Partial] from the store.
+func ReadPartial(ctx context.Context, store blob.Store, ref transport.Ref) (*Partial, error) {
+	b, err := readAll(ctx, store, transport.Tensors{Name: "sums", Ref: 1}, []transport.Ref{ref})
+	if err != nil {
+		return nil, err
+	}
+	p := &Partial{}
+	return p, p.UnmarshalBinary(b)
+}
+
+// StorePartial writes a [Partial] as a blob.
+func StorePartial(ctx context.Context, store blob.Store, p *Partial) (transport.Ref, error) {
+	return write(ctx, store, Sums, func(w io.Writer) error { _, err := p.WriteTo(w); return err })
+}
+
+// Folds packs what a phase adds: it returns the folds if they fit the message, else the position of their blob.
+func (p *Packer) Folds(ctx context.Context, folds []transport.Fold) ([]transport.Fold, int, error) {
+	b, err := json.Marshal(folds)
+	if err != nil || len(b) <= room {
+		return folds, 0, err
+	}
+	ref, err := write(ctx, p.Store, JSON, func(w io.Writer) error { _, err := w.Write(b); return err })
+	if err != nil {
+		return nil, 0, fmt.Errorf("packing the layout of the sums: %w", err)
+	}
+	return nil, p.refer(ref), nil
+}
+
+// Folds unpacks what [Packer.Folds] packed.
+func Folds(ctx context.Context, store blob.Store, f *transport.Folds, refs []transport.Ref) ([]transport.Fold, error) {
+	if f.Ref == 0 {
+		return f.Folds, nil
+	}
+	b, err := readAll(ctx, store, transport.Tensors{Name: "folds", Ref: f.Ref}, refs)
+	if err != nil {
+		return nil, err
+	}
+	var folds []transport.Fold
+	if err := json.Unmarshal(b, &folds); err != nil {
+		return nil, fmt.Errorf("layout of the sums: %w", err)
+	}
+	return folds, transport.CheckFolds(folds)
+}
+
+// readAll reads packed bytes into memory.
+func readAll(ctx context.Context, store blob.Store, t transport.Tensors, refs []transport.Ref) ([]byte, error) {
+	r, err := open(ctx, store, t, refs)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	b := make([]byte, r.Size())
+	if _, err := io.ReadFull(r, b); err != nil {
+		return nil, fmt.Errorf("%q: %w", t.Name, err)
+	}
+	return b, nil
 }
