@@ -9,6 +9,7 @@ import (
 	"github.com/cohort-learning/cohort/blob"
 	"github.com/cohort-learning/cohort/identity"
 	"github.com/cohort-learning/cohort/journal"
+	"github.com/cohort-learning/cohort/node/parcel"
 	"github.com/cohort-learning/cohort/record"
 	"github.com/cohort-learning/cohort/transport"
 )
@@ -31,7 +32,7 @@ func (r *Run) ask(from string, body *transport.Ask, reply func(transport.Body)) 
 	}
 	limit := r.limit
 	if x.Member.Name != from {
-		limit *= partialFactor
+		limit = sumLimit(x)
 	}
 	if total > limit {
 		reason := fmt.Sprintf("a result of %d bytes; at most %d are expected", total, limit)
@@ -61,9 +62,17 @@ func (r *Run) ask(from string, body *transport.Ask, reply func(transport.Body)) 
 	}}, d.unfolded())
 }
 
-// partialFactor is how much larger than a member's result a relay's may be: sums take 16 bytes a coordinate and 8 for its count,
-// for each group.
-const partialFactor = 8
+// sumLimit is how large a relay's sum of an order's phase may be: 16 bytes a coordinate and 8 for its count, in a few groups, and
+// the messages of the results inside.
+func sumLimit(x *order) (n int64) {
+	const groups = 4
+	for _, f := range x.Folds {
+		for name, t := range f.Like.All() {
+			n += 24*int64(t.Len()) + int64(len(name)) + 128
+		}
+	}
+	return groups*n + parcel.MaxLeaves*(transport.MaxMessage+8<<10)
+}
 
 // maxChanges is how often a member may change its mind about which blobs its result of an order has: a program that is brought
 // along may come to other bits when it computes again. Without a bound, one order would let a member fill the disk.
