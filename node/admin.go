@@ -45,6 +45,8 @@ type MemberStatus struct {
 	Kernels string    `json:"kernels,omitempty"`
 	Program string    `json:"program,omitempty"`
 	Why     string    `json:"why,omitempty"`
+	Behind  string    `json:"behind,omitempty"` // a relay
+	Leaves  int       `json:"leaves,omitempty"` // of a relay
 }
 
 // Members lists the members of the federation in the order of their invitation.
@@ -52,6 +54,8 @@ func (b *Book) Members(server *coordinator.Server) []MemberStatus {
 	list := []MemberStatus{}
 	for _, m := range b.Roster.Members() {
 		s := MemberStatus{Name: m.Name, State: string(m.State), Until: m.Until, Why: m.Why}
+		s.Behind, _ = b.relays.Behind(m.Name)
+		s.Leaves = b.relays.leaves(m.Name)
 		if !m.Key.IsZero() {
 			s.Key = m.Key.String()
 		}

@@ -102,6 +102,16 @@ func (r *relays) Behind(member string) (string, bool) {
 	return relay, ok
 }
 
+// leaves is how many members are behind a relay.
+func (r *relays) leaves(relay string) int {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if e := r.list[relay]; e != nil {
+		return len(e.Leaves)
+	}
+	return 0
+}
+
 // Delegation implements [coordinator.Relays]. Both numbers that make up its own only grow, and one does whenever it changes.
 func (r *relays) Delegation(relay string) (*transport.Delegation, bool) {
 	r.mu.RLock()

@@ -205,6 +205,9 @@ func (s *stand) handIn() {
 		panic(fmt.Sprint(in))
 	}
 	for _, id := range batch {
+		if s.held[id] == nil { // another life of this relay was faster
+			continue
+		}
 		if in.Outcome == transport.Accepted || in.Outcome == transport.Duplicate || slices.Contains(counted, id) || slices.Contains(out, id) {
 			s.held[id].leaf.settled(id)
 			delete(s.held, id)
@@ -244,6 +247,9 @@ func (s *stand) combine(batch []int) (*transport.Inclusion, error) {
 		all[i] = s.held[id]
 	}
 	s.mu.Unlock()
+	if slices.Contains(all, nil) {
+		return nil, fmt.Errorf("handed in by another life of this relay")
+	}
 	first := all[0]
 	run := transport.Envelope{Run: "run", Round: first.round, Step: first.step}
 	e, err := s.request(run, &transport.Layout{Order: batch[0], Task: first.p.ask.Task})

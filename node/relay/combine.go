@@ -115,7 +115,7 @@ func (r *Relay) gathered(ctx context.Context, p *phase) []job {
 			}
 			wait = r.o.Linger - time.Since(since)
 			if !waiting {
-				wait = min(wait, gather-quiet)
+				wait = min(wait, r.o.Linger/gather-quiet)
 			}
 			if wait <= 0 {
 				return batch[:min(len(batch), parcel.MaxLeaves)]

@@ -51,7 +51,7 @@ const (
 const (
 	patience = 30 * time.Second       // for an answer of the coordinator
 	every    = 20 * time.Second       // between two words of who is here, when nothing changes
-	gather   = 150 * time.Millisecond // for which everybody must be silent before a phase is taken to be complete
+	gather   = 10                     // part of Linger for which all must be silent before a phase is taken to be complete
 	retry    = 250 * time.Millisecond // doubled with each failure, up to
 	retryMax = 10 * time.Second
 	grants   = 24 * time.Hour // that a leaf may download what a task needs
