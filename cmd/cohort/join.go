@@ -181,7 +181,7 @@ func (o *joinOptions) run(ctx context.Context, io streams, stop <-chan struct{},
 // warn says what taking part does not protect from, before anything is sent.
 func warn(io streams) {
 	io.note("%s", fold("What taking part does not protect from: the coordinator sees every update of this member, and can learn about the data from it "+
-		"(this version has no secure sums and no noise). The other members see the names of all. Who watches the line sees when and how much is sent.", columns))
+		"(this version has no secure sums and no noise). The other members see the names of all. A relay, where one stands between, sees the updates too. Who watches the line sees when and how much is sent.", columns))
 }
 
 // folder is the member's: --dir, or one named as the token says, or the only one there is.
