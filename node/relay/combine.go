@@ -53,7 +53,7 @@ func (r *Relay) kick(k phaseKey) *phase {
 }
 
 // forget ends what is done for the phases that are over.
-func (r *Relay) forget(run string, through int) {
+func (r *Relay) forget(run string) {
 	open := r.ledger.phases()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -385,5 +385,9 @@ func (r *Relay) included(p *phase, batch []job, reply []byte) error {
 	default:
 		return fmt.Errorf("refused: %s (%s)", in.Reason, in.Code)
 	}
-	return r.settle(s)
+	if err := r.settle(s); err != nil {
+		return err
+	}
+	r.sweep()
+	return nil
 }

@@ -151,9 +151,11 @@ func (l *ledger) replay(rec journal.Record) error {
 		return apply(rec, l.delegate)
 	case KindPassed:
 		return apply(rec, func(b passed) error {
-			k := key{b.Run, b.Order}
-			if l.jobs[k] == nil && b.Order >= l.through[b.Run] {
-				l.jobs[k] = &job{key: k, phase: phaseKey{b.Run, b.Round, b.Step}, leaf: b.Leaf, task: []byte(b.Text), digest: transport.DigestOf([]byte(b.Text))}
+			// Another task for the same order comes of a coordinator that was put back to an earlier state, as one of a phase that was
+			// over does; one that has only been long on its way goes with the next phase.
+			k, digest := key{b.Run, b.Order}, transport.DigestOf([]byte(b.Text))
+			if x := l.jobs[k]; x == nil || x.digest != digest {
+				l.jobs[k] = &job{key: k, phase: phaseKey{b.Run, b.Round, b.Step}, leaf: b.Leaf, task: []byte(b.Text), digest: digest}
 			}
 			return nil
 		})
@@ -178,7 +180,7 @@ func (l *ledger) replay(rec journal.Record) error {
 		})
 	case KindClosed:
 		return apply(rec, func(b closed) error {
-			l.through[b.Run] = max(l.through[b.Run], b.Through+1)
+			l.through[b.Run] = b.Through + 1
 			maps.DeleteFunc(l.jobs, func(k key, _ *job) bool { return k.run == b.Run && k.order <= b.Through })
 			return nil
 		})
@@ -268,13 +270,29 @@ func (l *ledger) phases() map[phaseKey]bool {
 	return out
 }
 
-// needed returns the blobs of all that is not over.
+// ends reports whether a phase that is over is news.
+func (l *ledger) ends(run string, through int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for k := range l.jobs {
+		if k.run == run && k.order <= through {
+			return true
+		}
+	}
+	return through >= l.through[run]
+}
+
+// needed returns the blobs of all that is not over, but for results that the coordinator has.
 func (l *ledger) needed() map[transport.Digest]bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	out := map[transport.Digest]bool{}
 	for _, x := range l.jobs {
-		for _, msg := range [][]byte{x.task, x.result} {
+		messages := [][]byte{x.task}
+		if !x.have {
+			messages = append(messages, x.result)
+		}
+		for _, msg := range messages {
 			if e, err := transport.Peek(msg); err == nil {
 				for _, ref := range e.Refs {
 					out[ref.Hash] = true

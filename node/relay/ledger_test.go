@@ -71,7 +71,8 @@ func TestLedger(t *testing.T) {
 		{KindSettled, settled{Run: "run", Have: []int{4}}, "result true, handed in true; order 5 of leaf-1 in {run 0 train}: result false, handed in false; "},
 		{KindSettled, settled{Run: "run", Out: []int{5}}, "result true, handed in true; "},
 		{KindClosed, closed{"run", 5}, "leaf-1:]; "},
-		{KindPassed, task(5), "leaf-1:]; "},
+		{KindPassed, task(6), "order 6 of leaf-0 in {run 0 train}: result false, handed in false; "},
+		{KindClosed, closed{"run", 6}, "leaf-1:]; "},
 		{"of.a.later.version", struct{}{}, "leaf-1:]; "},
 	}
 	for i, s := range steps {

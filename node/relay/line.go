@@ -179,14 +179,7 @@ func (r *Relay) learnTask(e transport.Envelope, msg []byte) {
 	if _, ok := r.ledger.keyOf(e.To); !ok {
 		return
 	}
-	x, known, over := r.ledger.find(e.Run, t.Order)
-	switch {
-	case over:
-		return
-	case known && x.digest != transport.DigestOf(msg):
-		r.log.Warn("the coordinator gave another task for the same order", "run", e.Run, "order", t.Order)
-		return
-	case !known:
+	if x, known, _ := r.ledger.find(e.Run, t.Order); !known || x.digest != transport.DigestOf(msg) {
 		if err := r.ledger.note(KindPassed, passed{e.Run, t.Order, e.To, e.Round, e.Step, string(msg)}); err != nil {
 			r.cancel(err)
 			return
@@ -208,15 +201,12 @@ func (r *Relay) learnClose(e transport.Envelope) {
 			through = max(through, ids[len(ids)-1])
 		}
 	}
-	r.ledger.mu.Lock()
-	news := through >= r.ledger.through[e.Run]
-	r.ledger.mu.Unlock()
-	if news {
+	if r.ledger.ends(e.Run, through) {
 		if err := r.ledger.note(KindClosed, closed{e.Run, through}); err != nil {
 			r.cancel(err)
 			return
 		}
-		r.forget(e.Run, through)
+		r.forget(e.Run)
 		r.sweep()
 	}
 	if c.Final > 0 {

@@ -88,7 +88,8 @@ options: {mode: a1-b1-e1}
 `
 
 // TestRelays runs ten members behind two relays, each of which is killed in the middle of a round and started again from its own
-// journal. The run ends in the bits of the simulation, which knows of no relays, and all results have come in sums.
+// journal; the coordinator is killed, too. The run ends in the bits of the simulation, which knows of no relays, and all results
+// have come in sums.
 func TestRelays(t *testing.T) {
 	f := newFederation(t, behindRelays, 10)
 	want := f.simulate()
@@ -106,6 +107,10 @@ func TestRelays(t *testing.T) {
 		first := f.length()
 		kill(0, first+1+r.IntN(6))
 		kill(1, f.length()+1+r.IntN(6))
+		if at := f.length() + 1 + r.IntN(6); f.reach(at) {
+			f.say("killing the coordinator at record %d", at)
+			f.killCoordinator(time.Duration(r.IntN(300)) * time.Millisecond)
+		}
 	})
 	f.finish()
 	if got := digestOf(t, f.run()); got != want {
