@@ -92,16 +92,18 @@ func (f *federation) until(what func() bool) {
 // TestRelayCrash crashes a relay at writes and syncs of its journal all along a run. It goes on from what is left there, and the
 // run ends in the bits of the simulation, which knows of no relays.
 func TestRelayCrash(t *testing.T) {
-	run := func(rule *faultfs.Rule) (f *federation, ffs *faultfs.FS, digest string) {
+	run := func(rule *faultfs.Rule) (f *federation, events []faultfs.Event, digest string) {
 		f = newFederation(t, twoSites)
-		ffs = faultfs.New(journal.OS())
+		ffs := faultfs.New(journal.OS())
 		run := f.start()
+		s := f.relay("region", ffs)
+		folders := []*member.Folder{s.leaf("client-000"), s.leaf("client-001")}
+		joined := len(ffs.Events())
 		if rule != nil {
 			ffs.Add(*rule)
 		}
-		s := f.relay("region", ffs)
-		for i, name := range []string{"client-000", "client-001"} {
-			f.run(s.leaf(name), i)
+		for i, folder := range folders {
+			f.run(folder, i)
 		}
 		if rule != nil {
 			select {
@@ -116,23 +118,22 @@ func TestRelayCrash(t *testing.T) {
 			}
 		}
 		f.wait(run)
-		return f, ffs, finalDigest(t, run.Dir())
+		return f, ffs.Events()[joined:], finalDigest(t, run.Dir())
 	}
-	f, ffs, got := run(nil)
+	f, events, got := run(nil)
 	want := f.simulated()
 	if got != want {
 		t.Fatalf("behind a relay the run ended in %.16s…, the simulation in %.16s…", got, want)
 	}
-	n := len(ffs.Events())
 	points := 3
 	if os.Getenv("COHORT_THOROUGH") != "" {
-		points = n - n/4 - 2
+		points = len(events)
 	}
 	for i := range points {
-		at := n/4 + i*(n-n/4-2)/points
-		rule := &faultfs.Rule{N: at, Part: ffs.Events()[at-1].Bytes / 2, Crash: []faultfs.Crash{faultfs.PowerLoss, faultfs.Kill}[i%2]}
+		at := 1 + i*len(events)/points
+		rule := &faultfs.Rule{N: at, Part: events[at-1].Bytes / 2, Crash: []faultfs.Crash{faultfs.PowerLoss, faultfs.Kill}[i%2]}
 		if _, _, got := run(rule); got != want {
-			t.Errorf("after a crash at operation %d of %d the run ended in %.16s…, not %.16s…", at, n, got, want)
+			t.Errorf("after a crash at operation %d of %d the run ended in %.16s…, not %.16s…", at, len(events), got, want)
 		}
 	}
 }

@@ -185,15 +185,7 @@ func (r *Relay) gone(p *phase, x job, err error) bool {
 	if !errors.As(err, &f) || f.Code != transport.CodeStale && f.Code != transport.CodeUnknown && f.Code != transport.CodeTask {
 		return false
 	}
-	return r.settle(settled{Run: p.key.run, Out: []int{x.order}, Reason: f.Message}) == nil
-}
-
-func (r *Relay) settle(s settled) error {
-	err := r.ledger.note(KindSettled, s)
-	if err != nil {
-		r.cancel(err)
-	}
-	return err
+	return r.note(KindSettled, settled{Run: p.key.run, Out: []int{x.order}, Reason: f.Message}) == nil
 }
 
 // layout asks what the results of a phase are added to.
@@ -258,7 +250,7 @@ func (r *Relay) add(ctx context.Context, p *phase, batch []job) (ref transport.R
 		return ref, nil, err
 	}
 	rec.Ref = ref
-	return ref, msg, r.ledger.note(KindSum, rec)
+	return ref, msg, r.note(KindSum, rec)
 }
 
 // localError is a fault of this machine: no leaf is blamed for it.
@@ -385,7 +377,7 @@ func (r *Relay) included(p *phase, batch []job, reply []byte) error {
 	default:
 		return fmt.Errorf("refused: %s (%s)", in.Reason, in.Code)
 	}
-	if err := r.settle(s); err != nil {
+	if err := r.note(KindSettled, s); err != nil {
 		return err
 	}
 	r.sweep()

@@ -195,9 +195,8 @@ func (r *Relay) result(ctx context.Context, req transport.Request, e transport.E
 	r.making.RLock() // the record is what keeps the blobs
 	err := r.here(ctx, req.From, e.Refs)
 	if err == nil {
-		if err = r.ledger.note(KindKept, kept{x.run, x.order, string(req.Msg)}); err != nil {
+		if err = r.note(KindKept, kept{x.run, x.order, string(req.Msg)}); err != nil {
 			r.making.RUnlock()
-			r.cancel(err)
 			return
 		}
 	}

@@ -180,8 +180,7 @@ func (r *Relay) learnTask(e transport.Envelope, msg []byte) {
 		return
 	}
 	if x, known, _ := r.ledger.find(e.Run, t.Order); !known || x.digest != transport.DigestOf(msg) {
-		if err := r.ledger.note(KindPassed, passed{e.Run, t.Order, e.To, e.Round, e.Step, string(msg)}); err != nil {
-			r.cancel(err)
+		if err := r.note(KindPassed, passed{e.Run, t.Order, e.To, e.Round, e.Step, string(msg)}); err != nil {
 			return
 		}
 		r.touch(phaseKey{e.Run, e.Round, e.Step})
@@ -202,8 +201,7 @@ func (r *Relay) learnClose(e transport.Envelope) {
 		}
 	}
 	if r.ledger.ends(e.Run, through) {
-		if err := r.ledger.note(KindClosed, closed{e.Run, through}); err != nil {
-			r.cancel(err)
+		if err := r.note(KindClosed, closed{e.Run, through}); err != nil {
 			return
 		}
 		r.forget(e.Run)

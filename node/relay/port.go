@@ -224,7 +224,7 @@ func (r *Relay) delegated(e transport.Envelope, msg []byte) error {
 	if old != nil && d.Number <= old.Number {
 		return nil
 	}
-	if err := r.ledger.note(KindDelegated, delegated{string(msg)}); err != nil {
+	if err := r.note(KindDelegated, delegated{string(msg)}); err != nil {
 		return err
 	}
 	if old == nil {

@@ -266,6 +266,15 @@ func (r *Relay) close() error {
 	return errors.Join(errs...)
 }
 
+// note writes a record of the journal. A relay that cannot ends: what it would say next would not be kept.
+func (r *Relay) note(kind string, body any) error {
+	err := r.ledger.note(kind, body)
+	if err != nil {
+		r.cancel(err)
+	}
+	return err
+}
+
 // seal signs a message of the relay itself.
 func (r *Relay) seal(e transport.Envelope, body transport.Body) ([]byte, error) {
 	e.Fed, e.From = r.fed.String(), r.name
