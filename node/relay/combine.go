@@ -20,6 +20,8 @@ type phase struct {
 	wake  chan struct{} // something has come
 	last  time.Time     // when
 	folds []federated.Fold
+	alone bool // results are handed in one by one: a sum was refused, and the coordinator has not said for which of them
+	lead  int  // which of a batch stands for it when the coordinator is asked for a permit
 	stop  context.CancelFunc
 }
 
@@ -89,6 +91,14 @@ func (r *Relay) combine(ctx context.Context, p *phase) {
 	}
 }
 
+// most is how many results go into one sum.
+func (p *phase) most() int {
+	if p.alone {
+		return 1
+	}
+	return parcel.MaxLeaves
+}
+
 // gathered waits for results and returns those to be handed in: when every leaf that has a task has answered, or when the first
 // has waited for a while.
 func (r *Relay) gathered(ctx context.Context, p *phase) []job {
@@ -118,7 +128,7 @@ func (r *Relay) gathered(ctx context.Context, p *phase) []job {
 				wait = min(wait, r.o.Linger/gather-quiet)
 			}
 			if wait <= 0 {
-				return batch[:min(len(batch), parcel.MaxLeaves)]
+				return batch[:min(len(batch), p.most())]
 			}
 		}
 		timer := time.NewTimer(wait)
@@ -154,11 +164,13 @@ func (r *Relay) handIn(ctx context.Context, p *phase, batch []job) error {
 		return err
 	}
 	for n := 0; ; n++ {
-		granted, err := r.permit(ctx, batch[0], ref)
-		if r.gone(p, batch[0], err) {
+		lead := batch[p.lead%len(batch)]
+		granted, err := r.permit(ctx, lead, ref)
+		if r.gone(p, lead, err) {
 			return nil
 		}
 		if err != nil {
+			p.lead++ // there are only so many sums for which one order may stand
 			return fmt.Errorf("permit: %w", err)
 		}
 		if granted {
@@ -336,6 +348,15 @@ func (r *Relay) permit(ctx context.Context, x job, ref transport.Ref) (bool, err
 	return p.Granted, err
 }
 
+// passing reports whether what is refused with a code may be accepted later.
+func passing(c transport.Code) bool {
+	switch c {
+	case transport.CodeBlob, transport.CodeBusy, transport.CodeFull, transport.CodeInternal, transport.CodePaused:
+		return true
+	}
+	return false
+}
+
 // included takes in what the coordinator says of a sum.
 func (r *Relay) included(p *phase, batch []job, reply []byte) error {
 	e, err := transport.Open(r.fed, reply)
@@ -374,8 +395,14 @@ func (r *Relay) included(p *phase, batch []job, reply []byte) error {
 		if len(s.Have)+len(s.Out) == 0 {
 			return fmt.Errorf("the coordinator refuses a sum for orders that are not in it: %s, %s", in.Counted, in.Out)
 		}
-	default:
+	case passing(in.Code):
 		return fmt.Errorf("refused: %s (%s)", in.Reason, in.Code)
+	case len(batch) > 1: // whosever fault it is, the others' results are not to wait for it
+		p.alone = true
+		return fmt.Errorf("refused, and now tried one by one: %s (%s)", in.Reason, in.Code)
+	default:
+		r.log.Warn("a result is refused", "run", p.key.run, "round", p.key.round+1, "phase", p.key.step, "member", batch[0].leaf, "code", in.Code, "reason", in.Reason)
+		s.Out = []int{batch[0].order}
 	}
 	if err := r.note(KindSettled, s); err != nil {
 		return err
