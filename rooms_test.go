@@ -33,6 +33,7 @@ var rooms = [][]string{
 	{"secure"},
 	{"federated"},
 	{"federated/fedtest"},
+	{"federated/private"},
 	{"federated/baselines", "federated/fedavg", "federated/heterofl", "federated/scaffold"},
 	{"methods"},
 	{"simulation"},

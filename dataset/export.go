@@ -113,6 +113,15 @@ func (x *exported) writePart(dir, part string, e *Examples, rows []int32, skew S
 	return writeFile(filepath.Join(dir, part+"-labels.idx"), labels.write)
 }
 
+// Seen copies the view's examples as a client with that feature skew sees them: read without a skew, the copy gives the same
+// values to the bit. Tokens have no skew.
+func (v View) Seen(s Skew) *Examples {
+	if v.Data.Tok != nil {
+		s = Skew{}
+	}
+	return v.Data.skewed(v.Rows, s)
+}
+
 // skewed copies rows with the feature skew applied: turned images stay bytes, noisy ones become numbers on the raw scale.
 func (e *Examples) skewed(rows []int32, skew Skew) *Examples {
 	s := e.Subset(rows)

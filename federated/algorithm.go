@@ -12,6 +12,7 @@ package federated
 
 import (
 	"context"
+	"encoding"
 	"encoding/json"
 
 	"github.com/cohort-learning/cohort/dataset"
@@ -30,6 +31,20 @@ type Phase struct {
 	// Barrier makes the phase wait for every member asked, whatever the quorum and the staleness of the run: for phases
 	// that measure instead of learn. Their results are never discounted.
 	Barrier bool
+	// Gather asks for what members attach to their results, in [Roll.Gathered], each by itself.
+	Gather bool
+	// Attachments, if not nil, returns a fresh sum of what the members of one group attach to their results.
+	Attachments func() Attachments
+	// Always has Finish called even if nobody's result was folded: that nobody came must not show in what is published.
+	Always bool
+}
+
+// Attachments is a sum of what members attach to their results, such as masked integers. The order of adding must not matter.
+type Attachments interface {
+	// Add adds what the member with this task attached, or nothing if it returns an error.
+	Add(t Task, attached []byte) error
+	encoding.BinaryMarshaler
+	encoding.BinaryUnmarshaler
 }
 
 // Fold is one sum that the results of a phase are added to.
@@ -52,6 +67,11 @@ type Selection struct {
 	// ByExamples draws members with probabilities proportional to their examples, one after the other without putting back,
 	// instead of uniformly.
 	ByExamples bool
+	// Coins draws every eligible member by a coin of its own that shows with probability Fraction, whether it has examples or
+	// not: Poisson sampling. The coins are secret, see [Server.Secret]; nobody may be drawn.
+	Coins bool
+	// Stream, if not empty, names the stream that members are drawn with, in place of the phase's name.
+	Stream string
 }
 
 // Member is one participant as the server knows it.
@@ -77,6 +97,8 @@ type Task struct {
 	Sets   map[string]weights.Set // what is sent down, by name: "w", "c", "stats"
 	Index  weights.Index          // which coordinates of the whole the indexed folds' addends are; nil: all
 	Params json.RawMessage        // the method's own parameters
+	// Attached is whatever else is sent, such as keys of other members.
+	Attached []byte
 
 	// The driver fills these in.
 	Round int
@@ -84,9 +106,9 @@ type Task struct {
 	Base  int // version of the state the task was made from
 }
 
-// Bytes returns the bytes of the tensors that are sent down.
+// Bytes returns the bytes of the tensors that are sent down, and of what is attached.
 func (t Task) Bytes() int64 {
-	var n int64
+	n := int64(len(t.Attached))
 	for _, s := range t.Sets {
 		n += s.Bytes()
 	}
@@ -110,6 +132,8 @@ type Result struct {
 	Cover   weights.Index          // the coordinates of indexed addends that count; nil: all of the task's Index
 	Scalars map[string]float64     // sums, e.g. "loss" (Σ over examples), "correct", "examples"
 	Keep    *weights.Set           // the member's new memory; committed only if the result is folded
+	// Attached is whatever else is sent, if the phase takes it; see [Phase.Gather] and [Phase.Attachments].
+	Attached []byte
 }
 
 // Client does a member's part. Run may be called for many members at once; everything that differs between them is in the
@@ -123,9 +147,12 @@ type Local struct {
 	Member Member
 	Engine *train.Engine
 	Seed   uint64 // of the run
+	Scope  string // names the run, unlike any other anywhere
 	Train  dataset.View
 	Test   dataset.View // may be empty
 	Skew   dataset.Skew // how the member sees its data: the feature skew of a partition
+	Vault  Vault        // what it must do only once
+	Peers  Peers        // the other members, as it knows them
 }
 
 // Rand returns the member's stream for a purpose in a round.
@@ -137,9 +164,13 @@ func (l Local) Rand(round int, purpose string) *rng.Stream {
 type Server struct {
 	Engine     *train.Engine
 	Seed       uint64
+	Scope      string // names the run, as [Local.Scope] does
 	Population Population
 	Train      dataset.View // the server's own training data (in a simulation of centralised learning the pooled data); may be empty
 	Test       dataset.View // the server's test data; may be empty
+	// Secret returns 32 bytes that nobody can predict, for a purpose in a round: the same ones if it is asked again, also after
+	// a restart. Members see only what is made with them. Nil: whoever runs this cannot keep secrets.
+	Secret func(round int, purpose string) ([32]byte, error)
 }
 
 // Rand returns the server's stream for a purpose in a round.
@@ -173,6 +204,8 @@ type Sum struct {
 	Scalars map[string]float64      // sums of the results' scalars; never discounted
 	Weight  uint64                  // sum of the results' weights, in units of 1/Unit
 	N       int                     // number of results
+	// Attached is the sum of the attachments, if the phase adds them.
+	Attached Attachments
 	// Unit is what a weight of 1 counts in Weight and in the sums and counts of folds that are not Undiscounted: 1, or 1024
 	// where stale results are discounted. It cancels in means.
 	Unit uint64
@@ -185,6 +218,13 @@ type Roll struct {
 	Abstained []int
 	Failed    []Failure
 	Each      Each // if the phase collects
+	Gathered  []Gathered
+}
+
+// Gathered is what one member attached to its result, if the phase gathers; by member, ascending.
+type Gathered struct {
+	Member   int
+	Attached []byte
 }
 
 // Folded is one result that counted.

@@ -15,19 +15,20 @@ import (
 )
 
 // foldMagic begins the checkpoint of a phase; its last byte is the version.
-const foldMagic = "cohort fold\x00\x01"
+const foldMagic = "cohort fold\x00\x02"
 
 // encode writes the checkpoint of a phase: everything that a folding holds. Integers are u64, little-endian; a text or a
 // binary form is its length and its bytes, a list its length and its elements:
 //
 //	magic
 //	round · phase · base version · unit · asked · stale
-//	groups: name · weight · results · totals: fold, sum (of weights.Acc) · scalars: name, sum
+//	groups: name · weight · results · totals: fold, sum (of weights.Acc) · scalars: name, sum · attachments
 //	traffic: tag · members · down · up
 //	folded: member · base
 //	abstained: member
 //	failed: name · member · round · phase · reason
 //	collected: members · scalars: name · the values, f64 each
+//	gathered: member · bytes
 //	orders: ID
 //	SHA-256 of all that
 func (f *folding) encode(w io.Writer, opened PhaseOpened) error {
@@ -48,6 +49,7 @@ func (f *folding) encode(w io.Writer, opened PhaseOpened) error {
 		e.int(g.n)
 		e.sums(g.total)
 		e.sums(g.scalars)
+		e.attachments(g.attach)
 	}
 	traffic := f.traffic()
 	e.int(len(traffic))
@@ -81,6 +83,11 @@ func (f *folding) encode(w io.Writer, opened PhaseOpened) error {
 		for _, v := range f.each.columns[k] {
 			e.uint64(math.Float64bits(v))
 		}
+	}
+	e.int(len(f.gathered))
+	for _, x := range f.gathered {
+		e.int(x.Member)
+		e.text(string(x.Attached))
 	}
 	e.ints(f.orders)
 	if e.err != nil {
@@ -120,6 +127,16 @@ func (e *foldWriter) ints(v []int) {
 func (e *foldWriter) text(s string) {
 	e.int(len(s))
 	e.bytes([]byte(s))
+}
+
+// attachments writes the sum of attachments; nil is empty.
+func (e *foldWriter) attachments(a Attachments) {
+	var b []byte
+	if a != nil && e.err == nil {
+		b, e.err = a.MarshalBinary()
+	}
+	e.int(len(b))
+	e.bytes(b)
 }
 
 func (e *foldWriter) sums(sums map[string]*weights.Acc) {
@@ -191,6 +208,8 @@ func (f *folding) plausible() error {
 		return fmt.Errorf("%d orders, and what became of %d", len(once), heard)
 	case f.asked < heard || f.stale > len(f.failed):
 		return fmt.Errorf("%d of %d were heard of, %d given up at the opening", heard, f.asked, f.stale)
+	case f.phase.Gather && len(f.gathered) != len(f.folded) || !f.phase.Gather && len(f.gathered) > 0:
+		return fmt.Errorf("attachments of %d members gathered, %d were folded", len(f.gathered), len(f.folded))
 	case len(f.each.names) > 0 && len(f.each.members) != len(f.folded):
 		return fmt.Errorf("scalars of %d members collected, %d were folded", len(f.each.members), len(f.folded))
 	}
@@ -257,7 +276,7 @@ func (d *foldReader) ints() []int {
 func (d *foldReader) text() string { return string(d.take(d.count(1))) }
 
 func (d *foldReader) groups(f *folding) {
-	for range d.count(5 * 8) {
+	for range d.count(6 * 8) {
 		name := d.text()
 		if _, ok := f.groups[name]; ok {
 			d.fail("group %q twice", name)
@@ -266,7 +285,19 @@ func (d *foldReader) groups(f *folding) {
 		g := &groupSum{total: map[string]*weights.Acc{}, scalars: map[string]*weights.Acc{}, weight: d.uint64(), n: d.int()}
 		total := d.sums()
 		scalars := d.sums()
+		attached := d.take(d.count(1))
 		if d.err != nil {
+			return
+		}
+		switch {
+		case f.phase.Attachments != nil:
+			g.attach = f.phase.Attachments()
+			if err := g.attach.UnmarshalBinary(attached); err != nil {
+				d.fail("attachments of group %q: %w", name, err)
+				return
+			}
+		case len(attached) > 0:
+			d.fail("attachments of group %q, which the phase does not add", name)
 			return
 		}
 		if len(total) != len(f.phase.Folds) {
@@ -339,6 +370,9 @@ func (d *foldReader) rest(f *folding) {
 		f.failed[i] = Failure{Member: d.text(), Index: d.int(), Round: d.int(), Phase: d.text(), Reason: d.text()}
 	}
 	d.each(&f.each)
+	for range d.count(2 * 8) {
+		f.gathered = append(f.gathered, Gathered{d.int(), bytes.Clone(d.take(d.count(1)))})
+	}
 	f.orders = d.ints()
 }
 

@@ -289,6 +289,9 @@ func measureMembers(d *Diagnostics, sum *Sum, roll Roll, classify bool) {
 	}
 	d.Add("accuracy.local", "", sum.Scalars["correct"]/n)
 	correct, examples := roll.Each.Values["correct"], roll.Each.Values["examples"]
+	if len(correct) == 0 { // only sums are known
+		return
+	}
 	acc := make([]float64, len(correct))
 	var mean float64
 	for i := range acc {

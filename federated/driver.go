@@ -1,12 +1,11 @@
 package federated
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"time"
-
-	"github.com/cohort-learning/cohort/rng"
 )
 
 // Config is how a run is driven.
@@ -17,6 +16,9 @@ type Config struct {
 	Window int
 	// Stop, when closed, ends the run after the round under way.
 	Stop <-chan struct{}
+	// Rule, if not nil, takes the place of the mean in phases that learn, and Spool is where their results wait for it.
+	Rule  Rule
+	Spool Spool
 	// Recorded, if not nil, says how the phases of a run on record were opened, and the run repeats them: nobody is drawn.
 	Recorded func(round int, phase string) (PhaseOpened, error)
 }
@@ -43,8 +45,14 @@ func Run(ctx context.Context, alg Algorithm, srv Server, members Members, log Lo
 	}
 	d := &driver{alg: alg, srv: srv, members: members, log: log, cfg: cfg, flying: map[int]*Order{}}
 	d.saver, _ = log.(FoldSaver)
+	defer d.unspool()
 	if err := d.begin(ctx, from); err != nil {
 		return State{}, err
+	}
+	if cfg.Recorded == nil { // else it was found to fit when the run began
+		if err := cfg.Fits(alg, d.state, srv); err != nil {
+			return State{}, fmt.Errorf("robust aggregation: %w", err)
+		}
 	}
 	for d.state.Round < cfg.Rounds {
 		if d.stopped() {
@@ -71,6 +79,7 @@ type driver struct {
 	state  State
 	nextID int
 	done   bool           // stopped
+	rows   *ruling        // results of the phase under way that wait for a rule
 	flying map[int]*Order // in flight, by ID
 	early  []*Answer      // answers that came during another phase, in their order
 	roster int            // length of the population in the phase under way or, at the beginning, coming; 0: to be read
@@ -153,9 +162,13 @@ func (d *driver) phase(ctx context.Context, p Phase) error {
 	if err != nil {
 		return err
 	}
+	memory, notes, err := d.centre(ctx, f)
+	if err != nil {
+		return err
+	}
 	roll := f.roll()
 	var diag Diagnostics
-	if len(roll.Folded) > 0 || p.Who.nobody() {
+	if len(roll.Folded) > 0 || p.Who.nobody() || p.Always {
 		next, di, err := d.alg.Finish(ctx, d.server(), d.state, p, f.sums(), roll)
 		if err != nil {
 			return err
@@ -164,10 +177,14 @@ func (d *driver) phase(ctx context.Context, p Phase) error {
 		if err := next.canonical(); err != nil {
 			return err
 		}
+		for name, set := range memory {
+			next = next.With(name, set)
+		}
 		d.state, diag = next, di
 	} else {
 		diag.Notes = append(diag.Notes, "nobody's result was folded: the model stays as it is")
 	}
+	diag.Notes = append(notes, diag.Notes...)
 	d.state.Step++
 	d.roster = 0
 	closed := PhaseClosed{Round: opened.Round, Phase: p.Name, Traffic: f.traffic(), Metrics: diag.Metrics, Notes: diag.Notes,
@@ -189,7 +206,10 @@ func (d *driver) open(p Phase) (PhaseOpened, error) {
 	round := d.state.Round
 	o := PhaseOpened{Round: round, Phase: p.Name, Base: d.state.Version, Roster: d.roster, InFlight: d.waiting(p.Name), Opened: d.members.Now()}
 	if d.cfg.Recorded == nil {
-		who := p.Who.draw(d.srv.Population, d.roster, d.busy(p), func() *rng.Stream { return d.srv.Rand(round, p.Name+"/selection") })
+		who, err := p.Who.draw(d.srv, d.roster, d.busy(p), round, cmp.Or(p.Who.Stream, p.Name)+"/selection")
+		if err != nil {
+			return o, err
+		}
 		o.Everyone, o.Selected = who.all, who.list
 		return o, d.log.PhaseOpened(o)
 	}

@@ -2,6 +2,7 @@ package federated
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -57,6 +58,11 @@ func (d *driver) exchange(ctx context.Context, p Phase, opened PhaseOpened) (*fo
 		f.noting = d.saver != nil
 		f.stale = d.dropStale(p, f, pace)
 		f.expect(who.n + d.waiting(p.Name) + f.stale)
+		if err := d.spool(f); err != nil {
+			return nil, err
+		}
+	} else if d.ruled(p) {
+		return nil, errors.New("the checkpoint of the phase under way holds sums, but a robust rule is to read single results")
 	}
 	d.partial = nil
 	awaited := f.asked - f.stale
@@ -97,6 +103,9 @@ func (d *driver) exchange(ctx context.Context, p Phase, opened PhaseOpened) (*fo
 		out -= a.orders()
 		if err := d.fold(f, a, pace); err != nil {
 			return nil, err
+		}
+		if r, ok := d.members.(Recycler); ok {
+			r.Recycle(a)
 		}
 		if err := d.save(f, opened); err != nil {
 			return nil, err
@@ -173,6 +182,9 @@ func (d *driver) fold(f *folding, a *Answer, pace Pace) error {
 		return nil
 	}
 	keep := f.add(a, d.state.Version-a.Order.Base, pace.Staleness)
+	if f.ruling != nil && f.ruling.err != nil {
+		return fmt.Errorf("robust aggregation: %w", f.ruling.err)
+	}
 	if keep == nil {
 		return nil
 	}
@@ -186,6 +198,9 @@ func (d *driver) fold(f *folding, a *Answer, pace Pace) error {
 // members have given are inside.
 func (d *driver) save(f *folding, opened PhaseOpened) error {
 	f.unsaved++
+	if f.ruling != nil { // a resumed run asks for the results again
+		return nil
+	}
 	if d.saver == nil || d.holds(opened.Phase) || !d.saver.FoldDue(f.unsaved) {
 		return nil
 	}

@@ -29,10 +29,13 @@ type folding struct {
 	abstained []int
 	failed    []Failure
 	each      eachTable
+	gathered  []Gathered
 
 	noting  bool  // whether orders are noted, for checkpoints
 	orders  []int // by ID, those of which it is known what became of them
 	unsaved int   // answers since the last checkpoint
+
+	ruling *ruling // where results wait for a rule instead of being added; nil where they are added
 }
 
 type groupSum struct {
@@ -40,6 +43,7 @@ type groupSum struct {
 	scalars map[string]*weights.Acc
 	weight  uint64
 	n       int
+	attach  Attachments // nil: the phase adds none
 }
 
 func newFolding(p Phase, discount float64) *folding {
@@ -109,6 +113,7 @@ func (f *folding) add(a *Answer, behind, limit int) *weights.Set {
 		f.fail(o, a.Err.Error())
 		return nil
 	}
+	moved.Up += int64(len(r.Attached))
 	for _, s := range r.Addends {
 		moved.Up += s.Bytes()
 	}
@@ -120,32 +125,45 @@ func (f *folding) add(a *Answer, behind, limit int) *weights.Set {
 		f.abstained = append(f.abstained, o.Member.Index)
 		return nil
 	}
+	if f.ruling != nil { // a claim of more is not worth more
+		r.Weight = min(r.Weight, uint64(max(1, o.Member.Samples)))
+	}
 	share := f.unit
 	if f.unit > 1 {
 		share = max(1, uint64(math.Round(float64(f.unit)*math.Pow(1+float64(behind), -f.discount))))
 	}
-	if err := f.group(a.Task.Group).add(f.phase, a.Task, r, share); err != nil {
+	if err := f.group(a.Task.Group).add(f.phase, a.Task, r, share, f.ruling == nil); err != nil {
 		f.fail(o, "refused: "+err.Error())
 		return nil
 	}
 	f.folded = append(f.folded, Folded{o.Member.Index, o.Base})
 	f.each.add(o.Member.Index, r.Scalars)
+	if f.phase.Gather {
+		f.gathered = append(f.gathered, Gathered{o.Member.Index, r.Attached})
+	}
+	if f.ruling != nil {
+		f.ruling.add(f.phase, o, a.Task, r, share)
+		return nil // until the rule has spoken
+	}
 	return r.Keep
 }
 
 func (f *folding) group(name string) *groupSum {
 	g, ok := f.groups[name]
 	if !ok {
-		g = newGroupSum(f.phase.Folds)
+		g = newGroupSum(f.phase)
 		f.groups[name] = g
 	}
 	return g
 }
 
-func newGroupSum(folds []Fold) *groupSum {
+func newGroupSum(p Phase) *groupSum {
 	g := &groupSum{total: map[string]*weights.Acc{}, scalars: map[string]*weights.Acc{}}
-	for _, fold := range folds {
+	for _, fold := range p.Folds {
 		g.total[fold.Name] = weights.NewAcc(fold.Like, fold.Counts)
+	}
+	if p.Attachments != nil {
+		g.attach = p.Attachments()
 	}
 	return g
 }
@@ -170,8 +188,9 @@ func checkScalars(g *groupSum, scalars map[string]float64) error {
 	return nil
 }
 
-// add adds a result to every fold of its group, or to none. A weight of 1 counts share.
-func (g *groupSum) add(p Phase, t Task, r Result, share uint64) error {
+// add adds a result to every fold of its group, or to none. A weight of 1 counts share. Tensors are only checked unless they
+// are to be summed.
+func (g *groupSum) add(p Phase, t Task, r Result, share uint64, sum bool) error {
 	if err := checkWeight(r.Weight); err != nil {
 		return err
 	}
@@ -205,9 +224,19 @@ func (g *groupSum) add(p Phase, t Task, r Result, share uint64) error {
 			return fmt.Errorf("its memory: %w", err)
 		}
 	}
+	if len(r.Attached) > 0 && g.attach == nil && !p.Gather {
+		return fmt.Errorf("attached %d bytes, for which phase %s has no use", len(r.Attached), p.Name)
+	}
+	if g.attach != nil {
+		if err := g.attach.Add(t, r.Attached); err != nil {
+			return fmt.Errorf("what it attached: %w", err)
+		}
+	}
 	for _, fold := range p.Folds {
-		at, cover := scope(fold, t, r)
-		g.total[fold.Name].MustAdd(r.Addends[fold.Name], at, cover, weight(fold))
+		if sum {
+			at, cover := scope(fold, t, r)
+			g.total[fold.Name].MustAdd(r.Addends[fold.Name], at, cover, weight(fold))
+		}
 	}
 	for name, v := range r.Scalars {
 		g.scalar(name).MustAdd(number(v), nil, nil, 1)
@@ -245,7 +274,7 @@ func (f *folding) sums() map[string]*Sum {
 		if g.n == 0 {
 			continue
 		}
-		s := &Sum{Total: g.total, Scalars: map[string]float64{}, Weight: g.weight, N: g.n, Unit: f.unit}
+		s := &Sum{Total: g.total, Scalars: map[string]float64{}, Weight: g.weight, N: g.n, Unit: f.unit, Attached: g.attach}
 		for k, a := range g.scalars {
 			if a.Weight() > 0 {
 				s.Scalars[k] = a.Total("x", 0)
@@ -262,7 +291,8 @@ func (f *folding) roll() Roll {
 	slices.SortFunc(f.failed, func(a, b Failure) int {
 		return cmp.Or(cmp.Compare(a.Member, b.Member), cmp.Compare(a.Round, b.Round), cmp.Compare(a.Reason, b.Reason))
 	})
-	return Roll{f.asked, f.folded, f.abstained, f.failed, f.each.sorted()}
+	slices.SortFunc(f.gathered, func(a, b Gathered) int { return cmp.Compare(a.Member, b.Member) })
+	return Roll{f.asked, f.folded, f.abstained, f.failed, f.each.sorted(), f.gathered}
 }
 
 func (f *folding) traffic() []Traffic {

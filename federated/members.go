@@ -27,6 +27,12 @@ type Members interface {
 	Keep(member int, memory *weights.Set) error
 }
 
+// Recycler is what [Members] may be besides: they are told when an answer has had its effect, and the driver and the sums
+// do not use the tensors of its result any more.
+type Recycler interface {
+	Recycle(*Answer)
+}
+
 // Order is one task on its way.
 type Order struct {
 	ID     int
@@ -43,6 +49,34 @@ type Order struct {
 	Folds []Fold
 
 	from *base
+}
+
+// Fits returns an error unless a result to the task has the names and shapes that the order's phase sums. A client of this
+// program answers so, whatever the values are; an answer that does not fit is no client's.
+func (o *Order) Fits(t Task, r Result) error {
+	switch {
+	case r.Status == Abstained || o.from == nil:
+		return nil
+	case r.Status != Done:
+		return fmt.Errorf("status %d", r.Status)
+	}
+	for _, fold := range o.from.phase.Folds {
+		x, ok := r.Addends[fold.Name]
+		if !ok {
+			return fmt.Errorf("no %q", fold.Name)
+		}
+		at, cover := scope(fold, t, r)
+		if err := at.Fits(x, fold.Like, cover); err != nil {
+			return fmt.Errorf("%s: %w", fold.Name, err)
+		}
+	}
+	if p := o.from.phase; len(r.Attached) > 0 && !p.Gather && p.Attachments == nil {
+		return fmt.Errorf("%d attached bytes, for which phase %s has no use", len(r.Attached), p.Name)
+	}
+	if len(r.Addends) != len(o.from.phase.Folds) {
+		return fmt.Errorf("%d sets for %d sums", len(r.Addends), len(o.from.phase.Folds))
+	}
+	return nil
 }
 
 // Answer is what became of an order: a result or an error that says in words why there is none. With a Partial it is what

@@ -41,6 +41,42 @@ func (p Pace) Summable() error {
 	return nil
 }
 
+// Summable returns why the results of a run cannot be added before they reach the coordinator, or nil. The state is that before
+// the first round.
+func (c Config) Summable(alg Algorithm, s State) error {
+	if err := c.Pace.Summable(); err != nil {
+		return err
+	}
+	if c.Rule != nil {
+		return errors.New("its robust rule reads every result by itself, and a relay's sum hides what it is made of: run it without a rule, or let all " +
+			"members join the coordinator itself")
+	}
+	const most = 1000 // phases of a round
+	for s.Step = 0; s.Step < most; s.Step++ {
+		p, ok := alg.Next(s)
+		if !ok {
+			return nil
+		}
+		if err := p.Summable(); err != nil {
+			return fmt.Errorf("phase %s: %w", p.Name, err)
+		}
+	}
+	return nil
+}
+
+// Summable returns why the results of a phase cannot be added before they reach the coordinator, or nil.
+func (p Phase) Summable() error {
+	switch {
+	case p.Gather || p.Attachments != nil:
+		return errors.New("what members attach to their results, such as keys and masked numbers of a secure sum, concerns each of them by itself: let all " +
+			"members join the coordinator itself")
+	case p.Who.Coins:
+		return errors.New("members are drawn by secret coins and protected by noise that is accounted for member by member: let all members join the " +
+			"coordinator itself")
+	}
+	return nil
+}
+
 // Combiner adds results of one phase as the coordinator would, for a [Partial].
 type Combiner struct {
 	phase  Phase
@@ -57,9 +93,9 @@ func NewCombiner(p Phase) *Combiner {
 func (c *Combiner) Add(t Task, r Result) error {
 	g := c.groups[t.Group]
 	if g == nil {
-		g = newGroupSum(c.phase.Folds)
+		g = newGroupSum(c.phase)
 	}
-	if err := g.add(c.phase, t, r, 1); err != nil {
+	if err := g.add(c.phase, t, r, 1, true); err != nil {
 		return err
 	}
 	c.groups[t.Group] = g
@@ -85,8 +121,9 @@ func (a *Answer) orders() int {
 
 // summable returns an error if a partial is given where there can be none: that is the mistake of whoever carries it.
 func (d *driver) summable(p *Partial, phase string) error {
-	if err := d.cfg.Pace.Summable(); err != nil {
-		return fmt.Errorf("partial sums: %w", err)
+	next, _ := d.alg.Next(d.state)
+	if err := errors.Join(d.cfg.Pace.Summable(), next.Summable()); err != nil || d.ruled(next) {
+		return errors.Join(errors.New("a partial sum of results that have to come one by one"), err)
 	}
 	for _, part := range p.Parts {
 		if part.Order.Phase != phase || part.Order.Base != d.state.Version {

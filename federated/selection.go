@@ -1,8 +1,10 @@
 package federated
 
 import (
+	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 
 	"github.com/cohort-learning/cohort/rng"
@@ -12,6 +14,9 @@ import (
 func (s Selection) Validate() error {
 	if !(s.Fraction >= 0 && s.Fraction <= 1) {
 		return fmt.Errorf("fraction of members %g is outside (0, 1]", s.Fraction)
+	}
+	if s.Coins && (s.Everyone || s.ByExamples || s.Fraction == 0) {
+		return errors.New("members are drawn by coins: give the fraction of them, and nothing else that draws")
 	}
 	return nil
 }
@@ -51,13 +56,60 @@ func (c cohort) within(n int) bool {
 	return len(c.list) == 0 || c.list[0] >= 0 && c.list[len(c.list)-1] < n
 }
 
+// Count returns how many of a population would be drawn now, if nobody was busy; with Coins, how many could be.
+func (s Selection) Count(pop Population) int {
+	if s.nobody() {
+		return 0
+	}
+	n := 0
+	for i := range pop.Len() {
+		m := pop.Member(i)
+		if !m.Gone && (s.Everyone || s.Coins || m.Samples > 0) && (s.Eligible == nil || s.Eligible(m)) {
+			n++
+		}
+	}
+	if s.Everyone || s.Coins || n == 0 {
+		return n
+	}
+	return s.size(n)
+}
+
 // draw selects the members of a phase among the first n of a population: everybody eligible, or the head of a random
 // permutation of those who are eligible and have examples. Members that are busy with an earlier task are not asked again
 // and take up places of the cohort; those that are gone are not there.
-func (s Selection) draw(pop Population, n int, busy map[int]bool, r func() *rng.Stream) cohort {
-	if s.nobody() {
-		return cohort{}
+func (s Selection) draw(srv Server, n int, busy map[int]bool, round int, purpose string) (cohort, error) {
+	switch {
+	case s.nobody():
+		return cohort{}, nil
+	case s.Coins:
+		return s.toss(srv, n, round, purpose)
 	}
+	return s.pick(srv.Population, n, busy, func() *rng.Stream { return srv.Rand(round, purpose) }), nil
+}
+
+// toss draws every eligible member that is there by a coin of its own. A member that is gone has its coin all the same, so that
+// the others' do not depend on it.
+func (s Selection) toss(srv Server, n, round int, purpose string) (cohort, error) {
+	if srv.Secret == nil {
+		return cohort{}, errors.New("members are to be drawn in secret, and nobody here keeps secrets")
+	}
+	key, err := srv.Secret(round, purpose)
+	if err != nil {
+		return cohort{}, fmt.Errorf("secret coins: %w", err)
+	}
+	coins := rand.New(rand.NewChaCha8(key))
+	c := cohort{}
+	for i := range n {
+		shows := coins.Float64() < s.Fraction
+		if m := srv.Population.Member(i); shows && !m.Gone && (s.Eligible == nil || s.Eligible(m)) {
+			c.list = append(c.list, i)
+		}
+	}
+	c.n = len(c.list)
+	return c, nil
+}
+
+func (s Selection) pick(pop Population, n int, busy map[int]bool, r func() *rng.Stream) cohort {
 	if s.Everyone && s.Eligible == nil && len(busy) == 0 && allThere(pop, n) {
 		return cohort{all: true, n: n}
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/cohort-learning/cohort/weights"
@@ -20,6 +21,8 @@ type State struct {
 	Version int // how many times the model has changed; tasks carry it as their base
 	Sets    map[string]weights.Set
 	Meta    json.RawMessage // whatever else the algorithm keeps
+	// Attached are bytes that are kept from phase to phase, such as keys that members have sent.
+	Attached map[string][]byte
 }
 
 // With returns a copy of s in which the named set is replaced.
@@ -57,7 +60,30 @@ func (s State) Digest() string {
 		h.Write(d[:])
 	}
 	h.Write(s.Meta)
+	if len(s.Attached) > 0 {
+		word(len(s.Meta))
+		for _, n := range slices.Sorted(maps.Keys(s.Attached)) {
+			word(len(n))
+			h.Write([]byte(n))
+			word(len(s.Attached[n]))
+			h.Write(s.Attached[n])
+		}
+	}
 	return hex.EncodeToString(h.Sum(nil))
+}
+
+// Attach returns a copy of s in which the named bytes are replaced; nil removes them.
+func (s State) Attach(name string, b []byte) State {
+	all := maps.Clone(s.Attached)
+	if all == nil {
+		all = map[string][]byte{}
+	}
+	all[name] = b
+	if b == nil {
+		delete(all, name)
+	}
+	s.Attached = all
+	return s
 }
 
 // canonical gives Meta the form in which it comes back from a checkpoint, so that digests agree.

@@ -144,8 +144,17 @@ func readHolder(name string) string {
 // writes a temporary file beside it, syncs it, renames it, and syncs the
 // folder. If it fails, the old content stands and the temporary file is gone.
 func WriteFile(fsys FS, name string, write func(io.Writer) error) (err error) {
+	return writeFile(fsys, name, 0o644, write)
+}
+
+// WritePrivateFile is WriteFile for what nobody but the owner may read.
+func WritePrivateFile(fsys FS, name string, write func(io.Writer) error) (err error) {
+	return writeFile(fsys, name, 0o600, write)
+}
+
+func writeFile(fsys FS, name string, mode fs.FileMode, write func(io.Writer) error) (err error) {
 	tmp := name + ".tmp"
-	f, err := fsys.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+	f, err := fsys.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}

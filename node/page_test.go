@@ -93,7 +93,7 @@ func (f *federation) join(name string, share int) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	folder, err := member.Enrol(f.t.Context(), filepath.Join(f.t.TempDir(), name), tokens[0])
+	folder, err := member.Enrol(f.t.Context(), filepath.Join(f.t.TempDir(), name), tokens[0], member.EnrolOptions{})
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -94,6 +94,13 @@ func (r *relays) Is(member string) bool {
 	return r.list[member] != nil
 }
 
+// Leaves implements [coordinator.Relays].
+func (r *relays) Leaves() int {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return len(r.behind)
+}
+
 // Behind implements [coordinator.Relays].
 func (r *relays) Behind(member string) (string, bool) {
 	r.mu.RLock()
@@ -217,16 +224,6 @@ func (h *Host) TokensBehind(relay string, expires time.Duration, names ...string
 		h.Server.Delegated(relay)
 	}
 	return tokens, err
-}
-
-// summable returns an error if members are behind relays and the run's results cannot be added there.
-func (r *relays) summable(id string, err error) error {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	if err == nil || len(r.behind) == 0 {
-		return nil
-	}
-	return fmt.Errorf("run %s: %d members are behind relays: %w", id, len(r.behind), err)
 }
 
 // serveEnrolment takes in a member that enrols at a relay. The relay vouches that the new member owns its key.

@@ -42,7 +42,7 @@ func (f *federation) relay(name string, fsys journal.FS) *station {
 	}
 	s := &station{f: f, listen: free.Addr().String()}
 	_ = free.Close()
-	if s.folder, err = member.Enrol(f.t.Context(), filepath.Join(f.t.TempDir(), name), tokens[0]); err != nil {
+	if s.folder, err = member.Enrol(f.t.Context(), filepath.Join(f.t.TempDir(), name), tokens[0], member.EnrolOptions{}); err != nil {
 		f.t.Fatal(err)
 	}
 	if err := s.open(fsys); err != nil {
@@ -73,7 +73,7 @@ func (s *station) leaf(name string) *member.Folder {
 	if err != nil {
 		s.f.t.Fatal(err)
 	}
-	folder, err := member.Enrol(s.f.t.Context(), filepath.Join(s.f.t.TempDir(), name), tokens[0])
+	folder, err := member.Enrol(s.f.t.Context(), filepath.Join(s.f.t.TempDir(), name), tokens[0], member.EnrolOptions{})
 	if err != nil {
 		s.f.t.Fatal(err)
 	}
@@ -221,7 +221,7 @@ func TestRelayRefusals(t *testing.T) {
 	}
 	strange := tokens[0]
 	strange.URL, strange.CA = s.address()
-	_, err = member.Enrol(t.Context(), filepath.Join(t.TempDir(), "carol"), strange)
+	_, err = member.Enrol(t.Context(), filepath.Join(t.TempDir(), "carol"), strange, member.EnrolOptions{})
 	refused("a leaf of another relay", err, "invit")
 
 	// Whoever is revoked is shown out at the relay, too.

@@ -57,7 +57,7 @@ func TestRotation(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if f, err = member.Enrol(t.Context(), filepath.Join(t.TempDir(), "north"), tokens[0]); err != nil {
+				if f, err = member.Enrol(t.Context(), filepath.Join(t.TempDir(), "north"), tokens[0], member.EnrolOptions{}); err != nil {
 					t.Fatal(err)
 				}
 				dial()

@@ -70,14 +70,14 @@ func (h *Host) Start(ctx context.Context, r *recipe.Recipe, o RunOptions) (*coor
 	if err != nil {
 		return nil, err
 	}
-	if err := h.relays.summable(id, plan.Config().Pace.Summable()); err != nil {
-		return nil, err
-	}
 	engine, info, err := r.Engine()
 	if err != nil {
 		return nil, err
 	}
 	members := cmp.Or(o.Members, r.Partition.Clients)
+	if err := plan.CheckMembers(ctx, members); err != nil {
+		return nil, err
+	}
 	meta := record.Meta{ID: id, Engine: info.Engine, Kernels: info.Path, Threads: info.Threads, Cohort: h.o.Program, Command: o.Command}
 	ro := record.Options{FromLastGood: o.FromLastGood}
 	open := plan.Create

@@ -121,6 +121,9 @@ func Report(dir string) (_ report.Run, metrics *record.Metrics, err error) {
 	if out.Partition, err = os.ReadFile(filepath.Join(dir, PartitionName)); err != nil {
 		out.Partition = nil // data without classes have none
 	}
+	if err := addWorkers(&out, dir); err != nil {
+		return report.Run{}, nil, errors.Join(err, metrics.Close())
+	}
 	card, err := CardOfRun(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return out, metrics, nil

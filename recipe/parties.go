@@ -136,7 +136,7 @@ func (p *ServerPlan) Server(e *train.Engine, members federated.Population) feder
 
 // Config returns how the driver runs the plan.
 func (p *ServerPlan) Config() federated.Config {
-	return federated.Config{Rounds: p.Recipe.Rounds, Pace: p.Recipe.Round.pace()}
+	return p.Recipe.driven()
 }
 
 // Levels returns the sizes of model in a fleet of so many members; the first is the global model's.

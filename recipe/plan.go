@@ -56,7 +56,7 @@ func (r *Recipe) plan(ctx context.Context, dataDir string) (*Plan, error) {
 	if err := a.Check(fleet.Server()); err != nil {
 		return nil, &FieldError{"method", err}
 	}
-	return p, nil
+	return p, r.fits(ctx, a, fleet.Server())
 }
 
 // Deal loads the recipe's data and deals it to the clients.
@@ -121,7 +121,7 @@ func (p *Plan) Job(e *train.Engine) (*simulation.Job, error) {
 	return &simulation.Job{
 		Algorithm:  a,
 		Fleet:      &simulation.Fleet{Split: p.Split, Dealt: p.Dealt, Engine: e, Seed: r.Seed},
-		Config:     federated.Config{Rounds: r.Rounds, Pace: r.Round.pace()},
+		Config:     r.driven(),
 		Conditions: r.Clients.simulation(),
 		Workers:    r.Run.Workers,
 	}, nil
@@ -141,7 +141,8 @@ func (r Round) pace() federated.Pace {
 }
 
 func (c Conditions) simulation() simulation.Conditions {
-	return simulation.Conditions{Latency: c.Latency, Spread: c.Spread, Jitter: c.Jitter, Dropout: c.Dropout, Stall: c.Stall}
+	return simulation.Conditions{Latency: c.Latency, Spread: c.Spread, Jitter: c.Jitter, Dropout: c.Dropout, Stall: c.Stall,
+		Attack: simulation.Attack{Kind: c.Attack, Liars: c.Liars, Strength: c.Strength}}
 }
 
 // problem is what the recipe wants to be learned from data.

@@ -40,7 +40,8 @@ type Recipe struct {
 	Train     Train          `yaml:"train" doc:"How a client trains."`
 	Round     Round          `yaml:"round" doc:"Who takes part in a round and when it closes."`
 	Evaluate  Evaluate       `yaml:"evaluate" doc:"What is measured, and when."`
-	Clients   Conditions     `yaml:"clients,omitempty" doc:"How slow and unreliable the simulated clients are; leave out for perfect ones."`
+	Robust    Robust         `yaml:"robust,omitempty" doc:"What takes the place of the mean where some clients may lie; leave out to trust them all."`
+	Clients   Conditions     `yaml:"clients,omitempty" doc:"How slow, unreliable and dishonest the simulated clients are; leave out for perfect ones."`
 	Run       Run            `yaml:"run" doc:"Where and how the run is computed; changes no result except as said."`
 	Options   any            `yaml:"options,omitempty" doc:"The method's own options."`
 
@@ -108,11 +109,14 @@ type Evaluate struct {
 
 // Conditions are those of a simulation's clients.
 type Conditions struct {
-	Latency time.Duration `yaml:"latency,omitempty" doc:"Median virtual time from task to answer, e.g. 10s."`
-	Spread  float64       `yaml:"spread,omitempty" doc:"Standard deviation of the logarithm of a client's speed."`
-	Jitter  float64       `yaml:"jitter,omitempty" doc:"Standard deviation of the logarithm of a single answer's time."`
-	Dropout float64       `yaml:"dropout,omitempty" doc:"Probability that a client that is asked fails."`
-	Stall   float64       `yaml:"stall,omitempty" doc:"Probability that it never answers (needs a deadline)."`
+	Latency  time.Duration `yaml:"latency,omitempty" doc:"Median virtual time from task to answer, e.g. 10s."`
+	Spread   float64       `yaml:"spread,omitempty" doc:"Standard deviation of the logarithm of a client's speed."`
+	Jitter   float64       `yaml:"jitter,omitempty" doc:"Standard deviation of the logarithm of a single answer's time."`
+	Dropout  float64       `yaml:"dropout,omitempty" doc:"Probability that a client that is asked fails."`
+	Stall    float64       `yaml:"stall,omitempty" doc:"Probability that it never answers (needs a deadline)."`
+	Liars    float64       `yaml:"liars,omitempty" doc:"Part of the clients that send something else than what they computed, in [0, 1)."`
+	Attack   string        `yaml:"attack,omitempty" doc:"What liars send: sign-flip, gaussian, label-flip, scale, alie or ipm."`
+	Strength float64       `yaml:"strength,omitempty" doc:"How strong the attack is; 0 means 1, for scale 10, for alie the strongest that hides."`
 }
 
 // Run says how a run is computed.
@@ -199,13 +203,16 @@ func (r *Recipe) validate() error {
 		return fieldf("model.name", "there is no architecture %q%s; expected one of %s", r.Model.Name,
 			didYouMean(r.Model.Name, nn.Names()), strings.Join(nn.Names(), ", "))
 	}
-	for _, check := range []func() error{r.Train.validate, r.Round.validate, r.Evaluate.validate, r.Run.validate} {
+	for _, check := range []func() error{r.Train.validate, r.Round.validate, r.Evaluate.validate, r.Robust.validate, r.Run.validate} {
 		if err := check(); err != nil {
 			return err
 		}
 	}
 	if err := r.Clients.simulation().Validate(); err != nil {
 		return within("clients", r.Clients, err)
+	}
+	if (r.Clients.Attack == "alie" || r.Clients.Attack == "ipm") && r.Round.Staleness > 0 {
+		return fieldf("clients.attack", "liars of %s join in rounds that begin together; set round.staleness to 0 or choose another attack", r.Clients.Attack)
 	}
 	if r.Clients.Stall > 0 && r.Round.Deadline == 0 {
 		return fieldf("clients.stall", "clients that never answer need a round.deadline")

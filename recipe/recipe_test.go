@@ -152,6 +152,11 @@ func drawRecipe(t *rapid.T) *Recipe {
 	}
 	r.Round.Deadline = time.Duration(rapid.Int64Range(0, 1e15).Draw(t, "deadline"))
 	r.Clients.Latency = time.Duration(rapid.Int64Range(0, 1e15).Draw(t, "latency"))
+	if rapid.Bool().Draw(t, "robust") {
+		r.Robust = rapid.SampledFrom([]Robust{{Rule: "median", Weighted: true, Bucket: 2}, {Rule: "multi-krum", Liars: 3, Keep: 5, Spool: 1 << 40},
+			{Rule: "centred", Norm: 0.5, Iterations: 2}, {Rule: "trimmed", Trim: 0.3}}).Draw(t, "rule")
+		r.Clients.Liars, r.Clients.Attack, r.Clients.Strength = 0.25, "alie", 1.5
+	}
 	r.Evaluate.Clients = rapid.Bool().Draw(t, "evaluate")
 	r.Run.Checkpoint = rapid.IntRange(1, 9).Draw(t, "checkpoint")
 	return r

@@ -64,9 +64,10 @@ func (r Result) Passed() bool {
 
 // Experiment is what can be reproduced of a method.
 type Experiment struct {
-	Name    string
-	Summary string
-	Scales  map[Scale]Study
+	Name      string
+	Summary   string
+	Synthetic bool // needs no real data
+	Scales    map[Scale]Study
 }
 
 // Study is one experiment at one scale.
@@ -77,7 +78,9 @@ type Study struct {
 }
 
 // All lists the experiments.
-func All() []Experiment { return []Experiment{heteroflExperiment(), baselinesExperiment()} }
+func All() []Experiment {
+	return []Experiment{heteroflExperiment(), baselinesExperiment(), robustExperiment(), privacyExperiment()}
+}
 
 // Find returns the experiment of that name.
 func Find(name string) (Experiment, error) {
@@ -99,11 +102,15 @@ type Lab struct {
 	Dir    string      // where run folders are made; "" keeps everything in memory
 	Seed   uint64
 	Stop   <-chan struct{}
+	// Only, if not empty, names the one run to compute, for experiments whose runs are shared out among machines; there are
+	// no rows then.
+	Only string
 	// Say, if not nil, hears what is being done, a line at a time, and Watch every round.
 	Say   func(string)
 	Watch func(run string) simulation.Observer
 
-	rows []Row
+	rows  []Row
+	names []string // of the runs
 }
 
 // Run runs an experiment at a scale.
@@ -112,8 +119,14 @@ func (e Experiment) Run(ctx context.Context, scale Scale, lab *Lab) (Result, err
 	if !ok {
 		return Result{}, fmt.Errorf("experiment %s has no scale %q", e.Name, scale)
 	}
-	lab.rows = nil
+	lab.rows, lab.names = nil, nil
 	err := study.Run(ctx, lab)
+	if err == nil && lab.Only != "" {
+		lab.rows = nil
+		if !slices.Contains(lab.names, lab.Only) {
+			err = fmt.Errorf("%s has no run %q at scale %s; there are %s", e.Name, lab.Only, scale, strings.Join(lab.names, "; "))
+		}
+	}
 	return Result{e.Name, scale, lab.Seed, lab.rows}, err
 }
 
@@ -178,6 +191,10 @@ func (w *watcher) Round(r simulation.Round) {
 // again, and an interrupted one is resumed.
 func (l *Lab) run(ctx context.Context, name string, r *recipe.Recipe) (outcome, error) {
 	r.Name = name
+	l.names = append(l.names, name)
+	if l.Only != "" && l.Only != name {
+		return outcome{}, nil
+	}
 	if l.Say != nil {
 		l.Say(name)
 	}

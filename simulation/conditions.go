@@ -20,6 +20,8 @@ type Conditions struct {
 	// Dropout is the probability that a member that is asked fails to answer; Stall that it never answers nor fails, so
 	// that only a deadline ends the wait. Phases that measure have no deadline: there a stall is a failure like others.
 	Dropout, Stall float64
+	// Attack is what some members send in place of what they were asked for.
+	Attack Attack
 }
 
 // Validate returns an error that says which field is out of range.
@@ -34,7 +36,7 @@ func (c Conditions) Validate() error {
 	case !(c.Stall >= 0 && c.Stall < 1):
 		return fmt.Errorf("stall %g is outside [0, 1)", c.Stall)
 	}
-	return nil
+	return c.Attack.Validate()
 }
 
 // never is the arrival time of an answer that does not come.

@@ -35,7 +35,7 @@ func reference(t *testing.T, e *train.Engine, name string, every int) (outcome, 
 // all other operations. With COHORT_THOROUGH=1 it tries all operations of all runs, which takes minutes.
 func TestCrash(t *testing.T) {
 	e := fedtest.Engine(t, "go")
-	for name, every := range map[string]int{"fedavg": 2, "scaffold": 1, "asynchronous": 1, "heterofl": 3} {
+	for name, every := range map[string]int{"fedavg": 2, "scaffold": 1, "asynchronous": 1, "heterofl": 3, "attacked": 3} {
 		t.Run(name, func(t *testing.T) {
 			want, digest, events := reference(t, e, name, every)
 			j := job(t, e, name)

@@ -20,6 +20,8 @@ type Fleet struct {
 	Own    []Holder       // if there are any, the clients, in place of Dealt
 	Engine *train.Engine
 	Seed   uint64
+
+	vaults federated.Vaults
 }
 
 // Holder is a client with data of its own, such as a member of a network whose data lie here to verify its run.
@@ -27,6 +29,9 @@ type Holder struct {
 	Name        string
 	Train, Test dataset.View // Test may be empty
 }
+
+// scope names a simulation to its members, who have only the one.
+const scope = "simulation"
 
 // Len implements [federated.Population].
 func (f *Fleet) Len() int {
@@ -46,7 +51,7 @@ func (f *Fleet) Member(i int) federated.Member {
 
 // Local returns what a client sees.
 func (f *Fleet) Local(m federated.Member) federated.Local {
-	l := federated.Local{Member: m, Engine: f.Engine, Seed: f.Seed}
+	l := federated.Local{Member: m, Engine: f.Engine, Seed: f.Seed, Scope: scope, Vault: f.vaults.Of(m.Index), Peers: federated.Acquainted(m.Name)}
 	if f.Own != nil {
 		l.Train, l.Test = f.Own[m.Index].Train, f.Own[m.Index].Test
 		return l
@@ -61,7 +66,7 @@ func (f *Fleet) Local(m federated.Member) federated.Local {
 // Server returns the coordinator's side. In a simulation it may see all data, which only methods that say so use: test data
 // to evaluate the global model, pooled training data for centralised learning and pooled statistics.
 func (f *Fleet) Server() federated.Server {
-	s := federated.Server{Engine: f.Engine, Seed: f.Seed, Population: f}
+	s := federated.Server{Engine: f.Engine, Seed: f.Seed, Scope: scope, Population: f}
 	if f.Split == nil {
 		return s
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/cohort-learning/cohort/federated/scaffold"
 	"github.com/cohort-learning/cohort/journal"
 	"github.com/cohort-learning/cohort/record"
+	"github.com/cohort-learning/cohort/secure/robust"
 	"github.com/cohort-learning/cohort/simulation"
 	"github.com/cohort-learning/cohort/train"
 )
@@ -40,6 +41,14 @@ var jobs = map[string]func(p *federated.Problem, j *simulation.Job) (federated.A
 		p.Measuring.Members = false
 		j.Config.Pace = federated.Pace{Quorum: 0.5, Staleness: 2, Discount: 0.5}
 		j.Conditions = simulation.Conditions{Latency: time.Minute, Spread: 1, Jitter: 0.5, Dropout: 0.1}
+		return scaffold.New(p), nil
+	},
+	// Two of six lie together, some are slow or lost, and a rule that remembers stands them.
+	"attacked": func(p *federated.Problem, j *simulation.Job) (federated.Algorithm, error) {
+		p.Measuring.Members, p.Select.Fraction = false, 1
+		j.Config.Rule = robust.Rule{Method: robust.CentredClip{}, Bucket: 2}
+		j.Conditions = simulation.Conditions{Latency: time.Minute, Spread: 1, Dropout: 0.1,
+			Attack: simulation.Attack{Kind: "alie", Liars: 0.4, Strength: 1}}
 		return scaffold.New(p), nil
 	},
 	"heterofl": func(p *federated.Problem, _ *simulation.Job) (federated.Algorithm, error) {

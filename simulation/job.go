@@ -19,9 +19,14 @@ type Job struct {
 	Fleet      *Fleet
 	Config     federated.Config
 	Conditions Conditions
-	Workers    int // clients at work at a time; 0: one a thread
+	// Workers is how many clients are at work at a time on this machine; 0: one a thread; less: none, if there is an Elsewhere.
+	Workers int
+	// Elsewhere, if not nil, is told of the pool of a run when it is open, to add other places to it ([Pool.Add]).
+	Elsewhere func(*Pool)
 	// Observer, if not nil, is told what happens while it happens.
 	Observer Observer
+	// Secret, if not nil, is the source of secrets in place of the run's own: to verify a run with what its coordinator kept.
+	Secret func(round int, purpose string) ([32]byte, error)
 	// Clock times rounds for the Observer; nil means [time.Now]. Nothing else depends on it.
 	Clock func() time.Time
 }
@@ -71,7 +76,8 @@ func (j *Job) Run(ctx context.Context) (federated.State, error) {
 // checkpoint; rounds that it had closed since are computed again and must come out the same. Fsys is the file system that
 // run was opened with.
 func (j *Job) RunIn(ctx context.Context, run *record.Run, fsys journal.FS, every int) (federated.State, error) {
-	l := &log{job: j, recall: NewRecall(), run: run, fs: fsys, every: max(1, every), expect: map[int]string{}, best: math.Inf(-1)}
+	l := &log{job: j, recall: NewRecall(), run: run, fs: fsys, every: max(1, every), expect: map[int]string{}, best: math.Inf(-1),
+		secrets: Secrets(fsys, run.Dir())}
 	from, err := l.resume()
 	if err != nil {
 		return federated.State{}, full(err)
@@ -94,7 +100,7 @@ func full(err error) error {
 // Verify computes the run in a folder again, from its beginning, and compares the digest of every round that it closed. It
 // returns how many rounds agreed and an error for the first that does not.
 func (j *Job) Verify(ctx context.Context, dir string) (rounds int, err error) {
-	l := &log{recall: NewRecall(), expect: map[int]string{}, strict: true}
+	l := &log{recall: NewRecall(), expect: map[int]string{}, strict: true, secrets: Secrets(journal.OS(), dir)}
 	last := -1
 	for r, err := range journal.Decode[closedRecord](journal.Read(journal.OS(), dir, KindRoundClosed)) {
 		if err != nil {
@@ -123,6 +129,9 @@ func (j *Job) Distance(ctx context.Context, dir string) (map[string]float64, err
 	}
 	c := *j
 	c.Config.Rounds = recorded.Round
+	if c.Secret == nil {
+		c.Secret = Secrets(journal.OS(), dir)
+	}
 	got, err := c.Run(ctx)
 	if err != nil {
 		return nil, err
@@ -142,7 +151,7 @@ func (j *Job) Distance(ctx context.Context, dir string) (map[string]float64, err
 	return out, nil
 }
 
-// workers returns how many clients are at work at a time.
+// workers returns how many clients are at work at a time on this machine.
 func (j *Job) workers() int {
 	if j.Workers < 1 {
 		return runtime.GOMAXPROCS(0)
@@ -150,15 +159,47 @@ func (j *Job) workers() int {
 	return j.Workers
 }
 
+// secret is where the run's secrets come from.
+func (j *Job) secret(l *log) func(round int, purpose string) ([32]byte, error) {
+	switch {
+	case j.Secret != nil:
+		return j.Secret
+	case l.secrets != nil:
+		return l.secrets
+	}
+	return passing()
+}
+
+// open returns the pool of a run, with all places that it has.
+func (j *Job) open(ctx context.Context, local func(federated.Member) federated.Local, m Memory, clock time.Duration) *Pool {
+	n := j.workers()
+	if j.Workers < 0 && j.Elsewhere != nil {
+		n = 0
+	}
+	p := NewPool(ctx, j.Algorithm.Client(), local, m, j.Conditions, j.Fleet.Seed, n, clock)
+	if j.Elsewhere != nil {
+		j.Elsewhere(p)
+	}
+	return p
+}
+
 func (j *Job) drive(ctx context.Context, l *log, from *federated.Snapshot) (federated.State, error) {
 	if err := j.Conditions.Validate(); err != nil {
 		return federated.State{}, fmt.Errorf("conditions: %w", err)
 	}
+	j.Fleet.vaults.Reset()
+	lies, local, err := j.plot()
+	if err != nil {
+		return federated.State{}, err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	pool := NewPool(ctx, j.Algorithm.Client(), j.Fleet.Local, l.recall, j.Conditions, j.Fleet.Seed, j.workers(), clockOf(from))
+	pool := j.open(ctx, local, l.recall, clockOf(from))
 	defer pool.Close() // after cancel, which ends what is still at work
 	defer cancel()
+	pool.corrupt(lies)
 	l.began = l.now()
-	return federated.Run(ctx, j.Algorithm, j.Fleet.Server(), pool, l, j.Config, from)
+	srv := j.Fleet.Server()
+	srv.Secret = j.secret(l)
+	return federated.Run(ctx, j.Algorithm, srv, pool, l, j.Config, from)
 }

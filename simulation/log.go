@@ -109,6 +109,8 @@ type log struct {
 	keeps  map[int]int // manifest of the checkpoint before
 	best   float64     // global accuracy of the best checkpoint
 
+	secrets func(round int, purpose string) ([32]byte, error) // nil: of no folder
+
 	round  int
 	phases []Phase
 	began  time.Time // of the phase or round under way
@@ -164,7 +166,7 @@ func (l *log) PhaseClosed(p federated.PhaseClosed, _ func() federated.Snapshot) 
 // perfect: something is wrong with the run, and going on would waste its rounds.
 func (l *log) hopeless(p federated.PhaseClosed) error {
 	c := l.job.Conditions
-	perfect := c.Dropout == 0 && c.Stall == 0 && l.job.Config.Pace.Deadline == 0
+	perfect := c.Dropout == 0 && c.Stall == 0 && c.Attack == Attack{} && l.job.Config.Pace.Deadline == 0
 	if !perfect || p.Asked == 0 || len(p.Lost) < p.Asked || p.Asked == 1 && l.job.Fleet.Len() > 1 {
 		return nil
 	}

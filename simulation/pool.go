@@ -18,15 +18,15 @@ type Memory interface {
 	Store(member int, s *weights.Set) error
 }
 
-// Pool is the members of a simulation: [federated.Members] on a fixed number of workers under a virtual clock. Answers come
-// in the order of their arrival on that clock, ties in the order of the orders, whatever the workers' speed; tasks are made
-// when a worker takes them up, and workers do not run further ahead of the driver than twice their number.
+// Pool is the members of a simulation: [federated.Members] on a number of workers under a virtual clock. Answers come in the
+// order of their arrival on that clock, ties in the order of the orders, whatever the workers' number, speed and place; tasks
+// are made when a worker takes them up, and workers do not run further ahead of the driver than twice their number.
 type Pool struct {
-	client     federated.Client
 	local      func(federated.Member) federated.Local
 	conditions Conditions
 	seed       uint64
 	memory     Memory
+	plot       *plot // of lying members; nil: there are none
 	ctx        context.Context
 	stop       func() bool // forgets about ctx
 
@@ -39,7 +39,7 @@ type Pool struct {
 	byOrder map[*federated.Order]*flight
 	until   time.Duration // workers take up what arrives by then; 0: everything
 	ready   int           // computed and not yet returned
-	ahead   int           // bound of ready, unless the driver waits for the very flight
+	slots   int           // orders that can be worked on at once; twice as many bound ready, unless the driver waits for the very flight
 	wanted  *flight       // what Next waits for
 	closed  bool
 	wg      sync.WaitGroup
@@ -53,6 +53,7 @@ type flight struct {
 	started bool
 	gone    bool // returned or dropped
 	answer  *federated.Answer
+	agreed  bool               // the answer is what liars have agreed on
 	cancel  context.CancelFunc // of the work, once started
 }
 
@@ -88,20 +89,18 @@ func (f *flights) first(skip func(*flight) bool) *flight {
 }
 
 // NewPool starts workers goroutines that run the client for the members that local describes, until ctx is done or the
-// pool is closed. The clock starts at the given time: that of the snapshot for a run that is resumed.
+// pool is closed; there may be none, if other places are added ([Pool.Add]). The clock starts at the given time: that of the
+// snapshot for a run that is resumed.
 func NewPool(ctx context.Context, client federated.Client, local func(federated.Member) federated.Local, memory Memory,
 	c Conditions, seed uint64, workers int, clock time.Duration) *Pool {
-	p := &Pool{client: client, local: local, conditions: c, seed: seed, memory: memory, ctx: ctx,
-		clock: clock, byOrder: map[*federated.Order]*flight{}, ahead: 2 * workers}
+	p := &Pool{local: local, conditions: c, seed: seed, memory: memory, ctx: ctx, clock: clock, byOrder: map[*federated.Order]*flight{}}
 	p.work, p.done = sync.NewCond(&p.mu), sync.NewCond(&p.mu)
 	p.stop = context.AfterFunc(ctx, func() {
 		p.mu.Lock()
 		p.work.Broadcast()
 		p.mu.Unlock()
 	})
-	for range workers {
-		p.wg.Go(p.run)
-	}
+	p.Add(here{client}, workers)
 	return p
 }
 
@@ -136,10 +135,15 @@ func (p *Pool) Issue(_ context.Context, o *federated.Order) error {
 	p.byOrder[o] = f
 	heap.Push(&p.coming, f)
 	if f.at != never {
-		heap.Push(&p.todo, f)
-		p.work.Signal()
+		p.queue(f)
 	}
 	return nil
+}
+
+// queue puts a flight among those that wait for a worker. The caller holds the lock.
+func (p *Pool) queue(f *flight) {
+	heap.Push(&p.todo, f)
+	p.work.Signal()
 }
 
 // Next returns the answer that arrives next, or nil at the deadline. If there is no deadline and only members are left that
@@ -166,18 +170,30 @@ func (p *Pool) Next(ctx context.Context, deadline time.Duration) (*federated.Ans
 		p.forget(f)
 		return &federated.Answer{Order: f.order, Err: errors.New("stalled, and there is no deadline to wait for")}, context.Cause(ctx)
 	}
-	p.wanted = f
-	p.work.Broadcast()
-	for f.answer == nil && ctx.Err() == nil {
-		p.done.Wait()
+	p.await(ctx, f)
+	if p.plot != nil && p.plot.collusive() && f.fault == nil && p.plot.lies(f.order) && !f.agreed {
+		p.collude(ctx, f)
 	}
-	p.wanted = nil
 	if ctx.Err() != nil { // also if there is an answer: it may tell of work that was cut short
 		return nil, context.Cause(ctx)
 	}
 	p.forget(f)
 	p.clock = max(p.clock, f.at)
 	return f.answer, nil
+}
+
+// await returns the answer of a flight when it is there, nil when ctx is done. The caller holds the lock.
+func (p *Pool) await(ctx context.Context, f *flight) *federated.Answer {
+	p.wanted = f
+	p.work.Broadcast()
+	for f.answer == nil && ctx.Err() == nil {
+		p.done.Wait()
+	}
+	p.wanted = nil
+	if ctx.Err() != nil {
+		return nil
+	}
+	return f.answer
 }
 
 // Drop forgets an order.
@@ -205,16 +221,21 @@ func (p *Pool) forget(f *flight) {
 // Keep replaces a member's memory.
 func (p *Pool) Keep(member int, s *weights.Set) error { return p.memory.Store(member, s) }
 
-// run is one worker.
-func (p *Pool) run() {
+// run is one worker, at the place x.
+func (p *Pool) run(x Executor) {
 	for {
 		f, ctx := p.take()
 		if f == nil {
 			return
 		}
-		a := p.answer(ctx, f)
+		a, err := p.answer(ctx, x, f)
 		p.mu.Lock()
 		f.cancel()
+		if err != nil {
+			p.giveBack(f)
+			p.mu.Unlock()
+			return
+		}
 		if !f.gone {
 			f.answer = a
 			p.ready++
@@ -232,7 +253,7 @@ func (p *Pool) take() (*flight, context.Context) {
 		f := p.wanted
 		if f == nil || f.started {
 			f = nil
-			if p.ready < p.ahead {
+			if p.ready < 2*p.slots {
 				f = p.todo.first(func(f *flight) bool { return f.started || f.gone })
 			}
 			if f != nil && p.until > 0 && f.at > p.until {
@@ -250,18 +271,22 @@ func (p *Pool) take() (*flight, context.Context) {
 	return nil, nil
 }
 
-// answer does a member's work.
-func (p *Pool) answer(ctx context.Context, f *flight) *federated.Answer {
+// answer does a member's work at the place x. An error says that the place is lost.
+func (p *Pool) answer(ctx context.Context, x Executor, f *flight) (*federated.Answer, error) {
 	if f.fault != nil { // the task was sent nevertheless
 		a := &federated.Answer{Order: f.order, Err: f.fault}
 		if t, err := f.order.Make(); err == nil {
 			a.Task = t
 		}
-		return a
+		return a, nil
 	}
 	keep, err := p.memory.Load(f.order.Member.Index)
 	if err != nil {
-		return &federated.Answer{Order: f.order, Err: fmt.Errorf("memory: %w", err)}
+		return &federated.Answer{Order: f.order, Err: fmt.Errorf("memory: %w", err)}, nil
 	}
-	return federated.Perform(ctx, p.client, p.local(f.order.Member), f.order, keep)
+	a, err := x.Perform(ctx, p.local(f.order.Member), f.order, keep)
+	if err == nil && a.Err == nil && p.plot.lies(f.order) && !p.plot.collusive() {
+		p.plot.alone(a)
+	}
+	return a, err
 }

@@ -248,3 +248,50 @@ func TestConditions(t *testing.T) {
 		}
 	}
 }
+
+// elsewhere is a place that does so many orders, then is lost with the next.
+type elsewhere struct {
+	left atomic.Int64
+	done atomic.Int64
+}
+
+func (x *elsewhere) Perform(_ context.Context, _ federated.Local, o *federated.Order, _ *weights.Set) (*federated.Answer, error) {
+	time.Sleep(time.Second)
+	if x.left.Add(-1) < 0 {
+		return nil, errors.New("gone")
+	}
+	x.done.Add(1)
+	return &federated.Answer{Order: o}, nil
+}
+
+// Places that are added take up orders; those of one that is lost go to others, and answers keep their order.
+func TestPlaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pool(t.Context(), 0, simulation.Conditions{}, nil)
+		first, second := &elsewhere{}, &elsewhere{}
+		first.left.Store(7)
+		second.left.Store(1000)
+		if !p.Add(first, 3) {
+			t.Error("an open pool takes no places")
+		}
+		const n = 40
+		issue(t, p, n, false)
+		go func() {
+			time.Sleep(time.Minute) // all slots of the first are lost by then
+			p.Add(second, 2)
+		}()
+		for i := range n {
+			a, err := p.Next(t.Context(), 0)
+			if err != nil || a.Order.ID != i || a.Err != nil {
+				t.Fatalf("answer %+v, error %v; want that of order %d", a, err, i)
+			}
+		}
+		if first.done.Load() != 7 || second.done.Load() != n-7 {
+			t.Errorf("%d orders were done at the first place and %d at the second", first.done.Load(), second.done.Load())
+		}
+		p.Close()
+		if p.Add(second, 1) {
+			t.Error("a closed pool takes places")
+		}
+	})
+}

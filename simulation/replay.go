@@ -46,6 +46,7 @@ func (j *Job) Repeat(ctx context.Context, h *History, resets []Reset) (federated
 func (j *Job) repeat(ctx context.Context, h *History, resets []Reset, l *log) (federated.State, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	j.Fleet.vaults.Reset()
 	c := *j
 	c.Config.Rounds, c.Conditions = h.last+1, Conditions{}
 	l.job = &c
@@ -66,6 +67,7 @@ func (j *Job) repeat(ctx context.Context, h *History, resets []Reset, l *log) (f
 	l.began = l.now()
 	srv := j.Fleet.Server()
 	srv.Population = pastPopulation{j.Fleet, r}
+	srv.Secret = j.secret(l)
 	return federated.Run(ctx, j.Algorithm, srv, r, r, c.Config, nil)
 }
 

@@ -40,10 +40,9 @@ func eventful(t testing.TB, e *train.Engine, name string, pace federated.Pace, s
 
 // apart is the job of somebody who has only the members' data, each in a place of its own, and more members than took part.
 func apart(j *simulation.Job) *simulation.Job {
-	f := *j.Fleet
+	f := &simulation.Fleet{Split: j.Fleet.Split, Engine: j.Fleet.Engine, Seed: j.Fleet.Seed}
 	c := *j
-	c.Fleet, c.Conditions = &f, simulation.Conditions{}
-	f.Dealt = nil
+	c.Fleet, c.Conditions = f, simulation.Conditions{}
 	for i := range j.Fleet.Len() {
 		m := j.Fleet.Member(i)
 		l := j.Fleet.Local(m)

@@ -1,9 +1,12 @@
 package simulation
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -35,6 +38,8 @@ type stateMeta struct {
 	Version int             `json:"version"`
 	Sets    []string        `json:"sets"`
 	Meta    json.RawMessage `json:"meta,omitempty"`
+	// Attached says how many bytes are kept under which name; they are tensors "+/name" of words that are no numbers.
+	Attached map[string]int `json:"attached,omitempty"`
 }
 
 const snapshotSchema = 1
@@ -43,8 +48,8 @@ const snapshotSchema = 1
 func writeSnapshot(w io.Writer, s federated.Snapshot, keeps map[int]int) error {
 	for _, state := range append([]federated.State{s.State}, s.Bases...) {
 		for name := range state.Sets {
-			if name == "" || name[0] == '@' || strings.Contains(name, "/") {
-				return fmt.Errorf("state: a set cannot be called %q: names must not be empty, begin with @ or contain /", name)
+			if name == "" || name[0] == '@' || name == attachedSet || strings.Contains(name, "/") {
+				return fmt.Errorf("state: a set cannot be called %q: names must not be empty or +, begin with @ or contain /", name)
 			}
 		}
 	}
@@ -72,8 +77,27 @@ func putState(all *weights.Set, prefix string, s federated.State) stateMeta {
 			all.Put(prefix+name+"/"+tensor, t)
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(s.Attached)) {
+		b := s.Attached[name]
+		if m.Attached == nil {
+			m.Attached = map[string]int{}
+		}
+		m.Attached[name] = len(b)
+		words := make([]float32, (len(b)+3)/4)
+		var last [4]byte
+		for i := range words {
+			if rest := copy(last[:], b[4*i:]); rest < 4 {
+				clear(last[rest:])
+			}
+			words[i] = math.Float32frombits(binary.LittleEndian.Uint32(last[:]))
+		}
+		all.Put(prefix+attachedSet+"/"+name, weights.Of32(words, len(words)))
+	}
 	return m
 }
+
+// attachedSet is the set under which attached bytes stand in a snapshot.
+const attachedSet = "+"
 
 // readSnapshot reads what writeSnapshot wrote.
 func readSnapshot(r io.Reader) (federated.Snapshot, map[int]int, error) {
@@ -88,14 +112,21 @@ func readSnapshot(r io.Reader) (federated.Snapshot, map[int]int, error) {
 	if m.Schema != snapshotSchema {
 		return federated.Snapshot{}, nil, fmt.Errorf("checkpoint of schema %d; this program reads schema %d", m.Schema, snapshotSchema)
 	}
-	s := federated.Snapshot{State: getState(all, "", m.State), Clock: m.Clock, NextID: m.NextID, Flights: m.Flights}
+	s := federated.Snapshot{Clock: m.Clock, NextID: m.NextID, Flights: m.Flights}
+	if s.State, err = getState(all, "", m.State); err != nil {
+		return s, nil, err
+	}
 	for i, b := range m.Bases {
-		s.Bases = append(s.Bases, getState(all, fmt.Sprintf("@%d/", i), b))
+		base, err := getState(all, fmt.Sprintf("@%d/", i), b)
+		if err != nil {
+			return s, nil, err
+		}
+		s.Bases = append(s.Bases, base)
 	}
 	return s, m.Keeps, nil
 }
 
-func getState(all weights.Set, prefix string, m stateMeta) federated.State {
+func getState(all weights.Set, prefix string, m stateMeta) (federated.State, error) {
 	s := federated.State{Round: m.Round, Step: m.Step, Version: m.Version, Meta: m.Meta, Sets: map[string]weights.Set{}}
 	for _, name := range m.Sets {
 		var set weights.Set
@@ -106,7 +137,18 @@ func getState(all weights.Set, prefix string, m stateMeta) federated.State {
 		}
 		s.Sets[name] = set
 	}
-	return s
+	for name, n := range m.Attached {
+		t, ok := all.Get(prefix + attachedSet + "/" + name)
+		if !ok || n < 0 || len(t.F32) != (n+3)/4 {
+			return s, fmt.Errorf("checkpoint: the %d bytes attached as %q are not there", n, name)
+		}
+		b := make([]byte, 0, 4*len(t.F32))
+		for _, w := range t.F32 {
+			b = binary.LittleEndian.AppendUint32(b, math.Float32bits(w))
+		}
+		s = s.Attach(name, b[:n])
+	}
+	return s, nil
 }
 
 func writeSet(fsys journal.FS, path string, s weights.Set, meta map[string]string) error {

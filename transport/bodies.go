@@ -135,10 +135,13 @@ type Task struct {
 	Params  json.RawMessage `json:"params,omitempty"` // the method's
 	Inputs  []Tensors       `json:"inputs"`
 	Slice   *Tensors        `json:"slice,omitempty"` // JSON of the index set; absent: the whole
-	Barrier bool            `json:"barrier,omitempty"`
+	// Attached are bytes that the method understands, such as keys of other members.
+	Attached *Tensors `json:"attached,omitempty"`
+	Barrier  bool     `json:"barrier,omitempty"`
 }
 
-// Tensors is a named set of tensors, as the bytes of a safetensors file: here if they are few, else in a blob.
+// Tensors is a named set of tensors, as the bytes of a safetensors file, or whatever else the field says: here if they are few,
+// else in a blob.
 type Tensors struct {
 	Name   string `json:"name"`
 	Inline []byte `json:"inline,omitempty"`
@@ -175,6 +178,7 @@ type Result struct {
 	Addends   []Tensors          `json:"addends,omitempty"`
 	Cover     *Tensors           `json:"cover,omitempty"` // JSON of an index set
 	Scalars   map[string]float64 `json:"scalars,omitempty"`
+	Attached  *Tensors           `json:"attached,omitempty"` // bytes that the method understands, such as masked integers
 	Kernels   string             `json:"kernels,omitempty"`
 	Memory    string             `json:"memory,omitempty"` // version of the memory it worked from: "" none, "lost", or "round/order"
 }
@@ -284,8 +288,11 @@ func (b *Task) Validate(refs int) error {
 	if b.Order < 0 || b.Base < 0 || b.Index < 0 || b.Samples < 0 {
 		return fmt.Errorf("order %d, base %d, index %d, %d samples", b.Order, b.Base, b.Index, b.Samples)
 	}
-	if b.Slice != nil {
-		if err := b.Slice.validate(refs); err != nil {
+	for _, t := range []*Tensors{b.Slice, b.Attached} {
+		if t == nil {
+			continue
+		}
+		if err := t.validate(refs); err != nil {
 			return err
 		}
 	}
@@ -326,11 +333,14 @@ func (b *Result) Validate(refs int) error {
 	if b.Order < 0 {
 		return fmt.Errorf("order %d", b.Order)
 	}
-	if b.Abstained && b.Failed != "" || (b.Abstained || b.Failed != "") && len(b.Addends) > 0 {
+	if b.Abstained && b.Failed != "" || (b.Abstained || b.Failed != "") && (len(b.Addends) > 0 || b.Attached != nil) {
 		return errors.New("more than one of a result, an abstention and a failure")
 	}
-	if b.Cover != nil {
-		if err := b.Cover.validate(refs); err != nil {
+	for _, t := range []*Tensors{b.Cover, b.Attached} {
+		if t == nil {
+			continue
+		}
+		if err := t.validate(refs); err != nil {
 			return err
 		}
 	}

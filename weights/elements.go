@@ -36,17 +36,20 @@ func kindOf(name string) (kind, bool) {
 }
 
 // decode reads e's elements from r through buf. If the file is known to hold them (trusted) the tensor is allocated at
-// once, else it grows with what arrives.
-func (e entry) decode(r io.Reader, buf []byte, trusted bool) (Tensor, error) {
+// once, else it grows with what arrives. Elements that become float32 go to mem if it has room for all.
+func (e entry) decode(r io.Reader, buf []byte, trusted bool, mem []float32) (Tensor, error) {
 	n := e.count()
 	room := n
 	if !trusted {
 		room = min(n, chunk)
 	}
 	t := Tensor{Shape: slices.Clone(e.shape)}
-	if e.kind.wide == Float64 {
+	switch {
+	case e.kind.wide == Float64:
 		t.F64 = make([]float64, 0, room)
-	} else {
+	case mem != nil && cap(mem) >= n:
+		t.F32 = mem[:0:n]
+	default:
 		t.F32 = make([]float32, 0, room)
 	}
 	for done := 0; done < n; {

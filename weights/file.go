@@ -134,7 +134,7 @@ func (f *File) Tensor(name string) (Tensor, error) {
 	if !ok {
 		return Tensor{}, fmt.Errorf("safetensors: no tensor %s among %d", quote(name), len(f.head.entries))
 	}
-	t, err := f.read(i, make([]byte, chunk))
+	t, err := f.read(i, make([]byte, chunk), nil)
 	if err != nil {
 		return Tensor{}, fmt.Errorf("safetensors: %w", err)
 	}
@@ -142,11 +142,19 @@ func (f *File) Tensor(name string) (Tensor, error) {
 }
 
 // Set reads all tensors.
-func (f *File) Set() (Set, error) {
+func (f *File) Set() (Set, error) { return f.SetIn(nil) }
+
+// SetIn reads all tensors and puts the elements of those that become float32 where room says: it is asked for a slice with a
+// capacity of n elements, whose content is overwritten. A shorter one is not used; memory is allocated instead.
+func (f *File) SetIn(room func(n int) []float32) (Set, error) {
 	s := NewSet(len(f.head.entries))
 	buf := make([]byte, chunk)
 	for i, e := range f.head.entries {
-		t, err := f.read(i, buf)
+		var mem []float32
+		if room != nil && e.kind.wide != Float64 {
+			mem = room(e.count())
+		}
+		t, err := f.read(i, buf, mem)
 		if err != nil {
 			return Set{}, fmt.Errorf("safetensors: %w", err)
 		}
@@ -155,9 +163,9 @@ func (f *File) Set() (Set, error) {
 	return s, nil
 }
 
-func (f *File) read(i int, buf []byte) (Tensor, error) {
+func (f *File) read(i int, buf []byte, mem []float32) (Tensor, error) {
 	e := f.head.entries[i]
-	return e.decode(io.NewSectionReader(f.r, f.head.dataStart+e.begin, e.end-e.begin), buf, true)
+	return e.decode(io.NewSectionReader(f.r, f.head.dataStart+e.begin, e.end-e.begin), buf, true, mem)
 }
 
 // Close closes the file.

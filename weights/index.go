@@ -202,6 +202,37 @@ func checkAxes(axes []Axis, shape []int) error {
 	return nil
 }
 
+// Fits returns an error unless part has the names and shapes that Slice(whole) has, and cover (nil: all of ix) names
+// coordinates of the whole. Elements and their type are not looked at; ix and cover may name more tensors than there are.
+func (ix Index) Fits(part, whole Set, cover Index) error {
+	for name, t := range whole.All() {
+		if err := checkAxes(ix[name], t.Shape); err != nil {
+			return fmt.Errorf("tensor %s: index: %w", quote(name), err)
+		}
+		if err := checkAxes(cover[name], t.Shape); err != nil {
+			return fmt.Errorf("tensor %s: cover: %w", quote(name), err)
+		}
+		axes, held := ix[name]
+		if !held && ix != nil {
+			continue
+		}
+		x, ok := part.Get(name)
+		if !ok {
+			return fmt.Errorf("tensor %s is missing", quote(name))
+		}
+		if want := sliceShape(t.Shape, axes); !slices.Equal(x.Shape, want) {
+			return fmt.Errorf("tensor %s has shape %v, expected %v", quote(name), x.Shape, want)
+		}
+	}
+	for _, name := range part.Names() {
+		_, held := ix[name]
+		if whole.find(name) < 0 || ix != nil && !held {
+			return fmt.Errorf("tensor %s is not expected here", quote(name))
+		}
+	}
+	return nil
+}
+
 // Slice copies the indexed coordinates of whole into a new, smaller set. It panics where [Index.Check] fails.
 func (ix Index) Slice(whole Set) Set {
 	ix.must(whole)

@@ -152,7 +152,7 @@ func Read(r io.Reader) (Set, map[string]string, error) {
 	s := NewSet(len(h.entries))
 	buf := make([]byte, chunk)
 	for _, e := range h.entries {
-		t, err := e.decode(br, buf, size >= 0)
+		t, err := e.decode(br, buf, size >= 0, nil)
 		if err != nil {
 			return Set{}, nil, fmt.Errorf("safetensors: %w", err)
 		}

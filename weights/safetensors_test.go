@@ -597,3 +597,38 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// TestSetIn reads into memory that had something else in it, and allocates where it is offered too little or none.
+func TestSetIn(t *testing.T) {
+	var s weights.Set
+	s.Put("a", weights.Of32([]float32{1, 2, 3}, 3))
+	s.Put("b", weights.Of32([]float32{4, 5, 6, 7}, 2, 2))
+	s.Put("c", weights.Of64([]float64{math.Pi}))
+	s.Put("d", weights.Of32([]float32{8}, 1))
+	var b bytes.Buffer
+	if err := weights.Write(&b, s, nil); err != nil {
+		t.Fatal(err)
+	}
+	f, err := weights.NewFile(bytes.NewReader(b.Bytes()), int64(b.Len()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := []float32{9, 9, 9, 9, 9}
+	var asked []int
+	got, err := f.SetIn(func(n int) []float32 {
+		asked = append(asked, n)
+		return map[int][]float32{3: old, 4: make([]float32, 2)}[n]
+	})
+	if err != nil || !got.Equal(s) {
+		t.Fatalf("got %v, error %v", got, err)
+	}
+	if !slices.Equal(asked, []int{3, 4, 1}) {
+		t.Errorf("asked for %v elements", asked)
+	}
+	if a := got.Must("a").F32; &a[0] != &old[0] || cap(a) != 3 {
+		t.Errorf("the memory was not used, or more of it than it takes: capacity %d", cap(a))
+	}
+	if old[3] != 9 {
+		t.Error("memory beyond the tensor was written")
+	}
+}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -55,7 +56,7 @@ func coordinate(ctx context.Context, o options) error {
 	if err := os.WriteFile(keysFile(o.dir), text, 0o600); err != nil {
 		return err
 	}
-	w := &watcher{began: time.Now()}
+	w := &watcher{began: time.Now(), profile: func() (func() error, error) { return profile(o.profile, "coordinator") }, after: min(warm, s.Rounds-1)}
 	rec, err := record.Create(filepath.Join(h.Runs(), "bench"), record.Meta{Method: "echo", Engine: "none"}, []byte("method: echo\n"), record.Options{})
 	if err != nil {
 		return err
@@ -72,7 +73,7 @@ func coordinate(ctx context.Context, o options) error {
 		return err
 	}
 	<-run.Done()
-	if err := run.Err(); err != nil {
+	if err := errors.Join(run.Err(), w.finish()); err != nil {
 		return err
 	}
 	return enc.Encode(outcome{Connected: w.first.Sub(w.began).Seconds(), Rounds: w.rounds, PeakMiB: peakMiB(), Refused: h.Server.Refused(), Folded: w.folded})
@@ -110,6 +111,25 @@ type watcher struct {
 	began, first time.Time
 	rounds       []float64
 	folded       int
+
+	profile func() (end func() error, err error)
+	after   int // rounds
+	end     func() error
+	failed  error
+}
+
+// sample begins the profile when the rounds that do not count are over.
+func (w *watcher) sample() {
+	if w.end == nil && w.failed == nil && len(w.rounds) >= w.after {
+		w.end, w.failed = w.profile()
+	}
+}
+
+func (w *watcher) finish() error {
+	if w.end == nil {
+		return w.failed
+	}
+	return w.end()
 }
 
 // Progress implements [simulation.Observer].
@@ -117,6 +137,7 @@ func (w *watcher) Progress(int, string, int, int) {
 	if w.first.IsZero() {
 		w.first = time.Now()
 	}
+	w.sample()
 }
 
 // Round implements [simulation.Observer].

@@ -33,6 +33,7 @@ type options struct {
 	quick, json bool
 	only        *regexp.Regexp
 	dir         string
+	profile     string
 	// of the processes that the command starts
 	coordinate, members bool
 	scenario            string
@@ -45,6 +46,7 @@ func main() {
 	flag.BoolVar(&o.json, "json", false, "print JSON instead of a table")
 	flag.StringVar(&only, "only", "", "only rows whose name matches this regular `pattern`")
 	flag.StringVar(&o.dir, "dir", "", "folder for what is written (default a new one in the system's for temporary files)")
+	flag.StringVar(&o.profile, "profile", "", "`folder` for profiles of both processes (default: none are made)")
 	flag.BoolVar(&o.coordinate, "coordinate", false, "be the coordinator (used by the command itself)")
 	flag.BoolVar(&o.members, "members", false, "be the members (used by the command itself)")
 	flag.StringVar(&o.scenario, "scenario", "", "what is measured, as JSON (used by the command itself)")
@@ -234,7 +236,7 @@ func play(ctx context.Context, o options, s scenario) (out outcome, err error) {
 	if err != nil {
 		return out, err
 	}
-	c, err := child(ctx, "-coordinate", dir, string(text))
+	c, err := child(ctx, o, "-coordinate", dir, string(text))
 	if err != nil {
 		return out, err
 	}
@@ -243,7 +245,7 @@ func play(ctx context.Context, o options, s scenario) (out outcome, err error) {
 	if err := c.read(&ready); err != nil {
 		return out, fmt.Errorf("coordinator: %w", err)
 	}
-	m, err := child(ctx, "-members", dir, string(text))
+	m, err := child(ctx, o, "-members", dir, string(text))
 	if err != nil {
 		return out, err
 	}

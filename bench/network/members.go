@@ -5,15 +5,18 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/cohort-learning/cohort/blob"
 	"github.com/cohort-learning/cohort/blob/web"
+	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/identity"
 	"github.com/cohort-learning/cohort/transport"
 	"github.com/cohort-learning/cohort/transport/natsbus"
@@ -27,11 +30,27 @@ type crowd struct {
 	trust *identity.Trust
 	work  chan struct{} // held while a result is made and sent
 	seen  seen
+
+	profile string // folder
+	sample  sync.Once
+	end     func() error
+}
+
+// sampled begins the profile with the first round that counts.
+func (c *crowd) sampled(round int) {
+	if c.profile != "" && round >= min(warm, c.Rounds-1) {
+		c.sample.Do(func() {
+			var err error
+			if c.end, err = profile(c.profile, "members"); err != nil {
+				fmt.Fprintln(os.Stderr, "network:", err)
+			}
+		})
+	}
 }
 
 // beMembers is the members' process.
 func beMembers(ctx context.Context, o options) error {
-	c := &crowd{}
+	c := &crowd{profile: o.profile}
 	if err := json.Unmarshal([]byte(o.scenario), &c.scenario); err != nil {
 		return err
 	}
@@ -72,7 +91,11 @@ func beMembers(ctx context.Context, o options) error {
 	case err := <-failed:
 		return err
 	case <-ctx.Done():
-		return nil
+		c.sample.Do(func() {})
+		if c.end == nil {
+			return nil
+		}
+		return c.end()
 	}
 }
 
@@ -84,6 +107,10 @@ type light struct {
 	key  identity.Key
 	link transport.Link
 	web  *web.Client
+
+	mu     sync.Mutex
+	order  int                // whose result is on its way
+	settle context.CancelFunc // ends the wait for its verdict
 
 	ready blob.Store      // small results are made before they are asked for, so that rounds do not measure how members compute
 	refs  []transport.Ref // of it
@@ -177,7 +204,8 @@ func (m *light) send(ctx context.Context, msg []byte) (transport.Envelope, error
 }
 
 func (m *light) receive(msg []byte) {
-	if m.c.seen.same(msg) { // a broadcast: one of the crowd has verified it
+	if b := m.c.seen.find(msg); b != nil { // one of the crowd has verified it
+		m.closed(b)
 		return
 	}
 	e, err := transport.Open(m.c.keys.Federation, msg)
@@ -186,14 +214,50 @@ func (m *light) receive(msg []byte) {
 		return
 	}
 	if e.Kind != transport.KindTask {
-		m.c.seen.put(msg)
+		b := &broadcast{msg: msg}
+		if e.Kind == transport.KindClose {
+			if err := e.Decode(&b.end); err != nil {
+				m.fail(err)
+				return
+			}
+			if err := errors.Join(b.folded.UnmarshalText([]byte(b.end.Folded)), b.lost.UnmarshalText([]byte(b.end.Lost))); err != nil {
+				m.fail(err)
+				return
+			}
+		}
+		m.c.seen.put(b)
+		m.closed(b)
 		return
 	}
+	m.c.sampled(e.Round)
 	if m.c.Bytes == 0 {
 		m.answer(e, msg)
 		return
 	}
 	go m.answer(e, msg)
+}
+
+// closed ends the wait for a verdict of an order that a close names: that says it.
+func (m *light) closed(b *broadcast) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.settle != nil && b.names(m.order) {
+		m.settle()
+		m.settle = nil
+	}
+}
+
+// deliver sends a result until the coordinator says what becomes of it.
+func (m *light) deliver(order int, msg []byte) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	m.mu.Lock()
+	m.order, m.settle = order, cancel
+	m.mu.Unlock()
+	if _, err := m.send(ctx, msg); err != nil && ctx.Err() == nil {
+		return err
+	}
+	return nil
 }
 
 func (m *light) fail(err error) { fmt.Fprintf(os.Stderr, "%s: %v\n", m.name, err) }
@@ -213,7 +277,7 @@ func (m *light) answer(e transport.Envelope, msg []byte) {
 			return
 		}
 		go func() {
-			if _, err := m.send(context.Background(), sealed); err != nil {
+			if err := m.deliver(t.Order, sealed); err != nil {
 				m.fail(err)
 			}
 		}()
@@ -274,8 +338,7 @@ func (m *light) carry(e transport.Envelope, r *transport.Result) error {
 	if err != nil {
 		return err
 	}
-	_, err = m.send(ctx, sealed)
-	return err
+	return m.deliver(r.Order, sealed)
 }
 
 // prepare makes the result of a round.
@@ -304,27 +367,41 @@ func (m *light) draw(round int) []byte {
 	return b.Bytes()
 }
 
+// broadcast is a message to all.
+type broadcast struct {
+	msg          []byte
+	end          transport.Close // if it is one
+	folded, lost federated.Indices
+}
+
+// names reports whether a close names an order.
+func (b *broadcast) names(order int) bool {
+	_, yes := slices.BinarySearch(b.folded, order)
+	_, no := slices.BinarySearch(b.lost, order)
+	return yes || no
+}
+
 // seen remembers the broadcasts that came last, so that a crowd verifies each once.
 type seen struct {
 	mu   sync.Mutex
-	last [4][]byte
+	last [4]*broadcast
 	next int
 }
 
-func (s *seen) same(msg []byte) bool {
+func (s *seen) find(msg []byte) *broadcast {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range s.last {
-		if len(l) == len(msg) && binary.LittleEndian.Uint64(l[len(l)-16:]) == binary.LittleEndian.Uint64(msg[len(msg)-16:]) && bytes.Equal(l, msg) {
-			return true
+		if l != nil && len(l.msg) == len(msg) && binary.LittleEndian.Uint64(l.msg[len(msg)-16:]) == binary.LittleEndian.Uint64(msg[len(msg)-16:]) && bytes.Equal(l.msg, msg) {
+			return l
 		}
 	}
-	return false
+	return nil
 }
 
-func (s *seen) put(msg []byte) {
+func (s *seen) put(b *broadcast) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.last[s.next%len(s.last)] = bytes.Clone(msg)
+	s.last[s.next%len(s.last)] = b
 	s.next++
 }

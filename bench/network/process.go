@@ -19,15 +19,16 @@ import (
 type process struct {
 	cmd *exec.Cmd
 	in  io.WriteCloser
+	own bool // it ends by itself when there is no more input
 	out *json.Decoder
 }
 
-func child(ctx context.Context, part, dir, scenario string) (*process, error) {
+func child(ctx context.Context, o options, part, dir, scenario string) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	p := &process{cmd: exec.CommandContext(ctx, self, part, "-dir", dir, "-scenario", scenario)}
+	p := &process{cmd: exec.CommandContext(ctx, self, part, "-dir", dir, "-scenario", scenario, "-profile", o.profile), own: o.profile != ""}
 	p.cmd.Stderr = os.Stderr
 	if p.in, err = p.cmd.StdinPipe(); err != nil {
 		return nil, err
@@ -44,7 +45,11 @@ func (p *process) read(v any) error { return p.out.Decode(v) }
 
 func (p *process) stop() {
 	_ = p.in.Close()
-	_ = p.cmd.Process.Kill()
+	if p.own {
+		defer time.AfterFunc(10*time.Second, func() { _ = p.cmd.Process.Kill() }).Stop()
+	} else {
+		_ = p.cmd.Process.Kill()
+	}
 	_ = p.cmd.Wait()
 }
 

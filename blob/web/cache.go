@@ -3,10 +3,12 @@ package web
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cohort-learning/cohort/blob"
 )
@@ -42,7 +44,8 @@ func parseRange(header string, n int64) (from, to int64, status int) {
 
 // A cache shares chunks between those who read them: a model that goes to ten
 // thousand members is read, verified and held once. It takes no more than its
-// bound, and lets those wait who need a chunk beyond it.
+// bound, and lets those wait who need a chunk beyond it. A chunk that nobody has
+// read for a while is let go: most likely there is another model by now.
 type cache struct {
 	max  int64
 	load func(ctx context.Context, h blob.Hash, buf []byte) ([]byte, error)
@@ -51,7 +54,11 @@ type cache struct {
 	m     map[blob.Hash]*cached
 	idle  []*cached     // nobody reads these; oldest first
 	freed chan struct{} // closed and replaced when a chunk becomes idle
+	timer *time.Timer   // for what is idle; nil: nothing is
 }
+
+// forget is after how long a chunk is let go that nobody reads.
+const forget = 10 * time.Second
 
 type cached struct {
 	hash  blob.Hash
@@ -59,6 +66,7 @@ type cached struct {
 	data  []byte
 	err   error
 	refs  int
+	since time.Time // when the last reader went
 }
 
 func newCache(bytes int64, load func(context.Context, blob.Hash, []byte) ([]byte, error)) *cache {
@@ -145,10 +153,30 @@ func (c *cache) release(e *cached) {
 	if e.err != nil {
 		delete(c.m, e.hash)
 	} else {
+		e.since = time.Now()
 		c.idle = append(c.idle, e)
+		if c.timer == nil {
+			c.timer = time.AfterFunc(forget, c.age)
+		}
 	}
 	close(c.freed)
 	c.freed = make(chan struct{})
+}
+
+// age lets the chunks go that have been idle for long.
+func (c *cache) age() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := 0
+	for n < len(c.idle) && time.Since(c.idle[n].since) >= forget {
+		delete(c.m, c.idle[n].hash)
+		n++
+	}
+	c.idle = slices.Delete(c.idle, 0, n)
+	c.timer = nil
+	if len(c.idle) > 0 {
+		c.timer = time.AfterFunc(forget-time.Since(c.idle[0].since), c.age)
+	}
 }
 
 // lists keeps the manifests that were asked for last.

@@ -13,6 +13,7 @@ import (
 	"github.com/cohort-learning/cohort/recipe"
 	"github.com/cohort-learning/cohort/record"
 	"github.com/cohort-learning/cohort/record/termplot"
+	"github.com/cohort-learning/cohort/simulation/worker"
 	"github.com/cohort-learning/cohort/train"
 )
 
@@ -29,7 +30,8 @@ type execution struct {
 
 	resume       bool
 	fromLastGood bool
-	brief        bool // part of something larger, which says itself how to go on
+	lending      *lending // nil: this machine alone
+	brief        bool     // part of something larger, which says itself how to go on
 }
 
 // result is what a run came to.
@@ -42,6 +44,7 @@ type result struct {
 	Rounds  int                `json:"rounds"`  // closed so far
 	Metrics map[string]float64 `json:"metrics"` // last values of the whole; bytes are sums over rounds
 	Levels  []levelResult      `json:"levels"`
+	Workers []worker.Tally     `json:"workers,omitempty"`
 	Digest  string             `json:"digest,omitempty"`
 	Report  string             `json:"report"`
 	Seconds float64            `json:"seconds"` // of this process
@@ -90,6 +93,9 @@ func (x *execution) do(ctx context.Context) (result, error) {
 		x.io.note("%s", found)
 	}
 	state, err := x.drive(ctx, run)
+	if e := x.lending.settle(x.dir); e != nil {
+		x.io.note("%v", e)
+	}
 	if e := run.Close(state, err); e != nil {
 		err = errors.Join(err, e)
 	}
@@ -144,6 +150,7 @@ func (x *execution) drive(ctx context.Context, run *record.Run) (record.State, e
 	p := newProgress(x.io, x.plan.Recipe.Rounds, x.quiet)
 	job.Observer = p
 	job.Config.Stop = x.stop
+	x.lending.furnish(job)
 	_, err = job.RunIn(ctx, run, journal.OS(), x.plan.Recipe.Run.Checkpoint)
 	p.wipe()
 	switch {
@@ -193,6 +200,9 @@ func summarise(dir string) (result, error) {
 		}
 		res.curves[name] = c
 	}
+	if res.Workers, err = recipe.Workers(dir); err != nil {
+		return res, err
+	}
 	card, err := recipe.CardOfRun(dir)
 	if err != nil {
 		return res, err
@@ -232,6 +242,7 @@ func (r result) print(io streams) {
 		}
 	}
 	t.body(io.out)
+	r.printWorkers(io)
 	io.say("\nrun     %s\nreport  %s", r.Run, r.Report)
 }
 
@@ -244,6 +255,18 @@ func (r result) printLevels(io streams) {
 		}
 		t.add(name, fmt.Sprintf("%g", l.Rate), count(l.Clients), count(l.Params), count(l.MACs),
 			inBytes(float64(l.Bytes)), inBytes(l.Up), inBytes(l.Down))
+	}
+	t.write(io.out)
+}
+
+func (r result) printWorkers(io streams) {
+	if len(r.Workers) == 0 {
+		return
+	}
+	io.say("")
+	t := newTable("worker", ">threads", ">clients", ">given to others", ">sent to it", ">received")
+	for _, w := range r.Workers {
+		t.add(w.Name, fmt.Sprint(w.Threads), count(w.Clients), count(w.Given), inBytes(float64(w.Sent)), inBytes(float64(w.Received)))
 	}
 	t.write(io.out)
 }

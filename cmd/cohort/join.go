@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,8 +20,12 @@ import (
 	"github.com/cohort-learning/cohort/node/member"
 	"github.com/cohort-learning/cohort/node/program"
 	"github.com/cohort-learning/cohort/recipe"
+	"github.com/cohort-learning/cohort/secure/dp/ledger"
 	"github.com/spf13/cobra"
 )
+
+// unsaid is a number that was not given.
+const unsaid = -1
 
 // membersRoot is the folder in which members live unless they are given another.
 const membersRoot = "cohort-member"
@@ -37,8 +42,11 @@ type joinOptions struct {
 	enrolOnly bool
 	rotate    bool
 	direct    bool
+	ledger    string
+	budget    ledger.Budget
 	quiet     bool
 	json      bool
+	wait      time.Duration
 }
 
 func newJoin(io streams, stop <-chan struct{}) *cobra.Command {
@@ -83,9 +91,14 @@ An interrupt (Ctrl-C) stops; the same command goes on where it was. Nothing that
 	f.IntVar(&o.parallel, "parallel", 1, "tasks to compute at a time")
 	f.StringVar(&o.backend, "backend", "", "engine, see \"cohort doctor\" (default the best of this binary)")
 	f.IntVar(&o.threads, "threads", 0, "threads to compute on (default all)")
+	f.StringVar(&o.ledger, "ledger", "", "folder of the privacy ledgers that all members on this machine share (default that of \"cohort privacy ledger\")")
+	f.Float64Var(&o.budget.Epsilon, "budget-epsilon", unsaid, "what all private runs on the data may cost together; 0: as policy.yaml says (default that of the last time)")
+	f.Float64Var(&o.budget.Delta, "budget-delta", unsaid, "with which probability they may cost more; 0: as policy.yaml says (default that of the last time)")
+	f.Lookup("budget-epsilon").DefValue, f.Lookup("budget-delta").DefValue = "0", "0" // the texts say what they are
 	f.BoolVar(&o.dryRun, "dry-run", false, "only show what would leave this machine")
 	f.BoolVar(&o.accept, "accept-rollback", false, "accept a coordinator that was put back to an earlier state, once")
 	f.BoolVar(&o.enrolOnly, "enrol", false, "only take up the invitation and write policy.yaml; agree to nothing yet")
+	f.DurationVar(&o.wait, "wait", 10*time.Minute, "with a token: for how long to try again while the coordinator cannot be reached")
 	f.BoolVar(&o.rotate, "rotate-key", false, "replace the member's key by a new one, and end")
 	f.BoolVar(&o.direct, "direct", false, "leave the relay: connect to the coordinator itself from now on")
 	f.BoolVar(&o.withdraw, "withdraw", false, "leave the federation for good")
@@ -96,6 +109,8 @@ An interrupt (Ctrl-C) stops; the same command goes on where it was. Nothing that
 
 func (o *joinOptions) check(args []string) error {
 	switch {
+	case o.wait < 0:
+		return usagef("--wait %v: expected 0 or more", o.wait)
 	case o.parallel < 1:
 		return usagef("--parallel %d: expected 1 or more", o.parallel)
 	case o.examples < 0:
@@ -108,6 +123,10 @@ func (o *joinOptions) check(args []string) error {
 		return usagef("--rotate-key goes with --dir only")
 	case o.direct && (len(args) > 0 || o.withdraw):
 		return usagef("--direct goes with --dir only")
+	case o.budget.Epsilon != unsaid && (!(o.budget.Epsilon >= 0) || math.IsInf(o.budget.Epsilon, 1)):
+		return usagef("--budget-epsilon %v: expected a positive number", o.budget.Epsilon)
+	case o.budget.Delta != unsaid && !(o.budget.Delta >= 0 && o.budget.Delta < 1):
+		return usagef("--budget-delta %v: expected a probability between 0 and 1", o.budget.Delta)
 	case len(args) == 1 && args[0] == "":
 		return usagef("the token is empty")
 	}
@@ -146,7 +165,7 @@ func (o *joinOptions) run(ctx context.Context, io streams, stop <-chan struct{},
 		if !o.json && !o.quiet {
 			warn(io)
 		}
-		if f, err = o.enrol(ctx, io, dir, *token); err != nil {
+		if f, err = o.enrol(ctx, io, stop, dir, *token); err != nil {
 			return err
 		}
 	} else if token != nil && token.Federation != f.Card.Federation {
@@ -211,12 +230,31 @@ func (o *joinOptions) folder(t *identity.Token) (string, error) {
 	return "", usagef("which member? --dir names its folder; in %s there are %s", membersRoot, strings.Join(names, ", "))
 }
 
-// enrol uses up an invitation.
-func (o *joinOptions) enrol(ctx context.Context, io streams, dir string, t identity.Token) (*member.Folder, error) {
+// enrol uses up an invitation. While the coordinator cannot be reached it waits, and an interrupt ends that at once.
+func (o *joinOptions) enrol(ctx context.Context, io streams, stop <-chan struct{}, dir string, t identity.Token) (*member.Folder, error) {
 	if err := t.Check(time.Now()); err != nil {
 		return nil, err
 	}
-	f, err := member.Enrol(ctx, dir, t)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-stop:
+			cancel(federated.ErrStopped)
+		case <-ctx.Done():
+		}
+	}()
+	told := ""
+	f, err := member.Enrol(ctx, dir, t, member.EnrolOptions{Wait: o.wait, Waiting: func(cause error, until time.Time) {
+		if text := root(cause); text != told { // once for each reason
+			told = text
+			io.note("the coordinator cannot be reached yet: %s; trying again until %s (an interrupt stops)", text, until.Format(time.TimeOnly))
+		}
+	}})
+	if context.Cause(ctx) == federated.ErrStopped && err != nil {
+		io.note("stopped; the same command tries again")
+		return nil, federated.ErrStopped
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -227,6 +265,15 @@ func (o *joinOptions) enrol(ctx context.Context, io streams, dir string, t ident
 		io.note("joined as %s; key, journal and policy.yaml are in %s", f.Card.Name, dir)
 	}
 	return f, nil
+}
+
+// root is what an error that wraps others ends in: what is wrong, without on the way to what.
+func root(err error) string {
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err
+	}
+	return err.Error()
 }
 
 // remember keeps what was given for the next time, and takes what was given last.
@@ -250,6 +297,19 @@ func (o *joinOptions) remember(f *member.Folder) error {
 		f.Card.Exec, f.Card.Limits = words, o.limits
 	}
 	f.Card.Examples = cmp.Or(o.examples, f.Card.Examples)
+	if o.budget.Epsilon != unsaid {
+		f.Card.Budget.Epsilon = o.budget.Epsilon
+	}
+	if o.budget.Delta != unsaid {
+		f.Card.Budget.Delta = o.budget.Delta
+	}
+	if o.ledger != "" {
+		abs, err := filepath.Abs(o.ledger)
+		if err != nil {
+			return err
+		}
+		f.Card.Ledger = abs
+	}
 	if f.Card.Data == "" && !o.withdraw && !o.enrolOnly {
 		return usagef("which data? --data names them; they stay on this machine")
 	}
@@ -288,6 +348,9 @@ func (o *joinOptions) participate(ctx context.Context, io streams, stop <-chan s
 	mo := member.Options{Folder: f, Policy: policy, Parallel: o.parallel, Program: version(), Can: can, Prepare: study.Prepare,
 		Events: show.event, Stop: stop, AcceptRollback: o.accept}
 	if !o.withdraw {
+		if mo.Budget, err = account(f, policy); err != nil {
+			return err
+		}
 		if err := o.present(f.Card.Data); err != nil {
 			return err
 		}
@@ -324,6 +387,25 @@ func (o *joinOptions) participate(ctx context.Context, io streams, stop <-chan s
 		io.note("stopped; go on with:\n  cohort join --dir %s", quote(f.Dir))
 	}
 	return err
+}
+
+// account is what pays for private runs, and nil if there is no place for ledgers: none is then agreed to. What was given to join
+// overrides the policy.
+func account(f *member.Folder, policy member.Policy) (member.Budget, error) {
+	policy.Epsilon = cmp.Or(f.Card.Budget.Epsilon, policy.Epsilon)
+	policy.Delta = cmp.Or(f.Card.Budget.Delta, policy.Delta)
+	limit, root := policy.Budget(), f.Card.Ledger
+	if root == "" {
+		dir, err := ledgerRoot()
+		if err != nil && limit.None() {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		root = dir
+	}
+	return &member.Account{Root: root, Data: f.Card.Data, Limit: limit}, nil
 }
 
 // explain says what a token is and what joining with it would do; nobody is asked.
@@ -462,6 +544,7 @@ func (p *memberProgress) event(e member.Event) {
 		p.rounds[e.Run] = e.Terms.Rounds
 	case member.EventCounted:
 		p.counted++
+		p.sent += e.Bytes
 		routine = true
 	case member.EventSent:
 		p.sent += e.Bytes
@@ -469,11 +552,11 @@ func (p *memberProgress) event(e member.Event) {
 	case member.EventLate:
 		p.late++
 		routine = true
-	case member.EventTraining:
+	case member.EventTraining, member.EventCharged:
 		routine = true
 	}
 	loud := e.Kind == member.EventWarning || e.Kind == member.EventRefused || e.Kind == member.EventDeclined || e.Kind == member.EventFailed ||
-		e.Kind == member.EventMemory || e.Kind == member.EventRollback
+		e.Kind == member.EventMemory || e.Kind == member.EventRollback || e.Kind == member.EventSpent
 	if p.quiet && !loud {
 		return
 	}

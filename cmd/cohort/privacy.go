@@ -15,10 +15,10 @@ import (
 func newPrivacy(io streams, _ <-chan struct{}) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "privacy",
-		Short: "Plan how much noise hides a member",
+		Short: "Plan how much noise hides a member, and show what was spent",
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	c.AddCommand(newPrivacyPlan(io))
+	c.AddCommand(newPrivacyPlan(io), newPrivacyLedger(io))
 	return c
 }
 

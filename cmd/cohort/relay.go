@@ -106,7 +106,7 @@ func (o *relayOptions) folder(ctx context.Context, args []string) (*member.Folde
 	if o.dir == "" {
 		o.dir = filepath.Join(membersRoot, t.Name)
 	}
-	f, err := member.Enrol(ctx, o.dir, t)
+	f, err := member.Enrol(ctx, o.dir, t, member.EnrolOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("the relay cannot join: %w", err)
 	}

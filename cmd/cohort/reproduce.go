@@ -22,7 +22,7 @@ func newReproduce(io streams, stop <-chan struct{}) *cobra.Command {
 		seed        uint64
 		json, quiet bool
 	}
-	var scale, dir string
+	var scale, dir, only string
 	c := &cobra.Command{
 		Annotations: map[string]string{finishesRounds: roundUnderWay},
 		Use:         "reproduce NAME",
@@ -44,7 +44,10 @@ func newReproduce(io streams, stop <-chan struct{}) *cobra.Command {
 			if dir == "" && s != reproduce.Small {
 				dir = fmt.Sprintf("%s/reproduce-%s-%s-seed%d", runsRoot(), e.Name, s, o.seed)
 			}
-			if o.dataDir() == "" {
+			if only != "" && dir == "" {
+				return usagef("--only computes one run of an experiment; name the folder of its runs with --dir")
+			}
+			if o.dataDir() == "" && !e.Synthetic {
 				return &recipe.MissingDataError{Err: errors.New("experiments need real data; name its folder with --data or $COHORT_DATA")}
 			}
 			b, err := backend.New(o.backend, backend.Options{Threads: o.threads})
@@ -54,7 +57,7 @@ func newReproduce(io streams, stop <-chan struct{}) *cobra.Command {
 			engine := train.NewEngine(b)
 			defer engine.Close()
 			info := backend.Describe(b)
-			lab := &reproduce.Lab{Engine: engine, Data: o.dataDir(), Dir: dir, Seed: uint64(o.seed), Stop: stop,
+			lab := &reproduce.Lab{Engine: engine, Data: o.dataDir(), Dir: dir, Only: only, Seed: uint64(o.seed), Stop: stop,
 				Meta: record.Meta{Engine: info.Engine, Kernels: info.Path, Threads: info.Threads, Cohort: version(), Command: commandLine()}}
 			if !o.quiet {
 				fmt.Fprintf(io.err, "%s, scale %s (%s); %s\n", e.Name, s, e.Scales[s].Summary, info)
@@ -67,9 +70,12 @@ func newReproduce(io streams, stop <-chan struct{}) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if o.json {
+			switch {
+			case only != "":
+				io.note("%s is computed; with all runs of the experiment in %s, leave out --only to compare", only, dir)
+			case o.json:
 				err = io.json(result)
-			} else {
+			default:
 				err = printRows(io, result)
 			}
 			if err == nil && !result.Passed() {
@@ -79,6 +85,7 @@ func newReproduce(io streams, stop <-chan struct{}) *cobra.Command {
 		},
 	}
 	o.flags(c)
+	c.Flags().StringVar(&only, "only", "", "compute this one run, by the name that is shown when it runs, to share out an experiment among machines")
 	c.Flags().Uint64Var(&o.seed, "seed", 0, "seed of the experiment")
 	c.Flags().BoolVar(&o.json, "json", false, "print the rows as JSON")
 	c.Flags().BoolVarP(&o.quiet, "quiet", "q", false, "show no progress")

@@ -111,6 +111,7 @@ func (o *runOptions) apply(r *recipe.Recipe) error {
 
 type runCommand struct {
 	runOptions
+	lend         lendOptions
 	name, dir    string
 	resume       bool
 	fromLastGood bool
@@ -127,7 +128,10 @@ func newRun(io streams, stop <-chan struct{}) *cobra.Command {
 metrics, checkpoints and a report. The folder lies in $COHORT_RUNS, or in "runs" here.
 
 An interrupt (Ctrl-C) finishes the round under way and saves; a second one aborts. Whatever stopped a run, even a power
-failure, --resume goes on to the same bits. Without a name it takes up the newest run that has not finished.`,
+failure, --resume goes on to the same bits. Without a name it takes up the newest run that has not finished.
+
+With --workers-listen other machines may lend themselves to the run: it prints the command, "cohort worker URL", that they
+give. The run comes out to the same bits with any workers and without.`,
 		Example: `  cohort run mnist.yaml
   cohort run mnist.yaml --seed 1 --set train.batch=20 --set partition.name=iid
   cohort run mnist.yaml --dry-run
@@ -145,6 +149,7 @@ failure, --resume goes on to the same bits. Without a name it takes up the newes
 		ValidArgsFunction: completeRecipes,
 	}
 	o.flags(c)
+	o.lend.flags(c)
 	f := c.Flags()
 	f.StringVar(&o.name, "name", "", "name of the run and of its folder (default the recipe's name or method, and the time)")
 	f.StringVar(&o.dir, "dir", "", "folder of the run itself, instead of one in the folder of runs")
@@ -168,6 +173,9 @@ func (o *runCommand) check(args []string) error {
 		return usagef("give --name or --dir, not both")
 	case o.name != slug(o.name) && o.name != "":
 		return usagef("--name %q: expected letters, digits, \".\", \"_\" and \"-\"", o.name)
+	}
+	if err := o.lend.check(); err != nil {
+		return err
 	}
 	return o.runOptions.check()
 }
@@ -204,7 +212,7 @@ func (o *runCommand) begin(ctx context.Context, io streams, stop <-chan struct{}
 		return dryRun(ctx, io, plan, engine, o.json)
 	}
 	x := &execution{io: io, stop: stop, plan: plan, engine: engine, info: info, dir: dir, quiet: o.quiet, data: o.data}
-	return o.show(ctx, x)
+	return o.lendAndShow(ctx, x)
 }
 
 // takeUp goes on with a run.
@@ -244,6 +252,17 @@ func (o *runCommand) takeUp(ctx context.Context, io streams, stop <-chan struct{
 	}
 	x := &execution{io: io, stop: stop, plan: plan, engine: engine, info: info, dir: at, quiet: o.quiet, data: o.data,
 		resume: true, fromLastGood: o.fromLastGood}
+	return o.lendAndShow(ctx, x)
+}
+
+// lendAndShow is show with the machines that are lent to the run.
+func (o *runCommand) lendAndShow(ctx context.Context, x *execution) (err error) {
+	if o.lend.listen != "" {
+		if x.lending, err = o.lend.open(x.io, x.plan, x.info, x.quiet); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, x.lending.Close()) }() // if it was not settled
+	}
 	return o.show(ctx, x)
 }
 

@@ -12,12 +12,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/cohort-learning/cohort/dataset"
+	"github.com/cohort-learning/cohort/secure/dp"
+	"github.com/cohort-learning/cohort/secure/dp/ledger"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -41,13 +44,15 @@ func TestScripts(t *testing.T) {
 var scriptCommands = map[string]func(*testscript.TestScript, bool, []string){
 	"exits": cmdExits, "json": cmdJSON, "samefield": cmdSameField, "better": cmdBetter, // of results
 	"glyphs": cmdGlyphs, "pngsize": cmdPNGSize, // of pictures
-	"await": cmdAwait, "replace": cmdReplace, "spoil": cmdSpoil, // of files
+	"await": cmdAwait, "capture": cmdCapture, "replace": cmdReplace, "spoil": cmdSpoil, // of files
+	"charge": cmdCharge, // of privacy
 }
 
 // prepareScript gives every script the same small recipe and a surrounding that says nothing about this machine.
 func prepareScript(e *testscript.Env) error {
 	e.Setenv("COHORT_DATA", "")
 	e.Setenv("COHORT_RUNS", "")
+	e.Setenv("COHORT_LEDGER", filepath.Join(e.WorkDir, "ledger"))
 	e.Setenv("LC_ALL", "C.UTF-8")
 	return os.WriteFile(filepath.Join(e.WorkDir, "tiny.yaml"), []byte(tiny), 0o644)
 }
@@ -79,6 +84,26 @@ func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if got != want {
 		ts.Fatalf("exit status %d, want %d", got, want)
+	}
+}
+
+// cmdCharge charges rounds of a run with central noise of multiplier 4 to the ledger of data: charge DIR DATA COORDINATOR RUN ROUNDS.
+func cmdCharge(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 5 || neg {
+		ts.Fatalf("usage: charge DIR DATA COORDINATOR RUN ROUNDS")
+	}
+	rounds, err := strconv.Atoi(args[4])
+	ts.Check(err)
+	path := ts.MkAbs(args[1])
+	digest, err := ledger.DigestOf(context.Background(), path)
+	ts.Check(err)
+	l, err := ledger.Open(ts.MkAbs(args[0]), digest, path, ledger.Options{})
+	ts.Check(err)
+	terms := dp.Terms{Mechanism: dp.CentralGaussian, Fraction: 1, Noise: 4, Clip: 1, Delta: 1e-5, Members: 10, Trusts: args[2]}
+	for round := range rounds {
+		_, err := l.ChargeWithin(context.Background(), ledger.Budget{}, ledger.Entry{Coordinator: ledger.Coordinator{Name: args[2], Key: "key-" + args[2]},
+			Run: args[3], Round: round, Phase: "train", Member: "north", Terms: terms})
+		ts.Check(err)
 	}
 }
 
@@ -185,6 +210,25 @@ func cmdAwait(ts *testscript.TestScript, _ bool, args []string) {
 		time.Sleep(3 * time.Millisecond)
 	}
 	ts.Fatalf("%s never had %d lines", args[0], want)
+}
+
+// cmdCapture sets a variable to what a pattern first matches in a file, for which it waits: capture VARIABLE FILE PATTERN.
+func cmdCapture(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: capture VARIABLE FILE PATTERN")
+	}
+	pattern, err := regexp.Compile(args[2])
+	ts.Check(err)
+	for range 20_000 {
+		if b, err := os.ReadFile(ts.MkAbs(args[1])); err == nil {
+			if found := pattern.Find(b); found != nil {
+				ts.Setenv(args[0], string(found))
+				return
+			}
+		}
+		time.Sleep(3 * time.Millisecond)
+	}
+	ts.Fatalf("%s never had %s", args[1], args[2])
 }
 
 // cmdReplace replaces text in a file: replace FILE OLD NEW.

@@ -22,6 +22,7 @@ type World struct {
 	Members []Holder
 	Pooled  dataset.View // the server's training data
 	Test    dataset.View // the server's test data
+	Vaults  federated.Vaults
 }
 
 // Holder is one member and its data.
@@ -42,12 +43,14 @@ func (w *World) Member(i int) federated.Member {
 // Local returns where a member works.
 func (w *World) Local(m federated.Member) federated.Local {
 	h := w.Members[m.Index]
-	return federated.Local{Member: m, Engine: w.Engine, Seed: w.Seed, Train: h.Train, Test: h.Test}
+	return federated.Local{Member: m, Engine: w.Engine, Seed: w.Seed, Scope: "world", Train: h.Train, Test: h.Test,
+		Vault: w.Vaults.Of(m.Index), Peers: federated.Acquainted(m.Name)}
 }
 
 // Server returns the coordinator's side.
 func (w *World) Server() federated.Server {
-	return federated.Server{Engine: w.Engine, Seed: w.Seed, Population: w, Train: w.Pooled, Test: w.Test}
+	return federated.Server{Engine: w.Engine, Seed: w.Seed, Scope: "world", Population: w, Train: w.Pooled, Test: w.Test,
+		Secret: federated.Secrets([32]byte{byte(w.Seed)})}
 }
 
 // Engine returns the engine of that name, which ends with the test.

@@ -97,6 +97,33 @@ func (a *Algorithm) Reply(t federated.Task, r federated.Trained) (federated.Resu
 	}, nil
 }
 
+// Rows says which tensors have a row for each label, and how many labels there are: sums that nobody sees in part leave out
+// the rows of labels that too few members have.
+func (a *Algorithm) Rows(p federated.Phase) (tensors []string, labels int) {
+	if p.Name != "train" {
+		return nil, 0
+	}
+	for _, q := range a.global.Params {
+		if q.Labels {
+			tensors, labels = append(tensors, q.Name), max(labels, q.Dims[0].At(a.Rate))
+		}
+	}
+	return tensors, labels
+}
+
+// Covers returns what the result of a training task will cover.
+func (a *Algorithm) Covers(at federated.Local, t federated.Task) (weights.Index, error) {
+	var level task
+	if err := json.Unmarshal(t.Params, &level); err != nil {
+		return nil, fmt.Errorf("task parameters: %w", err)
+	}
+	var labels []int32
+	if at.Train.Len() > 0 {
+		_, labels = at.Labels(a.global.Classes)
+	}
+	return a.cover(t.Index, labels), nil
+}
+
 // spec is the training step of one level: Scaler ρ = s/s_global and the mask.
 func (c client) spec(rate float64) (*train.Spec, error) {
 	return c.Spec("train", rate, func(s *train.Spec) {

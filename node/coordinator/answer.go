@@ -286,8 +286,8 @@ func (r *Run) closeMessage(c closed) ([]byte, error) {
 	return transport.Seal(r.srv.o.Key, e)
 }
 
-// announce tells all members that a phase has closed.
-func (r *Run) announce(c closed) {
+// announce tells all members that a phase has closed, and reports whether that is on its way.
+func (r *Run) announce(c closed) bool {
 	msg, err := r.closeMessage(c)
 	if err == nil {
 		err = r.srv.o.Hub.Broadcast(msg)
@@ -295,6 +295,7 @@ func (r *Run) announce(c closed) {
 	if err != nil { // they will ask
 		r.log.Warn("the end of a phase could not be broadcast", "round", c.round, "phase", c.phase, "error", err)
 	}
+	return err == nil
 }
 
 // progress and closedRound tell those who watch.

@@ -43,6 +43,7 @@ type desk struct {
 	of       map[string]map[int]*order // the same by member
 	ready    []*order                  // answers for the driver: accepted, or failed; sorted by rank
 	waiting  int                       // of them, results with blobs
+	due      int                       // orders that the driver still waits for
 	burdens  map[string]int            // results with blobs that the driver has taken and that are still kept, by phase
 	bundles  map[int]*bundle           // the same of partial sums, by each order inside
 	recorded map[int]*result           // accepted before the coordinator was restarted, whose orders have not been issued yet
@@ -53,6 +54,7 @@ type desk struct {
 	gone     map[string]string // why members are gone
 	levels   map[string]string // of members, as their newest tasks say
 	permits  queue
+	scrap    scrap
 	began    time.Time
 	offset   time.Duration // up-time before
 	failures uint64        // rank of the next failure
@@ -135,6 +137,7 @@ func (d *desk) Issue(ctx context.Context, o *federated.Order) error {
 	}
 	d.of[o.Member.Name][o.ID] = x
 	d.highest = max(d.highest, o.ID)
+	d.due++
 	if rec := d.recorded[o.ID]; rec != nil {
 		delete(d.recorded, o.ID)
 		x.blobs, x.asked, x.held, x.pending = rec.Refs, len(rec.Refs) > 0, true, rec.Message
@@ -238,7 +241,9 @@ func (d *desk) make(ctx context.Context, x *order) error {
 				body.Inputs = append(body.Inputs, in)
 			}
 			var err error
-			body.Slice, err = p.Index(ctx, "slice", t.Index)
+			if body.Slice, err = p.Index(ctx, "slice", t.Index); err == nil {
+				body.Attached, err = p.Attached(ctx, "attached", t.Attached)
+			}
 			return p.Refs, err
 		})
 		if x.err != nil {
@@ -305,7 +310,9 @@ func (d *desk) Next(ctx context.Context, deadline time.Duration) (*federated.Ans
 			x := d.ready[0]
 			d.ready = d.ready[1:]
 			x.state = delivered
+			d.due--
 			if x.bundle != nil {
+				d.due -= len(x.bundle.orders) - 1
 				for _, y := range x.bundle.orders {
 					y.state = delivered
 				}
@@ -386,11 +393,14 @@ func (d *desk) read(ctx context.Context, rec *received) (r federated.Result, err
 	}
 	r = federated.Result{Weight: body.Weight, Scalars: body.Scalars, Addends: map[string]weights.Set{}}
 	for _, t := range body.Addends {
-		if r.Addends[t.Name], err = parcel.Set(ctx, d.store, t, e.Refs); err != nil {
+		if r.Addends[t.Name], err = parcel.SetIn(ctx, d.store, t, e.Refs, d.scrap.take); err != nil {
 			return r, fmt.Errorf("refused: %w", err)
 		}
 	}
 	if r.Cover, err = parcel.Index(ctx, d.store, body.Cover, e.Refs); err != nil {
+		return r, fmt.Errorf("refused: %w", err)
+	}
+	if r.Attached, err = parcel.Attached(ctx, d.store, body.Attached, e.Refs); err != nil {
 		return r, fmt.Errorf("refused: %w", err)
 	}
 	return r, nil
@@ -403,6 +413,9 @@ func (d *desk) Drop(o *federated.Order) {
 	x := d.orders[o.ID]
 	if x == nil {
 		return
+	}
+	if !x.dropped && x.state != delivered {
+		d.due--
 	}
 	x.dropped = true
 	if x.overdue != nil {
@@ -479,6 +492,21 @@ func (d *desk) clear(ids []int) {
 	}
 	d.mu.Unlock()
 	d.pins.release(free)
+	d.scrap.drop()
+}
+
+// Recycle implements [federated.Recycler]. After the last result nothing is kept: what the phase comes to needs room itself.
+func (d *desk) Recycle(a *federated.Answer) {
+	d.mu.Lock()
+	over := d.due == 0
+	d.mu.Unlock()
+	if over {
+		d.scrap.drop()
+		return
+	}
+	for _, s := range a.Result.Addends {
+		d.scrap.put(s)
+	}
 }
 
 // give takes from an order the blobs that it needs no more, and returns them. The caller holds the lock.

@@ -205,7 +205,9 @@ func (k *keeper) PhaseClosed(p federated.PhaseClosed, snapshot func() federated.
 		k.r.log.Warn(fmt.Sprintf("does not count in round %d, %s: %s", p.Round+1, p.Phase, f.Reason), "member", f.Member)
 	}
 	k.closes.add(closed{round: p.Round, phase: p.Phase, closing: end, head: headOf(rec)})
-	k.r.announce(k.closes.last())
+	if k.r.announce(k.closes.last()) {
+		k.r.acks.forget(counted, given)
+	}
 	k.r.desk.clear(append(slices.Clone(counted), given...))
 	k.r.desk.pins.sweep()
 	k.inside = nil

@@ -189,7 +189,8 @@ func (r *Run) result(from string, e transport.Envelope, body *transport.Result, 
 		waiters := x.waiters
 		x.waiters = nil
 		d.mu.Unlock()
-		verdict(transport.Accepted, "", "")
+		r.srv.counters.verdict(transport.Accepted)
+		r.acks.hold(x.ID, r.asked.Load(), func() { reply(&transport.Verdict{Order: x.ID, Outcome: transport.Accepted}) })
 		for _, w := range waiters {
 			r.srv.counters.verdict(transport.Duplicate)
 			w(transport.Verdict{Order: x.ID, Outcome: transport.Duplicate})

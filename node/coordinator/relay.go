@@ -16,6 +16,8 @@ type Relays interface {
 	Is(member string) bool
 	// Delegation returns who is behind a relay; false if the member is no relay.
 	Delegation(relay string) (*transport.Delegation, bool)
+	// Leaves is how many members are behind relays.
+	Leaves() int
 	// Behind returns the relay that a member is behind; false if it is behind none.
 	Behind(member string) (relay string, ok bool)
 	// Announce notes where a member's leaves reach it. It is a relay from then on, with nobody behind it at first.
@@ -25,6 +27,7 @@ type Relays interface {
 // nobody is a federation without relays.
 type nobody struct{}
 
+func (nobody) Leaves() int                                               { return 0 }
 func (nobody) Is(string) bool                                            { return false }
 func (nobody) Delegation(string) (*transport.Delegation, bool)           { return nil, false }
 func (nobody) Behind(string) (string, bool)                              { return "", false }
@@ -147,7 +150,7 @@ func (s *Server) Relayed() (n int) {
 }
 
 // Summable returns why the results of the run's members cannot be added by relays, or nil.
-func (r *Run) Summable() error { return r.spec.Config.Pace.Summable() }
+func (r *Run) Summable() error { return r.summable }
 
 // Delegated tells a relay, if it is here, that those behind it are others.
 func (s *Server) Delegated(relay string) {

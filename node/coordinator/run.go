@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -48,6 +50,7 @@ type Run struct {
 	desk     *desk
 	spool    *spool
 	appender *appender
+	acks     *acks
 	keeper   *keeper
 	people   *population
 	log      *slog.Logger
@@ -62,6 +65,8 @@ type Run struct {
 
 	closing sync.RWMutex // read-held by those who read in the folder
 	closed  bool
+
+	summable error // why relays cannot add the results of its members; nil: they can
 
 	delegating  sync.Mutex
 	delegations map[string]string // those behind each relay, as recorded last
@@ -80,6 +85,10 @@ type Run struct {
 	stop    chan struct{} // closed: stop after the round under way
 	halt    sync.Once
 }
+
+// Results of a phase that a robust rule is to read lie in the folder "rows" of the run. What a crash left there is of no use:
+// accepted results are given to the driver again.
+const rowsDir = "rows"
 
 // Stage is how far a run has come.
 type Stage string
@@ -129,6 +138,7 @@ func (r *Run) drive(ctx context.Context) {
 	err := r.work(ctx)
 	r.desk.stop()
 	r.appender.close()
+	r.acks.flush()
 	r.spool.close()
 	r.desk.pins.sweep()
 	r.desk.pins.idle.Wait()
@@ -167,6 +177,12 @@ func (r *Run) work(ctx context.Context) error {
 	cfg.Stop = r.stop
 	if len(r.desk.bundles) > 0 { // they wait for all orders inside
 		cfg.Window = r.people.Len()
+	}
+	if cfg.Rule != nil && cfg.Spool.Dir == "" {
+		cfg.Spool.Dir = filepath.Join(r.rec.Dir(), rowsDir)
+		if err := errors.Join(os.RemoveAll(cfg.Spool.Dir), os.MkdirAll(cfg.Spool.Dir, 0o700)); err != nil {
+			return fmt.Errorf("folder for the results of a phase: %w", err)
+		}
 	}
 	if err := r.keeper.begin(r.people.Len()); err != nil {
 		return err
@@ -325,11 +341,35 @@ func (r *Run) lose(name, reason string) {
 // Agrees reports whether a member has agreed to the terms.
 func (r *Run) Agrees(member string) bool { return r.agrees(member) }
 
-// WriteJournal writes the lines of the run's journal from a record on.
+// WriteJournal writes the lines of the run's journal from a record on, also when the run is over: a member that was away may come
+// back only then.
 func (r *Run) WriteJournal(w io.Writer, from uint64) error {
-	for rec, err := range r.rec.Journal().From(from) {
+	over := func() bool {
+		r.closing.RLock()
+		defer r.closing.RUnlock()
+		return r.closed
+	}
+	if !over() {
+		var read error
+		for rec, err := range r.rec.Journal().From(from) {
+			if read = err; err != nil {
+				break
+			}
+			if _, err := w.Write(rec.Line()); err != nil {
+				return err
+			}
+			from = rec.Seq + 1
+		}
+		if read == nil || !over() {
+			return read
+		}
+	}
+	for rec, err := range journal.Read(r.srv.o.FS, r.rec.Dir()) {
 		if err != nil {
 			return err
+		}
+		if rec.Seq < from {
+			continue
 		}
 		if _, err := w.Write(rec.Line()); err != nil {
 			return err

@@ -231,7 +231,7 @@ const termsName = "terms.json"
 // Start begins a run in the folder that rec has open, or goes on with it. The run owns rec from now on, also if Start fails.
 func (s *Server) Start(spec Spec, rec *record.Run) (*Run, error) {
 	r := &Run{srv: s, spec: spec, rec: rec, people: newPopulation(), lobby: map[string]accepted{}, gone: map[string]string{},
-		schema: spec.Schema, agreed: make(chan struct{}), done: make(chan struct{}), stop: make(chan struct{}), state: Waiting,
+		schema: spec.Schema, acks: newAcks(), agreed: make(chan struct{}), done: make(chan struct{}), stop: make(chan struct{}), state: Waiting,
 		delegations: map[string]string{}, log: s.o.Log.With("run", spec.ID)}
 	if err := r.prepare(); err != nil {
 		return nil, errors.Join(fmt.Errorf("run %s: %w", spec.ID, err), rec.Close(record.Failed, err))
@@ -294,6 +294,10 @@ func (r *Run) resultLimit() (int64, error) {
 		n += set.Bytes()
 	}
 	r.model = n
+	r.summable = r.spec.Config.Summable(r.spec.Algorithm, s)
+	if leaves := r.srv.o.Relays.Leaves(); leaves > 0 && r.summable != nil {
+		return 0, fmt.Errorf("%d members are behind relays: %w", leaves, r.summable)
+	}
 	return 4*n + 16<<20, nil
 }
 

@@ -59,6 +59,13 @@ func (w *world) behind(relay string, members ...string) *stand {
 // Is, Behind, Delegation and Announce implement Relays.
 func (w *world) Is(member string) bool { return w.stands[member] != nil }
 
+func (w *world) Leaves() (n int) {
+	for _, s := range w.stands {
+		n += len(s.leaves)
+	}
+	return n
+}
+
 func (w *world) Behind(member string) (string, bool) {
 	for _, s := range w.stands {
 		if slices.Contains(s.leaves, member) {

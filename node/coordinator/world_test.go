@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -23,6 +24,8 @@ import (
 	"github.com/cohort-learning/cohort/journal"
 	"github.com/cohort-learning/cohort/node/parcel"
 	"github.com/cohort-learning/cohort/record"
+	"github.com/cohort-learning/cohort/rng"
+	"github.com/cohort-learning/cohort/secure/robust"
 	"github.com/cohort-learning/cohort/simulation"
 	"github.com/cohort-learning/cohort/train"
 	"github.com/cohort-learning/cohort/transport"
@@ -80,6 +83,16 @@ var algorithms = map[string]func(p *federated.Problem, c *federated.Config) (fed
 		c.Pace = federated.Pace{Quorum: 0.5, Staleness: 2, Discount: 0.5}
 		return fedavg.New(p), nil
 	},
+	// More members than the window wait for a rule that reads them all.
+	"robust": func(p *federated.Problem, c *federated.Config) (federated.Algorithm, error) {
+		c.Rule = robust.Rule{Method: robust.CentredClip{}, Bucket: 2}
+		return scaffold.New(p), nil
+	},
+	// Some rounds fail at their close, when all have answered.
+	"fickle": func(p *federated.Problem, c *federated.Config) (federated.Algorithm, error) {
+		c.Rule = fickle{robust.Rule{Method: robust.Median{}}}
+		return scaffold.New(p), nil
+	},
 	"heterofl": func(p *federated.Problem, _ *federated.Config) (federated.Algorithm, error) {
 		m, err := heterofl.ParseMode("a1-b2-c2", nil)
 		if err != nil {
@@ -87,6 +100,16 @@ var algorithms = map[string]func(p *federated.Problem, c *federated.Config) (fed
 		}
 		return heterofl.New(p, heterofl.Config{Mode: m, Dynamic: true})
 	},
+}
+
+// fickle is a rule that finds the results of some rounds unfit.
+type fickle struct{ robust.Rule }
+
+func (f fickle) Combine(ctx context.Context, rows *robust.Spool, before *weights.Set, random *rng.Stream) (robust.Centre, error) {
+	if random.IntN(2) == 0 { // the stream is that of the round
+		return robust.Centre{}, &robust.UnfitError{Err: errors.New("not this round")}
+	}
+	return f.Rule.Combine(ctx, rows, before, random)
 }
 
 func newWorld(t testing.TB, method string) *world {
@@ -120,7 +143,7 @@ func newWorld(t testing.TB, method string) *world {
 		}
 		w.roster[name] = identity.Member{Index: i, Name: name, Key: k.Public(), State: identity.Admitted}
 		w.members[name] = &puppet{w: w, name: name, key: k, member: w.fleet.Member(i), store: blob.NewMemory(), keep: map[int]*weights.Set{},
-			kept: map[int]*parcelled{}, done: map[int]bool{}}
+			kept: map[int]*parcelled{}, done: map[int]bool{}, verdicts: map[transport.Outcome]int{}}
 	}
 	if relayed {
 		w.split()
@@ -159,6 +182,11 @@ func (w *world) begin() error {
 		Check: func(schema json.RawMessage, _ *transport.Consent) (json.RawMessage, error) {
 			return json.RawMessage("{}"), nil
 		}}, rec)
+	if err == nil { // the models of the tests are small
+		w.run.desk.scrap.mu.Lock()
+		w.run.desk.scrap.least = 1
+		w.run.desk.scrap.mu.Unlock()
+	}
 	return err
 }
 
@@ -174,6 +202,7 @@ func (w *world) end() {
 // simulated returns the digest of the last state of the same run as a simulation.
 func (w *world) simulated() string {
 	j := &simulation.Job{Algorithm: w.alg(), Fleet: w.fleet, Config: w.config, Workers: 2}
+	j.Conditions.Dropout = 1e-12 // so that a round in which nobody counts does not end the run
 	s, err := j.Run(context.Background())
 	if err != nil {
 		w.t.Fatal(err)
@@ -206,14 +235,16 @@ type puppet struct {
 	link   transport.Link
 	behind *stand // nil: no relay
 
-	mu     sync.Mutex
-	keep   map[int]*weights.Set // memory by order that made it; −1: committed
-	kept   map[int]*parcelled   // results that wait for the end of their phase
-	busy   map[int]bool
-	done   map[int]bool // orders whose phases have closed
-	theirs blob.Store   // of the coordinator, as it was when the member joined last
-	left   bool
-	over   chan struct{}
+	mu   sync.Mutex
+	keep map[int]*weights.Set // memory by order that made it; −1: committed
+	kept map[int]*parcelled   // results that wait for the end of their phase
+	busy map[int]bool
+	done map[int]bool // orders whose phases have closed
+
+	verdicts map[transport.Outcome]int
+	theirs   blob.Store // of the coordinator, as it was when the member joined last
+	left     bool
+	over     chan struct{}
 }
 
 type parcelled struct {
@@ -473,6 +504,7 @@ func (m *puppet) deliver(order int) {
 			continue
 		}
 		m.mu.Lock()
+		m.verdicts[v.Outcome]++
 		p.sent = true
 		if v.Outcome == transport.Late || v.Outcome == transport.Refused {
 			delete(m.kept, order)

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -82,6 +83,38 @@ func Join(ctx context.Context, t identity.Token, k identity.Key, proxy Proxy) (J
 	return reply, nil
 }
 
+// Passing reports whether an error of [Join] may pass by itself: nobody answers, the connection breaks, or the server says
+// itself that it cannot answer now. A refusal, another server than that of the invitation, and an end of the context do not.
+func Passing(err error) bool {
+	var no *Refusal
+	var odd *statusError
+	var u *url.Error
+	var alert tls.AlertError
+	var record tls.RecordHeaderError
+	var cert *tls.CertificateVerificationError
+	switch {
+	case err == nil, errors.Is(err, context.Canceled):
+		return false
+	case errors.As(err, &no):
+		return no.Code == TooOften || no.Code == Internal
+	case errors.As(err, &odd):
+		return odd.code >= 500 // of something between
+	case errors.Is(err, identity.ErrUnknownServer), errors.Is(err, identity.ErrRedirected), errors.As(err, &alert), errors.As(err, &record), errors.As(err, &cert):
+		return false
+	}
+	return errors.As(err, &u) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// statusError is an answer that is not one of a federation.
+type statusError struct {
+	code   int
+	status string
+}
+
+func (e *statusError) Error() string {
+	return fmt.Sprintf("the server answered %s and no reason: is the address that of a federation?", e.status)
+}
+
 type lazy struct {
 	make func() ([]byte, error)
 	r    *bytes.Reader
@@ -119,7 +152,7 @@ func do(client *http.Client, req *http.Request, into any) error {
 	if resp.StatusCode != http.StatusOK {
 		no := Refusal{Status: resp.StatusCode}
 		if json.Unmarshal(data, &no) != nil || no.Code == "" {
-			return fmt.Errorf("the server answered %s and no reason: is the address that of a federation?", resp.Status)
+			return &statusError{resp.StatusCode, resp.Status}
 		}
 		if wait, err := time.ParseDuration(resp.Header.Get("Retry-After") + "s"); err == nil {
 			no.After = wait

@@ -2,11 +2,13 @@ package gate
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -57,18 +59,70 @@ func TestJoin(t *testing.T) {
 		{"unknown name", change(newer, func(t *identity.Token) { t.Name = "nobody" }), newKey(t), NoInvitation},
 		{"another federation", change(newer, func(t *identity.Token) { t.Federation = k.Public() }), newKey(t), BadProof},
 	} {
-		if _, err := Join(t.Context(), c.tok, c.key, noProxy); code(err) != c.want {
-			t.Errorf("%s: %v; want %s", c.what, err, c.want)
+		if _, err := Join(t.Context(), c.tok, c.key, noProxy); code(err) != c.want || Passing(err) {
+			t.Errorf("%s: %v, passing %v; want %s", c.what, err, Passing(err), c.want)
 		}
 	}
-	if _, err := Join(t.Context(), change(newer, func(t *identity.Token) { t.Expires = time.Now() }), newKey(t), noProxy); !errors.Is(err, identity.ErrTokenExpired) {
+	if _, err := Join(t.Context(), change(newer, func(t *identity.Token) { t.Expires = time.Now() }), newKey(t), noProxy); !errors.Is(err, identity.ErrTokenExpired) || Passing(err) {
 		t.Errorf("expired by the client's own clock: %v", err)
 	}
-	if _, err := Join(t.Context(), change(newer, func(t *identity.Token) { t.CA[0]++ }), newKey(t), noProxy); !errors.Is(err, identity.ErrUnknownServer) {
+	if _, err := Join(t.Context(), change(newer, func(t *identity.Token) { t.CA[0]++ }), newKey(t), noProxy); !errors.Is(err, identity.ErrUnknownServer) || Passing(err) {
 		t.Errorf("another server: %v", err)
 	}
 	if _, err := Join(t.Context(), newer, newKey(t), noProxy); err != nil {
 		t.Errorf("after all that, the valid token: %v", err)
+	}
+}
+
+// TestPassing is about what is worth another try: whatever a server that starts, ends or is overloaded causes, and nothing else.
+func TestPassing(t *testing.T) {
+	s := newSite(t, Limits{})
+	listen := func(serve func(net.Conn)) string {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		must(t, err)
+		t.Cleanup(func() { l.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				serve(c)
+				c.Close()
+			}
+		}()
+		return "https://" + l.Addr().String()
+	}
+	at := func(url string) error {
+		tok := s.token("north")
+		tok.URL = url
+		_, err := Join(t.Context(), tok, newKey(t), noProxy)
+		return err
+	}
+	gone, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	gone.Close()
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, canceled := Join(over, s.token("north"), newKey(t), noProxy)
+	for _, c := range []struct {
+		what string
+		err  error
+		want bool
+	}{
+		{"nobody listens", at("https://" + gone.Addr().String()), true},
+		{"a connection that breaks at once", at(listen(func(net.Conn) {})), true},
+		{"a server without TLS", at(listen(func(c net.Conn) { _, _ = io.WriteString(c, "220 mail.example.org ready\r\n") })), false},
+		{"a proxy whose server is away", &statusError{502, "502 Bad Gateway"}, true},
+		{"something else's page", &statusError{404, "404 Not Found"}, false},
+		{"too often", &Refusal{Code: TooOften}, true},
+		{"a full disk", &Refusal{Code: Internal}, true},
+		{"interrupted", canceled, false},
+		{"none", nil, false},
+	} {
+		if got := Passing(c.err); got != c.want || c.err == nil && c.what != "none" {
+			t.Errorf("%s: %v: passing is %v", c.what, c.err, got)
+		}
 	}
 }
 

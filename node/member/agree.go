@@ -16,6 +16,8 @@ import (
 
 	"github.com/cohort-learning/cohort/blob"
 	"github.com/cohort-learning/cohort/recipe"
+	"github.com/cohort-learning/cohort/secure/dp"
+	dpledger "github.com/cohort-learning/cohort/secure/dp/ledger"
 	"github.com/cohort-learning/cohort/transport"
 )
 
@@ -114,9 +116,24 @@ func (m *Member) decide(ctx context.Context, o *opened, r *run) (*consented, err
 	}
 	var part *Part
 	var no []string
+	var hides *dp.Terms
 	if err == nil {
-		if no = m.o.Policy.Check(p.Terms, p.Recipe); len(no) == 0 {
-			if part, err = m.prepare(ctx, p); ctx.Err() != nil {
+		hides, err = m.announced(p)
+	}
+	if err == nil {
+		if no = append(m.o.Policy.Check(p.Terms, p.Recipe), m.o.Policy.CheckPrivacy(hides)...); len(no) == 0 {
+			if part, err = m.prepare(ctx, p); err == nil {
+				err = m.afford(ctx, p, hides)
+			}
+			if err == nil && hides != nil && hides.Amplified() { // from now on the first round may ask
+				var spent *dpledger.SpentError
+				if err = m.charge(ctx, r, part, 0, transport.Digest{}); errors.As(err, &spent) {
+					err = budgeted(err)
+				} else if err != nil {
+					return nil, err
+				}
+			}
+			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
 		}
@@ -131,7 +148,7 @@ func (m *Member) decide(ctx context.Context, o *opened, r *run) (*consented, err
 	} else {
 		c.Schema, c.Samples, c.Tests = part.Schema, part.Samples, part.Tests
 		e.Kind = EventAgreed
-		e.Terms = &Agreed{Method: p.Recipe.Method, Model: part.Model, Rounds: p.Recipe.Rounds, Metrics: p.Terms.Metrics, Digest: o.digest,
+		e.Terms = &Agreed{Method: p.Recipe.Method, Model: part.Model, Rounds: p.Recipe.Rounds, Metrics: part.metrics, Digest: o.digest,
 			Schema: part.Data, Samples: c.Samples, Tests: c.Tests}
 	}
 	m.mu.Lock()
@@ -155,8 +172,8 @@ func (m *Member) decide(ctx context.Context, o *opened, r *run) (*consented, err
 		m.tell(e, "declined run %s: %s", r.id, oneLine(strings.Join(no, "; "), 1000))
 		return c, nil
 	}
-	m.tell(e, "agreed to the terms of run %s: %s with %s, %d rounds, on %s. What leaves: its tensors%s, and how many examples there are (%d to train on, %d to test on)",
-		r.id, p.Recipe.Method, part.Model, p.Recipe.Rounds, part.Data, leaving(p.Terms.Metrics), c.Samples, c.Tests)
+	m.tell(e, "agreed to the terms of run %s: %s with %s, %d rounds, on %s. What leaves: its tensors%s, and how many examples there are (%d to train on, %d to test on)%s",
+		r.id, p.Recipe.Method, part.Model, p.Recipe.Rounds, part.Data, leaving(part.metrics), c.Samples, c.Tests, hidden(part.privacy))
 	return c, nil
 }
 
@@ -175,8 +192,11 @@ func (m *Member) prepare(ctx context.Context, p Proposal) (*Part, error) {
 	}
 	part.Samples = cmp.Or(part.Samples, part.Local.Train.Len())
 	part.Tests = cmp.Or(part.Tests, part.Local.Test.Len())
-	part.metrics = p.Terms.Metrics
-	return part, nil
+	part.metrics, part.rounds = p.Terms.Metrics, p.Recipe.Rounds
+	if part.privacy, err = m.announced(p); part.privacy != nil {
+		part.metrics = nil // nothing leaves but what the noise hides
+	}
+	return part, err
 }
 
 // revive prepares a run that was agreed to before this process began, and takes up what is to be done for it.
@@ -197,7 +217,14 @@ func (m *Member) revive(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	if no := m.o.Policy.Check(p.Terms, p.Recipe); len(no) > 0 {
+	hides, err := m.announced(p)
+	if err != nil {
+		return fmt.Errorf("run %s: %w", id, err)
+	}
+	if err := m.accounted(ctx, r, hides); err != nil {
+		return fmt.Errorf("run %s: %w", id, err)
+	}
+	if no := append(m.o.Policy.Check(p.Terms, p.Recipe), m.o.Policy.CheckPrivacy(hides)...); len(no) > 0 {
 		return fmt.Errorf("run %s was agreed to, but %s does not allow it any more: %s; change it back, or leave with --withdraw", id, PolicyName, strings.Join(no, "; "))
 	}
 	part, err := m.prepare(ctx, p)

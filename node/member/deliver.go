@@ -14,6 +14,7 @@ import (
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/node/parcel"
 	"github.com/cohort-learning/cohort/node/program"
+	dpledger "github.com/cohort-learning/cohort/secure/dp/ledger"
 	"github.com/cohort-learning/cohort/transport"
 )
 
@@ -61,12 +62,13 @@ func (e *budgetError) Error() string {
 
 // pack makes the message of a result. Only the scalars that the terms name are in it.
 func (m *Member) pack(ctx context.Context, r *run, o *order, body *transport.Result, res federated.Result, failed error) (msg []byte, bytes int64, err error) {
-	body.Abstained, body.Failed, body.Weight, body.Addends, body.Cover, body.Scalars = false, "", 0, nil, nil, nil
+	body.Abstained, body.Failed, body.Weight, body.Addends, body.Cover, body.Scalars, body.Attached = false, "", 0, nil, nil, nil, nil
 	p := parcel.Packer{Store: m.store}
 	switch {
 	case failed != nil:
 		body.Failed = "the task failed at this member"
-		if m.o.Policy.Reasons {
+		var spent *dpledger.SpentError
+		if m.o.Policy.Reasons && (r.part.privacy == nil || errors.As(failed, &spent)) { // other reasons tell of the data
 			body.Failed = oneLine(public(failed), 300)
 		}
 	default:
@@ -83,6 +85,9 @@ func (m *Member) pack(ctx context.Context, r *run, o *order, body *transport.Res
 			body.Addends = append(body.Addends, in)
 		}
 		if body.Cover, err = p.Index(ctx, "cover", res.Cover); err != nil {
+			return nil, 0, err
+		}
+		if body.Attached, err = p.Attached(ctx, "attached", res.Attached); err != nil {
 			return nil, 0, err
 		}
 	}

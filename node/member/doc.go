@@ -4,12 +4,14 @@
 // its own ([Policy]) and agrees or declines. From then on the coordinator sends tasks; the member computes them on its own
 // data with the same federated.Client as a simulation, and sends what comes out until it has a verdict.
 //
-// Four nouns:
+// Five nouns:
 //
 //   - [Folder]: who the member is and where it keeps what it must not lose. See the files below.
 //   - [Policy]: what the owner of the data allows, in a file that only the owner writes.
 //   - [Member]: the daemon. [Member.Run] takes part until the runs are over; everything that it needs (connection, carrier of
 //     blobs, engine, clock) is in its [Options].
+//   - [Budget]: the account that rounds of a private run are paid from before anything leaves for them; [Account] is the privacy
+//     ledger of the data, which all members on a machine share.
 //   - [Event]: one thing that happened, for people or programs to read.
 //
 // # What it keeps

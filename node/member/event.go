@@ -24,6 +24,8 @@ const (
 	EventSent         EventKind = "sent"         // a result, and the coordinator has it
 	EventFailed       EventKind = "failed"       // a task, here
 	EventCounted      EventKind = "counted"      // a result
+	EventCharged      EventKind = "charged"      // a round, to the privacy of the data
+	EventSpent        EventKind = "spent"        // the privacy budget: a round is declined
 	EventLate         EventKind = "late"         // a result came too late, or was not needed any more
 	EventMemory       EventKind = "memory"       // of the member is lost
 	EventPaused       EventKind = "paused"       // the run, by its coordinator

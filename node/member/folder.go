@@ -13,6 +13,7 @@ import (
 
 	"github.com/cohort-learning/cohort/identity"
 	"github.com/cohort-learning/cohort/journal"
+	dpledger "github.com/cohort-learning/cohort/secure/dp/ledger"
 )
 
 // Names in a member's folder.
@@ -44,6 +45,9 @@ type Card struct {
 	Exec     []string `json:"exec,omitempty"`     // program that trains
 	Limits   Limits   `json:"limits,omitzero"`    // of that program
 	Examples int      `json:"examples,omitempty"` // declared for data that only that program can read
+
+	Ledger string          `json:"ledger,omitempty"` // folder of the privacy ledgers
+	Budget dpledger.Budget `json:"budget,omitzero"`  // of the data; what is 0 is as the policy says
 }
 
 // Limits are those of a program that trains, see [program.Options]; what is zero is the default.

@@ -169,6 +169,7 @@ type fate struct {
 	folded bool
 	event  EventKind
 	text   string
+	bytes  int64 // of a result of which no verdict said that the coordinator has it
 }
 
 func (m *Member) closePhase(ctx context.Context, o *opened, c *transport.Close, folded, gone ranges) error {
@@ -195,11 +196,16 @@ func (m *Member) closePhase(ctx context.Context, o *opened, c *transport.Close, 
 		return err
 	}
 	for _, f := range fates {
-		m.tell(f.order.of(f.event, r), "%s: %s", roundOf(r, f.order), f.text)
+		ev := f.order.of(f.event, r)
+		ev.Bytes = f.bytes
+		m.tell(ev, "%s: %s", roundOf(r, f.order), f.text)
 	}
 	if len(fates) > 0 {
 		m.tidy(r)
 		m.sweep(ctx)
+	}
+	if err := m.ahead(ctx, r, e.Round, e.Step); err != nil && ctx.Err() == nil {
+		return err
 	}
 	if c.Last {
 		m.nudge()
@@ -234,13 +240,15 @@ func (m *Member) judge(r *run, o *opened, c *transport.Close, folded, gone range
 				m.tell(x.of(EventWarning, r), "%s: the coordinator counts a result that it had not accepted; its memory is lost", roundOf(r, x))
 			}
 		case x.status == atWork && yes:
-			fates = append(fates, fate{x, false, EventWarning, "the coordinator counts a result that this member has not sent: somebody else has its key, or its folder was put back to an earlier state"})
+			fates = append(fates, fate{order: x, event: EventWarning, text: "the coordinator counts a result that this member has not sent: somebody else has its key, or its folder was put back to an earlier state"})
+		case yes && x.status == ready: // the close is the verdict, too
+			fates = append(fates, fate{order: x, folded: true, event: EventCounted, text: "sent " + inBytes(x.bytes) + ", counted", bytes: x.bytes})
 		case yes:
-			fates = append(fates, fate{x, true, EventCounted, "counted"})
+			fates = append(fates, fate{order: x, folded: true, event: EventCounted, text: "counted"})
 		case x.status == atWork:
-			fates = append(fates, fate{x, false, EventLate, "not needed any more"})
+			fates = append(fates, fate{order: x, event: EventLate, text: "not needed any more"})
 		default:
-			fates = append(fates, fate{x, false, EventLate, "did not count"})
+			fates = append(fates, fate{order: x, event: EventLate, text: "did not count"})
 		}
 	}
 	return fates, nil

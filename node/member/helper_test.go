@@ -16,6 +16,7 @@ import (
 
 	"github.com/cohort-learning/cohort/blob"
 	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/federated/baselines"
 	"github.com/cohort-learning/cohort/federated/fedavg"
 	"github.com/cohort-learning/cohort/federated/fedtest"
 	"github.com/cohort-learning/cohort/federated/scaffold"
@@ -36,11 +37,14 @@ const (
 	me     = "member-0"
 )
 
-// study is what is learned in the tests: one member, a model that is too large for messages.
+// study is what is learned in the tests: one member, a model that is too large for messages. In an asynchronous one the member
+// has two colleagues, whom the coordinator plays.
 type study struct {
-	world *fedtest.World
-	new   func() federated.Algorithm
-	ours  federated.Algorithm // the member's, shared by all tests of the study: programs are compiled once
+	world  *fedtest.World
+	new    func() federated.Algorithm
+	ours   federated.Algorithm // the member's, shared by all tests of the study: programs are compiled once
+	config federated.Config
+	delay  func(*federated.Order) time.Duration // of answers, in virtual time; nil: rounds do not overlap
 }
 
 func newStudy(t testing.TB, e *train.Engine, method string) *study {
@@ -49,23 +53,47 @@ func newStudy(t testing.TB, e *train.Engine, method string) *study {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &study{world: fedtest.Blobs(e, 6, 3, 8), new: func() federated.Algorithm {
-		p := &federated.Problem{Build: build, Rounds: rounds, Select: federated.Selection{Fraction: 1},
+	s := &study{world: fedtest.Blobs(e, 6, 3, 8), config: federated.Config{Rounds: rounds}}
+	if method == "asynchronous" {
+		s.world = fedtest.Blobs(e, 6, 3, 8, 8, 8)
+		s.config = federated.Config{Rounds: 9, Pace: federated.Pace{Quorum: 2. / 3, Staleness: 2, Discount: 0.5}}
+		s.delay = delays
+	}
+	s.new = func() federated.Algorithm {
+		p := &federated.Problem{Build: build, Rounds: s.config.Rounds, Select: federated.Selection{Fraction: 1},
 			Training:  federated.Training{Epochs: 1, Batch: 4, Rate: train.Constant(0.1), Clip: 1},
 			Measuring: federated.Measuring{Every: 2, Batch: 16, Members: method == "fedavg"}}
-		if method == "scaffold" {
+		switch method {
+		case "scaffold":
 			return scaffold.New(p)
+		case "asynchronous": // with a memory: the layers that are not shared
+			return baselines.NewPartial(p, baselines.LastLayer)
 		}
 		return fedavg.New(p)
-	}}
+	}
 	s.ours = s.new()
 	return s
+}
+
+// delays are those of an asynchronous study. Rounds close when the two colleagues have answered; of what the member is asked, one
+// answer counts rounds later, one is given up as stale, one counts at once, and one is still awaited when the run ends.
+func delays(o *federated.Order) time.Duration {
+	if o.Member.Index > 0 {
+		return time.Duration(8+2*o.Member.Index) * time.Second
+	}
+	switch o.Round {
+	case 0:
+		return 25 * time.Second
+	case 3, 8:
+		return time.Minute
+	}
+	return time.Second
 }
 
 // simulate is the run without a network.
 func (s *study) simulate(t testing.TB) *fedtest.Trace {
 	t.Helper()
-	r := fedtest.Run{World: s.world, Algorithm: s.new(), Config: federated.Config{Rounds: rounds}}
+	r := fedtest.Run{World: s.world, Algorithm: s.new(), Config: s.config, Members: fedtest.Members{Delay: s.delay}}
 	return r.Must(t)
 }
 
@@ -108,6 +136,7 @@ type coordinator struct {
 	left     string
 	lenient  bool                // whether rounds may fail
 	sent     []*transport.Result // that were received, all of them
+	all      *fedtest.Members    // of an asynchronous study, in virtual time; nil: there is but the member
 }
 
 type assignment struct {
@@ -116,8 +145,11 @@ type assignment struct {
 	task    []byte
 	results map[transport.Digest]int
 	memory  []string
-	done    bool
+	done    bool // nobody waits for a result
+	dropped bool // by the driver
+	told    bool // a close has named it
 	failed  string
+	answer  chan *federated.Answer
 }
 
 type closing struct {
@@ -236,6 +268,14 @@ func (c *coordinator) duties(s transport.Sync) *transport.Duties {
 	}
 	if c.last != nil {
 		d.Messages = append(d.Messages, string(c.last))
+		var gone federated.Indices // asked for when the run ended
+		for _, h := range s.Holding {
+			if o := c.orders[h.Order]; o != nil && !o.told {
+				gone = append(gone, h.Order)
+			}
+		}
+		text, _ := gone.MarshalText()
+		d.Gone = string(text)
 	}
 	return d
 }
@@ -284,15 +324,47 @@ func (c *coordinator) result(e transport.Envelope, msg []byte) *transport.Verdic
 			a.Result.Addends[in.Name] = s
 		}
 	}
-	c.answers <- a
+	if c.all != nil {
+		o.answer <- a
+	} else {
+		c.answers <- a
+	}
 	return &transport.Verdict{Order: body.Order, Outcome: transport.Accepted}
 }
 
 // Now implements [federated.Members].
-func (c *coordinator) Now() time.Duration { return time.Since(c.now) }
+func (c *coordinator) Now() time.Duration {
+	if c.all != nil {
+		return c.all.Now()
+	}
+	return time.Since(c.now)
+}
+
+// play makes the members of an asynchronous study: answers come in the order of the simulation, and those of the member are its own.
+func (c *coordinator) play(ctx context.Context) {
+	c.all = &fedtest.Members{Client: c.study.new().Client(), Local: c.study.world.Local, Delay: c.study.delay}
+	c.all.Tamper = func(a *federated.Answer) {
+		if a.Order.Member.Name != me {
+			return
+		}
+		c.mu.Lock()
+		x := c.orders[a.Order.ID]
+		c.mu.Unlock()
+		select {
+		case theirs := <-x.answer:
+			*a = *theirs
+		case <-ctx.Done():
+		}
+	}
+}
 
 // Issue implements [federated.Members].
 func (c *coordinator) Issue(ctx context.Context, o *federated.Order) error {
+	if c.all != nil {
+		if err := c.all.Issue(ctx, o); err != nil || o.Member.Name != me {
+			return err
+		}
+	}
 	t, err := o.Make()
 	if err != nil {
 		return err
@@ -308,7 +380,7 @@ func (c *coordinator) Issue(ctx context.Context, o *federated.Order) error {
 	}
 	msg := c.seal(transport.Envelope{Run: theRun, Round: o.Round, Step: o.Phase, To: o.Member.Name, Refs: p.Refs}, body)
 	c.mu.Lock()
-	x := &assignment{Order: o, made: t, task: msg, results: map[transport.Digest]int{}}
+	x := &assignment{Order: o, made: t, task: msg, results: map[transport.Digest]int{}, answer: make(chan *federated.Answer, 1)}
 	c.orders[o.ID] = x
 	msgs := [][]byte{msg}
 	if c.onTask != nil {
@@ -324,7 +396,10 @@ func (c *coordinator) Issue(ctx context.Context, o *federated.Order) error {
 }
 
 // Next implements [federated.Members].
-func (c *coordinator) Next(ctx context.Context, _ time.Duration) (*federated.Answer, error) {
+func (c *coordinator) Next(ctx context.Context, deadline time.Duration) (*federated.Answer, error) {
+	if c.all != nil {
+		return c.all.Next(ctx, deadline)
+	}
 	select {
 	case a := <-c.answers:
 		return a, nil
@@ -334,10 +409,25 @@ func (c *coordinator) Next(ctx context.Context, _ time.Duration) (*federated.Ans
 }
 
 // Drop implements [federated.Members].
-func (c *coordinator) Drop(*federated.Order) {}
+func (c *coordinator) Drop(o *federated.Order) {
+	if c.all == nil {
+		return
+	}
+	c.all.Drop(o)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if x := c.orders[o.ID]; x != nil {
+		x.done, x.dropped = true, true
+	}
+}
 
 // Keep implements [federated.Members].
-func (c *coordinator) Keep(int, *weights.Set) error { return errors.New("memory has left the member") }
+func (c *coordinator) Keep(index int, s *weights.Set) error {
+	if c.all != nil && index > 0 {
+		return c.all.Keep(index, s)
+	}
+	return errors.New("memory has left the member")
+}
 
 // PhaseOpened implements [federated.Log].
 func (c *coordinator) PhaseOpened(federated.PhaseOpened) error { return nil }
@@ -351,11 +441,12 @@ func (c *coordinator) PhaseClosed(p federated.PhaseClosed, snap func() federated
 	var ids []int
 	body := &transport.Close{State: transport.DigestOf([]byte(snap().State.Digest()))}
 	for id, o := range c.orders {
-		if o.Round != p.Round || o.Phase != p.Phase {
+		if o.told || o.Phase != p.Phase || !o.dropped && !folded(p, o.Order) && (c.all != nil || o.Round != p.Round) {
 			continue
 		}
+		o.told = true
 		ids = append(ids, id)
-		if o.failed == "" {
+		if !o.dropped && o.failed == "" {
 			body.Folded = fmt.Sprint(id)
 		} else {
 			body.Lost = fmt.Sprint(id)
@@ -376,6 +467,13 @@ func (c *coordinator) PhaseClosed(p federated.PhaseClosed, snap func() federated
 		}
 	}
 	return nil
+}
+
+// folded reports whether a phase closed with the result of an order.
+func folded(p federated.PhaseClosed, o *federated.Order) bool {
+	return p.Everyone && o.Round == p.Round || slices.ContainsFunc(p.Folded, func(s federated.Share) bool {
+		return s.Base == o.Base && slices.Contains(s.Members, o.Member.Index)
+	})
 }
 
 // change signs a message anew after a change; an own key is that of a stranger.
@@ -447,7 +545,10 @@ func (c *coordinator) run(ctx context.Context) (federated.State, error) {
 		}
 	}
 	a := c.study.ours
-	return federated.Run(ctx, a, c.study.world.Server(), c, c, federated.Config{Rounds: rounds}, nil)
+	if c.study.delay != nil {
+		c.play(ctx)
+	}
+	return federated.Run(ctx, a, c.study.world.Server(), c, c, c.study.config, nil)
 }
 
 // courier carries blobs within the process.
@@ -499,6 +600,7 @@ type person struct {
 	folder *member.Folder
 	events []member.Event
 	mu     sync.Mutex
+	change func(*member.Options) // of every run; may be nil
 }
 
 // keys are made once: tests do not depend on them.
@@ -535,6 +637,9 @@ func (p *person) run(ctx context.Context, fsys journal.FS, change func(*member.O
 		fsys = p.disk
 	}
 	o := p.options(fsys)
+	if p.change != nil {
+		p.change(&o)
+	}
 	if change != nil {
 		change(&o)
 	}

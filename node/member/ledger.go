@@ -21,6 +21,7 @@ const (
 	KindRefused   = "result.refused"  // the coordinator does not want it
 	KindCommitted = "state.committed" // the result was counted, and its memory is the member's now
 	KindDropped   = "state.dropped"   // the result was not counted, and its memory is given up
+	KindCharged   = "privacy.charged" // a round of a private run, to the ledger of the data
 	KindHead      = "head.seen"       // the end of a phase, or of the coordinator's journal when the member came back
 	KindLeft      = "left"            // the member has withdrawn
 )
@@ -164,8 +165,12 @@ type run struct {
 	version string
 	order   int // whose memory it is
 
+	paid    map[phaseKey][]transport.Digest // tasks that rounds were charged for, by attempt
+	receipt *journal.Head                   // newest of the ledger of the data
+
 	// Of this process:
 	part    *Part  // nil until prepared
+	spent   bool   // the budget was found too small, and this was told
 	checked uint64 // connection on which the coordinator's head was last found to continue ours
 	caught  uint64 // connection on which everything missed was last told
 	proofs  int    // of the chain that did not come, one after the other
@@ -176,7 +181,7 @@ type run struct {
 }
 
 func newRun(id string) *run {
-	return &run{id: id, orders: map[int]*order{}, phases: map[phaseKey]phase{}, order: -1}
+	return &run{id: id, orders: map[int]*order{}, phases: map[phaseKey]phase{}, paid: map[phaseKey][]transport.Digest{}, order: -1}
 }
 
 // agreed reports whether tasks may be taken.
@@ -258,6 +263,12 @@ func (l *ledger) replay(rec journal.Record) error {
 		return apply(rec, func(b committed) { l.run(b.Run).commit(b) })
 	case KindDropped:
 		return apply(rec, func(b dropped) { l.run(b.Run).finish(b.Order, false, b.Close != transport.Digest{}) })
+	case KindCharged:
+		return apply(rec, func(b charged) {
+			if b.Attempt >= 0 && b.Attempt < maxAttempts {
+				l.run(b.Run).pay(b)
+			}
+		})
 	case KindHead:
 		return apply(rec, func(b seen) { l.run(b.Run).see(b) })
 	case KindLeft:

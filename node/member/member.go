@@ -16,6 +16,7 @@ import (
 	"github.com/cohort-learning/cohort/journal"
 	"github.com/cohort-learning/cohort/recipe"
 	"github.com/cohort-learning/cohort/rng"
+	"github.com/cohort-learning/cohort/secure/dp"
 	"github.com/cohort-learning/cohort/transport"
 )
 
@@ -46,7 +47,9 @@ type Part struct {
 	Tests     int                 // likewise
 	Close     func()              // may be nil
 
-	metrics []string // that the terms name
+	metrics []string  // that the terms name
+	privacy *dp.Terms // that the terms announce; nil: none
+	rounds  int
 }
 
 // Options are what a member needs. Folder, Dial and Prepare are required, and Blobs unless all tensors fit into messages.
@@ -74,6 +77,10 @@ type Options struct {
 	Relay func(context.Context) ([]byte, error)
 	// Prepare loads the data for a run and makes its client. An error declines the run.
 	Prepare func(context.Context, Proposal) (*Part, error)
+	// Announced reads what a run announces about its privacy; nil, or an answer of nil: nothing. Its error declines the run.
+	Announced func(Proposal) (*dp.Terms, error)
+	// Budget pays for private runs; nil: none is agreed to.
+	Budget Budget
 	// Events is told what happens; calls come one at a time and must be quick.
 	Events func(Event)
 	// Stop, when closed, ends the member: what is being computed is given up, what is being sent may still take Grace.
@@ -117,8 +124,9 @@ type Member struct {
 	poke   chan struct{}
 	making sync.RWMutex // read-held while blobs come into the store that nothing refers to yet
 
-	telling sync.Mutex
-	jitter  sync.Mutex
+	telling  sync.Mutex
+	jitter   sync.Mutex
+	charging sync.Mutex // held while a round is paid for
 
 	mu       sync.Mutex
 	changed  chan struct{} // closed and replaced whenever something changes that somebody may wait for
@@ -129,9 +137,11 @@ type Member struct {
 	welcomed uint64                // the connection on which the coordinator has greeted
 	syncs    uint64                // asked so far
 	sending  int                   // results that are being sent at this moment
-	forgiven map[string]bool
-	ignored  map[string]int
-	invited  map[string]bool // runs whose terms were pushed
+
+	coordinator string // what it calls itself
+	forgiven    map[string]bool
+	ignored     map[string]int
+	invited     map[string]bool // runs whose terms were pushed
 }
 
 // New returns a member that is ready to run.

@@ -18,20 +18,6 @@ import (
 	"github.com/cohort-learning/cohort/transport/natsbus"
 )
 
-// Enrol makes a member's folder for an invitation and has its key admitted. It may be repeated with the same folder and
-// invitation until it succeeds; a folder that is enrolled already is opened.
-func Enrol(ctx context.Context, dir string, t identity.Token) (*Folder, error) {
-	f, err := NewFolder(dir, t)
-	if err != nil || f.Card.Enrolled {
-		return f, err
-	}
-	if _, err := gate.Join(ctx, t, f.Key, nil); err != nil {
-		return nil, err
-	}
-	f.Card.Enrolled = true
-	return f, f.Save()
-}
-
 // Network fills in how a member of this folder reaches its coordinator: everything over the one HTTPS port, which it
 // recognises by the fingerprint of its invitation. HTTP proxies of the environment are respected.
 func (f *Folder) Network(o *Options) error {

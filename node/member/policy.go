@@ -13,6 +13,8 @@ import (
 
 	"github.com/cohort-learning/cohort/methods"
 	"github.com/cohort-learning/cohort/recipe"
+	"github.com/cohort-learning/cohort/secure/dp"
+	dpledger "github.com/cohort-learning/cohort/secure/dp/ledger"
 	"github.com/cohort-learning/cohort/transport"
 	"github.com/goccy/go-yaml"
 )
@@ -34,6 +36,27 @@ type Policy struct {
 	Download Size     `yaml:"download"`
 	Exec     bool     `yaml:"exec"`
 	Model    bool     `yaml:"model"`
+	Noise    float64  `yaml:"noise"`
+	Epsilon  float64  `yaml:"epsilon"`
+	Delta    float64  `yaml:"delta"`
+	Overrun  Overrun  `yaml:"overrun"`
+}
+
+// Overrun says what becomes of a run all of whose rounds together would cost more than the budget.
+type Overrun string
+
+// The ways.
+const (
+	OverrunRefuse Overrun = "refuse" // it is declined
+	OverrunStop   Overrun = "stop"   // it is taken part in until the budget is spent
+)
+
+// Budget is the limit that the policy sets to what the data may spend.
+func (p Policy) Budget() dpledger.Budget {
+	if p.Epsilon == 0 {
+		return dpledger.Budget{}
+	}
+	return dpledger.Budget{Epsilon: p.Epsilon, Delta: p.Delta}
 }
 
 // policyText is the file that a member begins with; reading it gives [DefaultPolicy].
@@ -52,11 +75,15 @@ upload: 0          # most bytes that leave in a day, e.g. 500MB; 0: no limit
 download: 16GB     # most bytes of one task; 0: no limit
 exec: false        # whether "cohort join --exec" may start your own program for training
 model: true        # whether the final model is fetched at the end of a run
+noise: 0           # least noise multiplier of a run's differential privacy; 0: runs without noise too
+epsilon: 0         # what all private runs on your data may cost together; 0: as the privacy ledger says
+delta: 1e-5        # with which probability they may cost more than epsilon
+overrun: refuse    # a run that may cost more than is left: refuse it, or stop when the budget is spent
 `
 
 // DefaultPolicy is the policy that a member begins with.
 func DefaultPolicy() Policy {
-	return Policy{Epochs: 100, Steps: 100_000, Metrics: true, Reasons: true, Download: 16e9, Model: true}
+	return Policy{Epochs: 100, Steps: 100_000, Metrics: true, Reasons: true, Download: 16e9, Model: true, Delta: dpledger.DefaultDelta, Overrun: OverrunRefuse}
 }
 
 // ParsePolicy reads a policy; file is its name in errors. Fields that it leaves out have their default. Every error is a
@@ -102,7 +129,8 @@ func placed(file string, err error) error {
 	return e
 }
 
-var policyFields = []string{"batch", "download", "epochs", "exec", "hours", "methods", "metrics", "model", "reasons", "rounds", "steps", "upload"}
+var policyFields = []string{"batch", "delta", "download", "epochs", "epsilon", "exec", "hours", "methods", "metrics", "model", "noise", "overrun", "reasons", "rounds",
+	"steps", "upload"}
 
 func (p Policy) validate() error {
 	for _, m := range p.Methods {
@@ -117,6 +145,16 @@ func (p Policy) validate() error {
 		if n.value < 0 {
 			return fmt.Errorf("%s: %d, expected 1 or more, or 0 for any number", n.name, n.value)
 		}
+	}
+	switch {
+	case !(p.Noise >= 0) || math.IsInf(p.Noise, 1):
+		return fmt.Errorf("noise: %v, expected a noise multiplier, or 0 for any", p.Noise)
+	case !(p.Epsilon >= 0) || math.IsInf(p.Epsilon, 1):
+		return fmt.Errorf("epsilon: %v, expected a positive number, or 0 for the budget of the ledger", p.Epsilon)
+	case !(p.Delta > 0 && p.Delta < 1):
+		return fmt.Errorf("delta: %v, expected a probability between 0 and 1", p.Delta)
+	case p.Overrun != OverrunRefuse && p.Overrun != OverrunStop:
+		return fmt.Errorf("overrun: %.40q, expected %s or %s", string(p.Overrun), OverrunRefuse, OverrunStop)
 	}
 	return nil
 }
@@ -160,6 +198,19 @@ func (p Policy) Check(terms *transport.Terms, r *recipe.Recipe) []string {
 		refuse("the run asks for %s; no numbers beside the model may leave", strings.Join(terms.Metrics, ", "))
 	}
 	return no
+}
+
+// CheckPrivacy holds what a run announces about its privacy, nil for nothing, against the policy, like [Policy.Check].
+func (p Policy) CheckPrivacy(t *dp.Terms) []string {
+	switch {
+	case p.Noise == 0:
+		return nil
+	case t == nil:
+		return []string{fmt.Sprintf("the run has no differential privacy; allowed is a noise multiplier of %v or more", p.Noise)}
+	case t.Noise < p.Noise:
+		return []string{fmt.Sprintf("the noise multiplier is %v; allowed is %v or more", t.Noise, p.Noise)}
+	}
+	return nil
 }
 
 // Size is a number of bytes, written as 500MB or 2GiB in a file.

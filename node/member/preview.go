@@ -83,7 +83,14 @@ func (m *Member) previewRun(ctx context.Context, id string) (p Preview, err erro
 		if err != nil {
 			return p, err
 		}
-		p.Declined = m.o.Policy.Check(proposal.Terms, proposal.Recipe)
+		hides, err := m.announced(proposal)
+		if err != nil {
+			return p, err
+		}
+		p.Declined = append(m.o.Policy.Check(proposal.Terms, proposal.Recipe), m.o.Policy.CheckPrivacy(hides)...)
+		if err := m.afford(ctx, proposal, hides); err != nil {
+			p.Declined = append(p.Declined, err.Error())
+		}
 		part, err := m.prepare(ctx, proposal)
 		if err != nil {
 			return p, err
@@ -92,7 +99,7 @@ func (m *Member) previewRun(ctx context.Context, id string) (p Preview, err erro
 			defer part.Close()
 		}
 		p.Schema = part.Schema
-		p.Terms = &Agreed{Method: proposal.Recipe.Method, Model: part.Model, Rounds: proposal.Recipe.Rounds, Metrics: proposal.Terms.Metrics,
+		p.Terms = &Agreed{Method: proposal.Recipe.Method, Model: part.Model, Rounds: proposal.Recipe.Rounds, Metrics: part.metrics,
 			Digest: transport.DigestOf([]byte(text)), Schema: part.Data, Samples: part.Samples, Tests: part.Tests}
 		p.Phases, err = part.rehearse(ctx, m.name, proposal.Recipe.Rounds)
 		return p, err

@@ -262,6 +262,7 @@ func (m *Member) greet(ctx context.Context, conn uint64) ([]string, error) {
 	m.mu.Lock()
 	news := m.welcomed != conn
 	m.welcomed = conn
+	m.coordinator = oneLine(w.Federation, 100)
 	for _, r := range m.ledger.runs {
 		r.paused = r.paused && !news
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/journal"
 	"github.com/cohort-learning/cohort/node/parcel"
+	dpledger "github.com/cohort-learning/cohort/secure/dp/ledger"
 	"github.com/cohort-learning/cohort/transport"
 	"github.com/cohort-learning/cohort/weights"
 )
@@ -83,9 +84,13 @@ func (m *Member) compute(ctx context.Context, r *run, o *order) error {
 	if err := e.Decode(&t); err != nil {
 		return fmt.Errorf("task of order %d in the journal of the member: %w", o.id, err)
 	}
-	m.tell(o.of(EventTraining, r), "%s: %s", roundOf(r, o), doing(o.step))
-	m.progress(r, o, 0)
-	res, version, err := m.perform(ctx, r, o, e, &t)
+	var res federated.Result
+	var version string
+	if err = m.toll(ctx, r, o); err == nil {
+		m.tell(o.of(EventTraining, r), "%s: %s", roundOf(r, o), doing(o.step))
+		m.progress(r, o, 0)
+		res, version, err = m.perform(ctx, r, o, e, &t)
+	}
 	if ctx.Err() != nil {
 		return nil // it was cut short, which is not its failure
 	}
@@ -93,8 +98,12 @@ func (m *Member) compute(ctx context.Context, r *run, o *order) error {
 	if errors.As(err, &broken) {
 		return err
 	}
-	if err != nil {
+	if spent := (*dpledger.SpentError)(nil); errors.As(err, &spent) {
+		m.tell(o.of(EventSpent, r), "%s: declined: %v", roundOf(r, o), spent)
+	} else if err != nil {
 		m.tell(o.of(EventFailed, r), "%s: failed: %s", roundOf(r, o), oneLine(err.Error(), 500))
+	}
+	if err != nil {
 		res = federated.Result{}
 	}
 	err = m.keep(ctx, r, o, e, &t, res, version, err)
@@ -192,6 +201,9 @@ func (m *Member) perform(ctx context.Context, r *run, o *order, e transport.Enve
 	if res, err = r.part.Client.Run(ctx, at, task, keep); err != nil {
 		return federated.Result{}, version, err
 	}
+	if r.part.privacy != nil && res.Status != federated.Abstained && res.Weight != 1 {
+		return federated.Result{}, version, fmt.Errorf("a result of weight %d: where noise hides members each has weight 1", res.Weight)
+	}
 	return res, version, finite(res)
 }
 
@@ -228,7 +240,9 @@ func (m *Member) unpack(ctx context.Context, e transport.Envelope, t *transport.
 		}
 		task.Sets[in.Name] = s
 	}
-	task.Index, err = parcel.Index(ctx, m.store, t.Slice, e.Refs)
+	if task.Index, err = parcel.Index(ctx, m.store, t.Slice, e.Refs); err == nil {
+		task.Attached, err = parcel.Attached(ctx, m.store, t.Attached, e.Refs)
+	}
 	return task, err
 }
 

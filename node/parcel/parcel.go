@@ -23,6 +23,7 @@ import (
 const (
 	Safetensors = "application/safetensors"
 	JSON        = "application/json"
+	Bytes       = "application/octet-stream"
 )
 
 // inline is how many bytes of one set may stand in a message, and room how many of all.
@@ -74,15 +75,27 @@ func (p *Packer) Index(ctx context.Context, name string, x weights.Index) (*tran
 	if err != nil {
 		return nil, fmt.Errorf("packing index set %q: %w", name, err)
 	}
+	return p.bytes(ctx, name, JSON, b)
+}
+
+// Attached packs bytes as they are; none stay nil.
+func (p *Packer) Attached(ctx context.Context, name string, b []byte) (*transport.Tensors, error) {
+	if len(b) == 0 {
+		return nil, nil
+	}
+	return p.bytes(ctx, name, Bytes, b)
+}
+
+func (p *Packer) bytes(ctx context.Context, name, media string, b []byte) (*transport.Tensors, error) {
 	t := &transport.Tensors{Name: name}
 	if len(b) <= 2*inline && p.used+len(b) <= room {
 		t.Inline = b
 		p.used += len(b)
 		return t, nil
 	}
-	ref, err := write(ctx, p.Store, JSON, func(w io.Writer) error { _, err := w.Write(b); return err })
+	ref, err := write(ctx, p.Store, media, func(w io.Writer) error { _, err := w.Write(b); return err })
 	if err != nil {
-		return nil, fmt.Errorf("packing index set %q: %w", name, err)
+		return nil, fmt.Errorf("packing %q: %w", name, err)
 	}
 	t.Ref = p.refer(ref)
 	return t, nil
@@ -195,6 +208,11 @@ func data(t weights.Tensor) unsafe.Pointer {
 
 // Set unpacks tensors. The blobs must be in the store.
 func Set(ctx context.Context, store blob.Store, t transport.Tensors, refs []transport.Ref) (weights.Set, error) {
+	return SetIn(ctx, store, t, refs, nil)
+}
+
+// SetIn is Set with memory of the caller's; see [weights.File.SetIn].
+func SetIn(ctx context.Context, store blob.Store, t transport.Tensors, refs []transport.Ref, room func(n int) []float32) (weights.Set, error) {
 	r, err := open(ctx, store, t, refs)
 	if err != nil {
 		return weights.Set{}, err
@@ -203,7 +221,7 @@ func Set(ctx context.Context, store blob.Store, t transport.Tensors, refs []tran
 	f, err := weights.NewFile(r, r.Size()) // the bytes are there, so that memory for them may be taken at once
 	var s weights.Set
 	if err == nil {
-		s, err = f.Set()
+		s, err = f.SetIn(room)
 	}
 	if err != nil {
 		return weights.Set{}, fmt.Errorf("tensors %q: %w", t.Name, err)
@@ -236,6 +254,23 @@ func Index(ctx context.Context, store blob.Store, t *transport.Tensors, refs []t
 		return nil, fmt.Errorf("index set %q is null", t.Name)
 	}
 	return x, nil
+}
+
+// Attached unpacks bytes; nil stays nil. The caller has bounded the size of the blobs.
+func Attached(ctx context.Context, store blob.Store, t *transport.Tensors, refs []transport.Ref) ([]byte, error) {
+	if t == nil {
+		return nil, nil
+	}
+	r, err := open(ctx, store, *t, refs)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	b := make([]byte, r.Size()) // the bytes are there
+	if _, err := io.ReadFull(r, b); err != nil {
+		return nil, fmt.Errorf("%q: %w", t.Name, err)
+	}
+	return b, nil
 }
 
 // source is packed bytes, here or in a blob.

@@ -321,6 +321,9 @@ func (r *Relay) addOne(ctx context.Context, c *federated.Combiner, x job) (n int
 	if res.Cover, err = parcel.Index(ctx, r.store, body.Cover, e.Refs); err != nil {
 		return n, err
 	}
+	if res.Attached, err = parcel.Attached(ctx, r.store, body.Attached, e.Refs); err != nil {
+		return n, err
+	}
 	return n, c.Add(t, res)
 }
 

@@ -47,7 +47,7 @@ type liar struct {
 // enrol becomes a member.
 func enrol(ctx context.Context, dir string, t identity.Token) (*member.Folder, error) {
 	for try := 0; ; try++ { // a packet may be lost, the coordinator killed
-		f, err := member.Enrol(ctx, dir, t)
+		f, err := member.Enrol(ctx, dir, t, member.EnrolOptions{})
 		if err == nil || try == 20 {
 			return f, err
 		}

@@ -110,7 +110,7 @@ func TestRights(t *testing.T) {
 		t.Fatal(err)
 	}
 	var folder *member.Folder
-	if folder, err = member.Enrol(ctx, spy.dir, token); err != nil {
+	if folder, err = member.Enrol(ctx, spy.dir, token, member.EnrolOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	client, err := httpClient(folder.Key, folder.Card)

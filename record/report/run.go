@@ -32,7 +32,17 @@ type Run struct {
 	Levels    []Level     // of clients' models, largest first
 	Partition []byte      // PNG of the client × class heat map
 	Updates   []Histogram // how often coordinates were updated, per level
+	Workers   []Worker    // machines that were lent to it
 	Digest    string      // SHA-256 of the final model
+}
+
+// A Worker is a machine that was lent to the run.
+type Worker struct {
+	Name           string
+	Threads        int
+	Clients        int   // answers that came from it
+	Given          int   // tasks that it was lost with
+	Sent, Received int64 // bytes to it and from it
 }
 
 // A Level is a size of model.
@@ -129,6 +139,7 @@ func (r Run) Report() (Report, error) {
 	add(r.levels(curves), len(r.Levels) > 0)
 	add(Section{Title: "Who holds what", Images: []Image{{Name: "partition", Title: "Examples of each class at each client", PNG: r.Partition}}}, r.Partition != nil)
 	add(Section{Title: "What it cost", Charts: costs}, len(costs) > 0)
+	add(lent(r.Workers), len(r.Workers) > 0)
 	add(failed(failures), len(failures) > 0)
 	add(Section{Title: "Other metrics", Charts: others}, len(others) > 0)
 	return rep, nil
@@ -300,6 +311,16 @@ func failed(failures []record.Failure) Section {
 		t.Rows = append(t.Rows, []string{f.Client, strconv.Itoa(f.Count), strconv.Itoa(f.Last), f.Message})
 	}
 	return Section{Title: "Clients that failed", Tables: []Table{t}}
+}
+
+func lent(workers []Worker) Section {
+	t := Table{Name: "workers", Columns: []Column{{"worker", false}, {"threads", true}, {"clients computed", true}, {"given to others", true},
+		{"sent to it", true}, {"received from it", true}}}
+	for _, w := range workers {
+		t.Rows = append(t.Rows, []string{w.Name, strconv.Itoa(w.Threads), group(strconv.Itoa(w.Clients)), group(strconv.Itoa(w.Given)),
+			Bytes.Format(float64(w.Sent)), Bytes.Format(float64(w.Received))})
+	}
+	return Section{Title: "Machines lent to the run", Tables: []Table{t}}
 }
 
 func (r Run) provenance() (facts []Fact) {

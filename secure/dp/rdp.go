@@ -59,6 +59,21 @@ func (c Curve) Add(d Curve) Curve {
 	return Curve{out}
 }
 
+// Times returns the cost of n ≥ 0 releases that each cost c.
+func (c Curve) Times(n int) Curve {
+	if n < 0 {
+		panic(fmt.Sprintf("dp: %d releases", n))
+	}
+	if c.at == nil || n == 0 {
+		return Curve{}
+	}
+	out := slices.Clone(c.at)
+	for i := range out {
+		out[i] *= float64(n)
+	}
+	return Curve{out}
+}
+
 // Epsilon returns the least ε over the orders,
 //
 //	ε(δ) = min_α  RDP(α) − (ln δ + ln α)/(α−1) + ln((α−1)/α),   at least 0

@@ -10,7 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -156,8 +156,12 @@ type taker struct {
 	b *bridge
 }
 
-// bufferSize is that of the two buffers of a WebSocket. What is larger passes them by.
-const bufferSize = 1 << 10
+// Sizes of the two buffers of a WebSocket. What is larger passes them by: that of reading takes in the heads of frames, that of
+// writing joins a head with what follows it.
+const (
+	readSize  = 256
+	writeSize = 1 << 10
+)
 
 func (t taker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(t.ResponseWriter).Hijack()
@@ -165,15 +169,10 @@ func (t taker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	t.b.conn = conn
-	early := rw.Reader.Buffered()
-	if early > bufferSize {
+	if rw.Reader.Buffered() > 0 { // it speaks before it is answered
 		return conn, rw, nil
 	}
-	r := bufio.NewReaderSize(rw.Reader, bufferSize)
-	if _, err := r.Peek(early); err != nil { // what is buffered stays buffered
-		return nil, nil, err
-	}
-	return conn, bufio.NewReadWriter(r, bufio.NewWriterSize(conn, bufferSize)), nil
+	return conn, bufio.NewReadWriter(bufio.NewReaderSize(conn, readSize), bufio.NewWriterSize(conn, writeSize)), nil
 }
 
 // buffers are for what is larger than an idle connection's own.
@@ -209,7 +208,8 @@ func (b *bridge) up() {
 // writerOnly hides that a pipe could read by itself.
 type writerOnly struct{ io.Writer }
 
-// down carries what the server says, beginning with info. An idle member costs a small buffer.
+// down carries what the server says, beginning with info. The server writes a message in pieces; each becomes a frame, a TLS record
+// and a system call only when the message is whole. An idle member costs a small buffer.
 func (b *bridge) down(info []byte) {
 	defer b.s.wg.Done()
 	write := func(p []byte) error {
@@ -218,26 +218,61 @@ func (b *bridge) down(info []byte) {
 		return b.ws.Write(context.Background(), websocket.MessageBinary, p)
 	}
 	err := write(info)
-	for small := make([]byte, 1024); err == nil; {
-		var n int
-		if n, err = b.pipe.Read(small); err != nil {
-			break
-		}
-		if n < len(small) {
+	var at position
+	for small := make([]byte, 512); err == nil; {
+		n, end := b.pipe.Read(small)
+		if at.whole(small[:n]) || end != nil {
 			err = write(small[:n])
-			continue
+		} else { // the rest is on its way
+			large := buffers.Get().(*[64 << 10]byte)
+			copy(large[:], small[:n])
+			for whole := false; !whole && n < len(large) && end == nil; {
+				var m int
+				m, end = b.pipe.Read(large[n:])
+				whole = at.whole(large[n : n+m])
+				n += m
+			}
+			err = write(large[:n])
+			buffers.Put(large)
 		}
-		// There is more, and it is waiting already.
-		large := buffers.Get().(*[64 << 10]byte)
-		b.pipe.SetReadDeadline(time.Now().Add(time.Millisecond))
-		n = copy(large[:], small)
-		m, more := b.pipe.Read(large[n:])
-		b.pipe.SetReadDeadline(time.Time{})
-		err = write(large[:n+m])
-		buffers.Put(large)
-		if err == nil && !errors.Is(more, os.ErrDeadlineExceeded) {
-			err = more
+		if err == nil {
+			err = end
 		}
 	}
 	b.end(websocket.StatusNormalClosure, "")
+}
+
+// position is how far what the server says has come in the protocol of NATS: lines, of which MSG and HMSG are followed by so many
+// bytes as the last of their words says, and a line end.
+type position struct {
+	line []byte // that has begun
+	left int    // of what follows a line
+}
+
+// whole takes in the next bytes and reports whether they end what they or others before them began.
+func (p *position) whole(b []byte) bool {
+	for len(b) > 0 {
+		if p.left > 0 {
+			n := min(p.left, len(b))
+			p.left, b = p.left-n, b[n:]
+			continue
+		}
+		end := bytes.IndexByte(b, '\n')
+		if end < 0 {
+			p.line = append(p.line, b...)
+			return false
+		}
+		line := b[:end]
+		if p.line != nil {
+			line, p.line = append(p.line, line...), nil
+		}
+		b = b[end+1:]
+		if bytes.HasPrefix(line, []byte("MSG ")) || bytes.HasPrefix(line, []byte("HMSG ")) {
+			line = bytes.TrimRight(line, "\r")
+			if n, err := strconv.Atoi(string(line[bytes.LastIndexByte(line, ' ')+1:])); err == nil {
+				p.left = n + len("\r\n")
+			}
+		}
+	}
+	return p.left == 0 && p.line == nil
 }
