@@ -73,7 +73,7 @@ const sampled = 200
 
 // count fills in clients and bytes from the tasks of the first round.
 func (p *Plan) count(ctx context.Context, e *train.Engine, out *Estimate) (federated.State, error) {
-	a, err := p.Algorithm()
+	a, err := p.Recipe.bare(p.Problem)
 	if err != nil {
 		return federated.State{}, err
 	}

@@ -25,7 +25,7 @@ func (l Level) FLOPs() float64 { return 2 * float64(l.MACs) }
 
 // Levels returns the sizes of model in the plan's fleet; the first is the global model's.
 func (p *Plan) Levels() ([]Level, error) {
-	a, err := p.Algorithm()
+	a, err := p.Recipe.bare(p.Problem)
 	if err != nil {
 		return nil, err
 	}

@@ -110,8 +110,17 @@ func adopt(split *dataset.Split, s dataset.Schema) (*dataset.Split, error) {
 // Algorithm returns the method on the plan's problem.
 func (p *ServerPlan) Algorithm() (federated.Algorithm, error) { return p.Recipe.algorithm(p.Problem) }
 
-// algorithm returns the recipe's method on a problem.
+// algorithm returns the recipe's method on a problem, with secure sums and privacy around it where the recipe says so.
 func (r *Recipe) algorithm(p *federated.Problem) (federated.Algorithm, error) {
+	a, err := r.bare(p)
+	if err != nil {
+		return nil, err
+	}
+	return r.wrapped(a)
+}
+
+// bare returns the method alone.
+func (r *Recipe) bare(p *federated.Problem) (federated.Algorithm, error) {
 	options, ok := r.Options.(methods.Options)
 	if !ok {
 		return nil, fieldf("options", "these are not the options of %s", r.Method)
@@ -141,7 +150,7 @@ func (p *ServerPlan) Config() federated.Config {
 
 // Levels returns the sizes of model in a fleet of so many members; the first is the global model's.
 func (p *ServerPlan) Levels(members int) ([]Level, error) {
-	a, err := p.Algorithm()
+	a, err := p.Recipe.bare(p.Problem)
 	if err != nil {
 		return nil, err
 	}
@@ -218,7 +227,7 @@ func (r *Recipe) planMember(agreed dataset.Schema, mine *dataset.Split, start *w
 	if start != nil {
 		p.Problem.Start = start
 	}
-	a, err := p.Algorithm()
+	a, err := p.Bare()
 	if err != nil {
 		return nil, err
 	}
@@ -262,7 +271,7 @@ func (p *MemberPlan) String() string {
 
 // Card describes the models that the member is sent.
 func (p *MemberPlan) Card() (*Card, error) {
-	a, err := p.Algorithm()
+	a, err := p.Bare()
 	if err != nil {
 		return nil, err
 	}

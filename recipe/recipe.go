@@ -40,6 +40,8 @@ type Recipe struct {
 	Train     Train          `yaml:"train" doc:"How a client trains."`
 	Round     Round          `yaml:"round" doc:"Who takes part in a round and when it closes."`
 	Evaluate  Evaluate       `yaml:"evaluate" doc:"What is measured, and when."`
+	Secure    Secure         `yaml:"secure,omitempty" doc:"Secure aggregation: the server learns sums only; leave out to show it single updates."`
+	Privacy   Privacy        `yaml:"privacy,omitempty" doc:"Differential privacy: clipped updates and noise; leave out for none."`
 	Robust    Robust         `yaml:"robust,omitempty" doc:"What takes the place of the mean where some clients may lie; leave out to trust them all."`
 	Clients   Conditions     `yaml:"clients,omitempty" doc:"How slow, unreliable and dishonest the simulated clients are; leave out for perfect ones."`
 	Run       Run            `yaml:"run" doc:"Where and how the run is computed; changes no result except as said."`
@@ -203,7 +205,7 @@ func (r *Recipe) validate() error {
 		return fieldf("model.name", "there is no architecture %q%s; expected one of %s", r.Model.Name,
 			didYouMean(r.Model.Name, nn.Names()), strings.Join(nn.Names(), ", "))
 	}
-	for _, check := range []func() error{r.Train.validate, r.Round.validate, r.Evaluate.validate, r.Robust.validate, r.Run.validate} {
+	for _, check := range []func() error{r.Train.validate, r.Round.validate, r.Evaluate.validate, r.Robust.validate, r.Run.validate, r.validatePrivacy} {
 		if err := check(); err != nil {
 			return err
 		}

@@ -157,6 +157,13 @@ func drawRecipe(t *rapid.T) *Recipe {
 			{Rule: "centred", Norm: 0.5, Iterations: 2}, {Rule: "trimmed", Trim: 0.3}}).Draw(t, "rule")
 		r.Clients.Liars, r.Clients.Attack, r.Clients.Strength = 0.25, "alie", 1.5
 	}
+	if rapid.Bool().Draw(t, "secure") {
+		r.Robust, r.Secure = Robust{}, rapid.SampledFrom([]Secure{{Sums: "masked"}, {Sums: "plain", Bits: 32, Levels: 1 << 16, MaxWeight: 9},
+			{Sums: "masked", Sparse: true, Corrupt: 0.2, Curious: true, Holders: 3}}).Draw(t, "sums")
+	}
+	if rapid.Bool().Draw(t, "private") {
+		r.Robust, r.Privacy = Robust{}, rapid.SampledFrom([]Privacy{{Noise: 1, Clip: 0.5}, {Epsilon: 3, Delta: 1e-6, Quantile: 0.5}}).Draw(t, "privacy")
+	}
 	r.Evaluate.Clients = rapid.Bool().Draw(t, "evaluate")
 	r.Run.Checkpoint = rapid.IntRange(1, 9).Draw(t, "checkpoint")
 	return r

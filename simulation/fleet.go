@@ -66,7 +66,7 @@ func (f *Fleet) Local(m federated.Member) federated.Local {
 // Server returns the coordinator's side. In a simulation it may see all data, which only methods that say so use: test data
 // to evaluate the global model, pooled training data for centralised learning and pooled statistics.
 func (f *Fleet) Server() federated.Server {
-	s := federated.Server{Engine: f.Engine, Seed: f.Seed, Scope: scope, Population: f}
+	s := federated.Server{Engine: f.Engine, Seed: f.Seed, Scope: scope, Population: f, Secret: passing()}
 	if f.Split == nil {
 		return s
 	}

@@ -113,7 +113,9 @@ func (s *Study) prepare(ctx context.Context, p Proposal) (*Part, error) {
 		if err != nil {
 			return nil, err
 		}
-		part.Client = own
+		if part.Client, err = plan.Around(own); err != nil {
+			return nil, err
+		}
 	}
 	part.Local = plan.Local(s.engine, federated.Member{Samples: part.Samples})
 	if part.Schema, err = json.Marshal(plan.Schema); err != nil {

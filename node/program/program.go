@@ -90,7 +90,7 @@ func (e *Failure) Error() string {
 // New returns the client of a member's plan. It fails if the method cannot be trained by a program, if there is no such
 // program, or if a limit cannot be kept on this system.
 func New(plan *recipe.MemberPlan, o Options) (*Client, error) {
-	a, err := plan.Algorithm()
+	a, err := plan.Bare()
 	if err != nil {
 		return nil, err
 	}
