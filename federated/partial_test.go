@@ -144,7 +144,42 @@ func TestFalsePartials(t *testing.T) {
 			}
 		})
 	}
-	if (Pace{Staleness: 1}).Summable() == nil || (Pace{Quorum: 0.5}).Summable() != nil {
-		t.Error("which runs a relay may serve")
+}
+
+// script is a method of given phases.
+type script struct {
+	Algorithm
+	phases []Phase
+}
+
+func (s script) Next(at State) (Phase, bool) {
+	if at.Step >= len(s.phases) {
+		return Phase{}, false
+	}
+	return s.phases[at.Step], true
+}
+
+type noRule struct{ Rule }
+
+// Whatever needs results one by one says so before a run begins.
+func TestSummable(t *testing.T) {
+	plain := []Phase{{Name: "train", Who: Selection{Fraction: 1}}, {Name: "eval", Barrier: true}}
+	for _, c := range []struct {
+		name   string
+		config Config
+		last   Phase
+		says   string // empty: they can be added
+	}{
+		{"plain", Config{Pace: Pace{Quorum: 0.5, Deadline: 1}}, Phase{Name: "test"}, ""},
+		{"late answers", Config{Pace: Pace{Staleness: 1}}, Phase{Name: "test"}, "staleness"},
+		{"a rule", Config{Rule: noRule{}}, Phase{Name: "test"}, "robust rule"},
+		{"keys", Config{}, Phase{Name: "keys", Gather: true}, "phase keys: what members attach"},
+		{"masks", Config{}, Phase{Name: "masked", Attachments: func() Attachments { return nil }}, "phase masked: what members attach"},
+		{"coins", Config{}, Phase{Name: "train2", Who: Selection{Coins: true}}, "phase train2: members are drawn by secret coins"},
+	} {
+		err := c.config.Summable(script{phases: append(slices.Clone(plain), c.last)}, State{})
+		if (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v", c.name, err)
+		}
 	}
 }

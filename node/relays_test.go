@@ -182,11 +182,6 @@ func TestDirect(t *testing.T) {
 // TestRelayRefusals: what relays cannot do is refused in words, when it is asked for.
 func TestRelayRefusals(t *testing.T) {
 	f := newFederation(t, twoSites)
-	late := strings.Replace(twoSites, "round: {fraction: 1}", "round: {fraction: 1, quorum: 0.5, staleness: 2}", 1)
-	asynchronous, err := recipe.Parse("late.yaml", []byte(late))
-	if err != nil {
-		t.Fatal(err)
-	}
 	refused := func(what string, err error, says string) {
 		t.Helper()
 		if err == nil || !strings.Contains(err.Error(), says) {
@@ -210,8 +205,20 @@ func TestRelayRefusals(t *testing.T) {
 		many = append(many, fmt.Sprintf("m-%d", i))
 	}
 	refused("too many", invite("region", many...), "at most 256")
-	if _, err := f.host.Start(t.Context(), asynchronous, RunOptions{ID: "late"}); err == nil || !strings.Contains(err.Error(), "staleness") {
-		t.Errorf("a run whose late results count begins although members are behind relays: %v", err)
+	for says, change := range map[string][2]string{
+		"staleness":   {"fraction: 1}", "fraction: 1, quorum: 0.5, staleness: 2}"},
+		"robust rule": {"round:", "robust: {rule: median}\nround:"},
+	} {
+		r, err := recipe.Parse("test.yaml", []byte(strings.Replace(twoSites, change[0], change[1], 1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = f.host.Start(t.Context(), r, RunOptions{ID: "other"})
+		refused("a run with "+says, err, says)
+		refused("a run with "+says, err, "behind relays")
+		if err := os.RemoveAll(filepath.Join(f.host.Runs(), "other")); err != nil {
+			t.Fatal(err)
+		}
 	}
 
 	// A leaf enrols at its relay only, and a relay enrols its own leaves only.
