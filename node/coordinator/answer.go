@@ -248,6 +248,9 @@ func (r *Run) settle(holding []transport.Holding, d *transport.Duties, add func(
 			continue
 		}
 		c, ok := r.keeper.closes.of(h.Order)
+		if !ok && r.desk.coming(h.Order) {
+			continue
+		}
 		if !ok {
 			forgotten = append(forgotten, h.Order)
 			continue

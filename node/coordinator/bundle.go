@@ -45,6 +45,10 @@ func (r *Run) partial(from string, e transport.Envelope, body *transport.Partial
 	if err == nil && body.Orders != orderText(b, out) {
 		code, err = transport.CodeMalformed, fmt.Errorf("it says that orders %s are inside, not %s", body.Orders, orderText(b, out))
 	}
+	if err != nil && code == transport.CodeBusy {
+		reply(&transport.Inclusion{Outcome: transport.Refused, Code: code, Reason: err.Error()})
+		return
+	}
 	if err != nil {
 		refuse(code, err)
 		return

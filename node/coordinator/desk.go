@@ -51,6 +51,8 @@ type desk struct {
 	offers   chan *order
 	offering sync.WaitGroup
 	highest  int               // order issued so far
+	issued   int               // of them in this process
+	again    bool              // the phase under way is that of an earlier process: its orders are being issued once more
 	gone     map[string]string // why members are gone
 	levels   map[string]string // of members, as their newest tasks say
 	permits  queue
@@ -111,7 +113,7 @@ type outbox interface {
 func newDesk(out outbox, store blob.Store, p *pins, sp *spool, window int, absent, clock time.Duration, log *slog.Logger) *desk {
 	d := &desk{out: out, store: store, pins: p, spool: sp, window: window, absent: absent, log: log, changed: make(chan struct{}),
 		orders: map[int]*order{}, of: map[string]map[int]*order{}, recorded: map[int]*result{}, bundles: map[int]*bundle{}, settled: map[int]transport.Digest{},
-		burdens: map[string]int{}, offers: make(chan *order, 256), highest: -1, gone: map[string]string{}, levels: map[string]string{},
+		burdens: map[string]int{}, offers: make(chan *order, 256), highest: -1, issued: -1, gone: map[string]string{}, levels: map[string]string{},
 		began: time.Now(), offset: clock}
 	d.permits.size = window
 	for range runtime.GOMAXPROCS(0) {
@@ -136,7 +138,7 @@ func (d *desk) Issue(ctx context.Context, o *federated.Order) error {
 		d.of[o.Member.Name] = map[int]*order{}
 	}
 	d.of[o.Member.Name][o.ID] = x
-	d.highest = max(d.highest, o.ID)
+	d.highest, d.issued = max(d.highest, o.ID), max(d.issued, o.ID)
 	d.due++
 	if rec := d.recorded[o.ID]; rec != nil {
 		delete(d.recorded, o.ID)
@@ -463,6 +465,14 @@ func (d *desk) find(id int) (x *order, past bool) {
 	return d.orders[id], id <= d.highest
 }
 
+// coming reports whether an order of the phase under way may still be issued once more after a restart.
+func (d *desk) coming(id int) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, inside := d.settled[id]
+	return d.again && d.orders[id] == nil && id > d.issued && !inside
+}
+
 // settles reports whether a result is inside the sums with which the run was resumed.
 func (d *desk) settles(id int) (message transport.Digest, ok bool) {
 	d.mu.Lock()
@@ -474,6 +484,7 @@ func (d *desk) settles(id int) (message transport.Digest, ok bool) {
 // clear takes the orders of a phase that has closed off the desk, and gives up the blobs that they needed.
 func (d *desk) clear(ids []int) {
 	d.mu.Lock()
+	d.again = false
 	var free []transport.Ref
 	for _, id := range ids {
 		x := d.orders[id]

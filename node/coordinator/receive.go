@@ -103,6 +103,11 @@ func (d *desk) claimBlobs(x *order, blobs []transport.Ref) (wrong string) {
 // claim finds the open order that a member speaks of; refused says why it may not.
 func (r *Run) claim(from string, id int, task transport.Digest) (x *order, refused *transport.Failure) {
 	x, past := r.desk.find(id)
+	if x == nil && r.desk.coming(id) {
+		if _, over := r.keeper.closes.of(id); !over {
+			return nil, &transport.Failure{Code: transport.CodeBusy, Message: "the coordinator was started again, and is not as far as this task yet: ask again"}
+		}
+	}
 	switch {
 	case x == nil && past:
 		return nil, &transport.Failure{Code: transport.CodeStale, Message: "the phase of this task is over"}
@@ -135,7 +140,9 @@ func (r *Run) result(from string, e transport.Envelope, body *transport.Result, 
 			}
 			return
 		}
-		r.refuse(from, nil, digest, refused.Code, refused.Message)
+		if refused.Code != transport.CodeBusy {
+			r.refuse(from, nil, digest, refused.Code, refused.Message)
+		}
 		verdict(transport.Refused, refused.Code, refused.Message)
 		return
 	}

@@ -23,6 +23,7 @@ func (w *world) split() {
 	for i := range w.fleet.Len() {
 		names = append(names, w.fleet.Member(i).Name)
 	}
+	w.absent = patience // a relay says who is here, which may take a moment longer than a member's own connection
 	w.behind("north", names[1:3]...)
 	w.behind("south", names[3:]...)
 }
@@ -336,4 +337,33 @@ func (s *stand) reseal(k identity.Key, name string, like []byte, change func(*tr
 		panic(err)
 	}
 	return msg
+}
+
+// TestComing: after a restart a result of an order that the driver has not come to again is neither late nor unknown, and its
+// member is not told to forget it; once the driver is past it, or the phase is over, it is.
+func TestComing(t *testing.T) {
+	w := newWorld(t, "fedavg")
+	d := newDesk(nil, nil, nil, nil, 1, time.Minute, 0, nil)
+	srv := New(Options{Key: w.key, Hub: w.bus.Hub()})
+	t.Cleanup(srv.Close)
+	r := &Run{srv: srv, desk: d, keeper: &keeper{closes: &closes{}}}
+	d.again, d.highest, d.issued = true, 9, 4
+	r.keeper.closes.add(closed{closing: closing{Orders: federated.Indices{2, 3}, State: transport.Digest{}.String()}})
+	for id, want := range map[int]transport.Code{3: transport.CodeStale, 4: transport.CodeStale, 7: transport.CodeBusy, 12: transport.CodeBusy} {
+		if _, no := r.claim("m", id, transport.Digest{}); no == nil || no.Code != want {
+			t.Errorf("order %d: %v, want %s", id, no, want)
+		}
+	}
+	duties := &transport.Duties{}
+	if r.settle([]transport.Holding{{Order: 4}, {Order: 7}}, duties, func([]byte) bool { return true }); duties.Gone != "4" {
+		t.Errorf("to be forgotten: %q", duties.Gone)
+	}
+	d.pins = newPins(w.store, nil)
+	d.clear(nil)
+	if _, no := r.claim("m", 7, transport.Digest{}); no.Code != transport.CodeStale {
+		t.Errorf("when the phase is over: %v", no)
+	}
+	if _, no := r.claim("m", 12, transport.Digest{}); no.Code != transport.CodeUnknown {
+		t.Errorf("when the phase is over: %v", no)
+	}
 }

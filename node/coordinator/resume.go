@@ -203,7 +203,7 @@ func (k *keeper) restore(p *past) error {
 		return err
 	}
 	if p.under != nil {
-		k.opened = *p.under
+		k.opened, r.desk.again = *p.under, true
 		k.from.Under = &federated.Underway{Opened: *p.under}
 		if p.folds != nil {
 			if err := k.restoreFold(*p.folds); err != nil {

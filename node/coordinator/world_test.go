@@ -56,6 +56,7 @@ type world struct {
 	run     *Run
 	members map[string]*puppet
 	stands  map[string]*stand // relays
+	absent  time.Duration
 	roster  map[string]identity.Member
 }
 
@@ -114,7 +115,7 @@ func (f fickle) Combine(ctx context.Context, rows *robust.Spool, before *weights
 
 func newWorld(t testing.TB, method string) *world {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir(), fs: journal.OS(), bus: transport.NewMemory(), members: map[string]*puppet{}, roster: map[string]identity.Member{}, stands: map[string]*stand{},
+	w := &world{t: t, dir: t.TempDir(), fs: journal.OS(), bus: transport.NewMemory(), members: map[string]*puppet{}, roster: map[string]identity.Member{}, stands: map[string]*stand{}, absent: 50 * time.Millisecond,
 		config: federated.Config{Rounds: 3}}
 	var err error
 	if w.key, err = identity.NewKey(); err != nil {
@@ -178,7 +179,7 @@ func (w *world) begin() error {
 	}
 	srv := w.fleet.Server()
 	w.run, err = w.server.Start(Spec{ID: "run", Recipe: []byte("method: test\n"), Members: w.fleet.Len(), Algorithm: w.alg(), Server: srv,
-		Config: w.config, Window: w.window, Absent: 50 * time.Millisecond,
+		Config: w.config, Window: w.window, Absent: w.absent,
 		Check: func(schema json.RawMessage, _ *transport.Consent) (json.RawMessage, error) {
 			return json.RawMessage("{}"), nil
 		}}, rec)
@@ -487,6 +488,11 @@ func (m *puppet) deliver(order int) {
 				time.Sleep(5 * time.Millisecond)
 				continue
 			}
+			var f transport.Failure
+			if e.Kind == transport.KindError && e.Decode(&f) == nil && f.Code == transport.CodeBusy {
+				time.Sleep(5 * time.Millisecond)
+				continue
+			}
 			if e.Kind != transport.KindPermit || e.Decode(&permit) != nil {
 				return // its phase is over
 			}
@@ -499,7 +505,7 @@ func (m *puppet) deliver(order int) {
 		}
 		e, _, err := m.send(p.msg)
 		var v transport.Verdict
-		if err != nil || e.Kind != transport.KindVerdict || e.Decode(&v) != nil || v.Code == transport.CodeFull {
+		if err != nil || e.Kind != transport.KindVerdict || e.Decode(&v) != nil || v.Code == transport.CodeFull || v.Code == transport.CodeBusy {
 			time.Sleep(5 * time.Millisecond)
 			continue
 		}
