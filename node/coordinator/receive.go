@@ -45,7 +45,11 @@ func (r *Run) ask(from string, body *transport.Ask, reply func(transport.Body)) 
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if wrong := d.claimBlobs(x, body.Blobs); wrong != "" {
-		go reply(&transport.Failure{Code: transport.CodeConflict, Message: wrong})
+		code := transport.CodeConflict
+		if x.state == open && x.Member.Name != from { // a relay may let the sum stand by another of the orders inside
+			code = transport.CodeFull
+		}
+		go reply(&transport.Failure{Code: code, Message: wrong})
 		return
 	}
 	if x.state != open { // a result has come already, and its verdict was lost

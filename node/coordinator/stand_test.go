@@ -322,6 +322,10 @@ func (s *stand) combine(batch []int) (*transport.Inclusion, error) {
 	}
 	run.Refs = []transport.Ref{ref}
 	e, err = s.request(run, &transport.Ask{Order: batch[0], Task: first.p.ask.Task, Blobs: run.Refs})
+	var no transport.Failure
+	if err == nil && e.Kind == transport.KindError && e.Decode(&no) == nil && no.Code == transport.CodeConflict { // it came another way
+		return &transport.Inclusion{Outcome: transport.Refused, Code: no.Code, Counted: fmt.Sprint(batch[0])}, nil
+	}
 	if err != nil || e.Kind != transport.KindPermit {
 		return nil, fmt.Errorf("no permit: %s %w", e.Body, err)
 	}

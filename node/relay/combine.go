@@ -191,13 +191,22 @@ func (r *Relay) handIn(ctx context.Context, p *phase, batch []job) error {
 	return r.included(p, batch, reply)
 }
 
-// gone reports whether an error says that nobody waits for an order, and takes it out.
+// gone reports whether an error says that nobody waits for an order, or that its result has come another way, and takes it out.
 func (r *Relay) gone(p *phase, x job, err error) bool {
 	var f *transport.Failure
-	if !errors.As(err, &f) || f.Code != transport.CodeStale && f.Code != transport.CodeUnknown && f.Code != transport.CodeTask {
+	if !errors.As(err, &f) {
 		return false
 	}
-	return r.note(KindSettled, settled{Run: p.key.run, Out: []int{x.order}, Reason: f.Message}) == nil
+	s := settled{Run: p.key.run, Reason: f.Message}
+	switch f.Code {
+	case transport.CodeStale, transport.CodeUnknown, transport.CodeTask:
+		s.Out = []int{x.order}
+	case transport.CodeConflict:
+		s.Have = []int{x.order}
+	default:
+		return false
+	}
+	return r.note(KindSettled, s) == nil
 }
 
 // layout asks what the results of a phase are added to.
