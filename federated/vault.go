@@ -34,6 +34,8 @@ type Peers interface {
 	Verify(name string, msg, sig []byte) error
 	// Pinned reports whether the key of that member was exchanged without the server.
 	Pinned(name string) bool
+	// Insists reports whether the member takes part only where enough of the others are pinned.
+	Insists() bool
 }
 
 // NewVault returns a vault in memory, for simulations.
@@ -98,6 +100,7 @@ func (a acquainted) Verify(name string, msg, sig []byte) error {
 }
 
 func (acquainted) Pinned(string) bool { return true }
+func (acquainted) Insists() bool      { return false }
 
 // Vaults are those of many members of a simulation, by index. The zero value is ready; it is safe for concurrent use.
 type Vaults struct {

@@ -313,6 +313,7 @@ func openStore(dir, url string) (bucket.Store, error) {
 func (h *Host) routes() {
 	h.Gate.HandleMembers("/blob/", web.NewHandler(h.store, web.HandlerOptions{Who: h.Gate.Who, Permits: h.permits, Notes: h.path(uploadsName), Log: h.o.Log}))
 	h.Gate.HandleMembers("GET /journal/{run}", http.HandlerFunc(h.serveJournal))
+	h.Gate.HandleMembers("GET /roster", http.HandlerFunc(h.serveRoster))
 	h.Gate.Handle("/", h.page.site)
 	h.Gate.HandleMembers("POST "+rotatePath, http.HandlerFunc(h.serveRotation))
 	h.Gate.Handle("GET "+member.RelayPath, http.NotFoundHandler()) // this is no relay
@@ -459,6 +460,15 @@ func (h *Host) serveJournal(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/jsonl")
 	if err := run.WriteJournal(w, from); err != nil {
 		h.o.Log.Warn("sending the journal", "member", name, "error", err)
+	}
+}
+
+// serveRoster sends the signed chain of who is a member, with their keys: secure sums are made between them.
+func (h *Host) serveRoster(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/jsonl")
+	if err := h.Roster.WriteFrom(w, 0); err != nil {
+		name, _ := h.Gate.Who(r)
+		h.o.Log.Warn("sending the roster", "member", name, "error", err)
 	}
 }
 

@@ -119,11 +119,19 @@ func (r *Recipe) fits(ctx context.Context, a federated.Algorithm, srv federated.
 	return nil
 }
 
-// CheckMembers returns an error of the recipe if so many members are too few, or too many, for its robust rule.
+// CheckMembers returns an error of the recipe if its method cannot work with so many members: too few, or too many, for its
+// robust rule, or one that has no secure sums or no differential privacy although they are asked for.
 func (p *ServerPlan) CheckMembers(ctx context.Context, members int) error {
 	a, err := p.Algorithm()
 	if err != nil {
 		return err
+	}
+	if p.Recipe.Hidden() {
+		srv := p.Server(nil, anybody(members))
+		srv.Secret = federated.Secrets([32]byte{}) // nothing is drawn
+		if err := a.Check(srv); err != nil {
+			return p.Recipe.place(&FieldError{"method", err})
+		}
 	}
 	return p.Recipe.place(p.Recipe.fits(ctx, a, p.Server(nil, anybody(members))))
 }

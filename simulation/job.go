@@ -100,7 +100,7 @@ func full(err error) error {
 // Verify computes the run in a folder again, from its beginning, and compares the digest of every round that it closed. It
 // returns how many rounds agreed and an error for the first that does not.
 func (j *Job) Verify(ctx context.Context, dir string) (rounds int, err error) {
-	l := &log{recall: NewRecall(), expect: map[int]string{}, strict: true, secrets: Secrets(journal.OS(), dir)}
+	l := &log{recall: NewRecall(), expect: map[int]string{}, strict: true, secrets: KeptSecrets(journal.OS(), dir)}
 	last := -1
 	for r, err := range journal.Decode[closedRecord](journal.Read(journal.OS(), dir, KindRoundClosed)) {
 		if err != nil {
@@ -130,7 +130,7 @@ func (j *Job) Distance(ctx context.Context, dir string) (map[string]float64, err
 	c := *j
 	c.Config.Rounds = recorded.Round
 	if c.Secret == nil {
-		c.Secret = Secrets(journal.OS(), dir)
+		c.Secret = KeptSecrets(journal.OS(), dir)
 	}
 	got, err := c.Run(ctx)
 	if err != nil {
@@ -188,6 +188,7 @@ func (j *Job) drive(ctx context.Context, l *log, from *federated.Snapshot) (fede
 		return federated.State{}, fmt.Errorf("conditions: %w", err)
 	}
 	j.Fleet.vaults.Reset()
+	defer j.Fleet.vaults.Reset()
 	lies, local, err := j.plot()
 	if err != nil {
 		return federated.State{}, err

@@ -47,6 +47,7 @@ func (j *Job) repeat(ctx context.Context, h *History, resets []Reset, l *log) (f
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	j.Fleet.vaults.Reset()
+	defer j.Fleet.vaults.Reset()
 	c := *j
 	c.Config.Rounds, c.Conditions = h.last+1, Conditions{}
 	l.job = &c

@@ -51,6 +51,9 @@ func TestCacheForgets(t *testing.T) {
 		get(1)()
 		expect("it is loaded again", 4, 1)
 		time.Sleep(time.Minute)
+		synctest.Wait()
+		c.mu.Lock()
+		defer c.mu.Unlock()
 		if c.timer != nil {
 			t.Error("a timer runs for nothing")
 		}

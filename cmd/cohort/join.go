@@ -15,11 +15,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cohort-learning/cohort/dataset"
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/identity"
 	"github.com/cohort-learning/cohort/node/member"
 	"github.com/cohort-learning/cohort/node/program"
 	"github.com/cohort-learning/cohort/recipe"
+	"github.com/cohort-learning/cohort/secure/dp"
 	"github.com/cohort-learning/cohort/secure/dp/ledger"
 	"github.com/spf13/cobra"
 )
@@ -42,6 +44,8 @@ type joinOptions struct {
 	enrolOnly bool
 	rotate    bool
 	direct    bool
+	showKey   bool
+	peers     string
 	ledger    string
 	budget    ledger.Budget
 	quiet     bool
@@ -101,6 +105,8 @@ An interrupt (Ctrl-C) stops; the same command goes on where it was. Nothing that
 	f.DurationVar(&o.wait, "wait", 10*time.Minute, "with a token: for how long to try again while the coordinator cannot be reached")
 	f.BoolVar(&o.rotate, "rotate-key", false, "replace the member's key by a new one, and end")
 	f.BoolVar(&o.direct, "direct", false, "leave the relay: connect to the coordinator itself from now on")
+	f.StringVar(&o.peers, "peers", "", "keys of other members, exchanged without the coordinator: lines as their --show-key prints them")
+	f.BoolVar(&o.showKey, "show-key", false, "print this member's name and public key, for the --peers of others, and end")
 	f.BoolVar(&o.withdraw, "withdraw", false, "leave the federation for good")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "tell only what is wrong")
 	f.BoolVar(&o.json, "json", false, "print what happens as JSON, a line each")
@@ -117,6 +123,8 @@ func (o *joinOptions) check(args []string) error {
 		return usagef("--examples %d: expected 1 or more", o.examples)
 	case o.enrolOnly && (o.dryRun || o.withdraw || len(args) == 0):
 		return usagef("--enrol needs a token, and goes with neither --dry-run nor --withdraw")
+	case o.showKey && (o.dryRun || o.withdraw || o.rotate || len(args) > 0):
+		return usagef("--show-key goes with --dir only")
 	case o.withdraw && (o.dryRun || len(args) > 0 || o.accept):
 		return usagef("--withdraw goes with --dir only")
 	case o.rotate && (o.dryRun || len(args) > 0 || o.withdraw):
@@ -170,6 +178,9 @@ func (o *joinOptions) run(ctx context.Context, io streams, stop <-chan struct{},
 		}
 	} else if token != nil && token.Federation != f.Card.Federation {
 		return usagef("%s belongs to a member of another federation; --dir takes another folder", dir)
+	} else if o.showKey {
+		io.say("%s %s", f.Card.Name, f.Key.Public())
+		return nil
 	} else if o.rotate {
 		if err := f.RotateKey(ctx); err != nil {
 			return err
@@ -199,8 +210,10 @@ func (o *joinOptions) run(ctx context.Context, io streams, stop <-chan struct{},
 
 // warn says what taking part does not protect from, before anything is sent.
 func warn(io streams) {
-	io.note("%s", fold("What taking part does not protect from: the coordinator sees every update of this member, and can learn about the data from it "+
-		"(this version has no secure sums and no noise). The other members see the names of all. A relay, where one stands between, sees the updates too. Who watches the line sees when and how much is sent.", columns))
+	io.note("%s", fold("What taking part does not protect from: unless a run has secure sums or noise, the coordinator sees every update of this member, "+
+		"and can learn about the data from it. The other members see the names of all. A relay, where one stands "+
+		"between, sees the updates too. Who watches the line sees when and how much is sent. "+
+		"What a run protects is said before it is agreed to; \"secure: true\" and \"noise\" in policy.yaml insist on it.", columns))
 }
 
 // folder is the member's: --dir, or one named as the token says, or the only one there is.
@@ -310,6 +323,16 @@ func (o *joinOptions) remember(f *member.Folder) error {
 		}
 		f.Card.Ledger = abs
 	}
+	if o.peers != "" {
+		abs, err := filepath.Abs(o.peers)
+		if err != nil {
+			return err
+		}
+		if _, err := member.ReadPeers(abs); err != nil {
+			return usagef("--peers: %w", err)
+		}
+		f.Card.Peers = abs
+	}
 	if f.Card.Data == "" && !o.withdraw && !o.enrolOnly {
 		return usagef("which data? --data names them; they stay on this machine")
 	}
@@ -351,6 +374,12 @@ func (o *joinOptions) participate(ctx context.Context, io streams, stop <-chan s
 		if mo.Budget, err = account(f, policy); err != nil {
 			return err
 		}
+		mo.Announced = announced(f.Card.URL)
+		if f.Card.Peers != "" {
+			if mo.Pins, err = member.ReadPeers(f.Card.Peers); err != nil {
+				return fmt.Errorf("keys of other members: %w", err)
+			}
+		}
 		if err := o.present(f.Card.Data); err != nil {
 			return err
 		}
@@ -387,6 +416,25 @@ func (o *joinOptions) participate(ctx context.Context, io streams, stop <-chan s
 		io.note("stopped; go on with:\n  cohort join --dir %s", quote(f.Dir))
 	}
 	return err
+}
+
+// announced reads what a run of the coordinator at a URL says about its privacy.
+func announced(base string) func(member.Proposal) (*dp.Terms, error) {
+	return func(p member.Proposal) (*dp.Terms, error) {
+		var agreed *dataset.Schema
+		if len(p.Terms.Schema) > 0 && string(p.Terms.Schema) != "null" {
+			s, err := dataset.ParseSchema(p.Terms.Schema)
+			if err != nil {
+				return nil, err
+			}
+			agreed = &s
+		}
+		server := "the coordinator"
+		if u, err := identity.ParseURL(base); err == nil {
+			server += " at " + u.Host
+		}
+		return p.Recipe.PrivacyTerms(agreed, p.Terms.Members, server)
+	}
 }
 
 // account is what pays for private runs, and nil if there is no place for ledgers: none is then agreed to. What was given to join
@@ -490,6 +538,9 @@ func printPhase(io streams, ph member.PhasePreview) {
 		t.add("  "+x.Set, x.Name, x.DType+" "+shape, inBytes(float64(x.Bytes)))
 	}
 	t.body(io.out)
+	if ph.Attached > 0 {
+		io.say("  %s of keys, sealed shares or masked integers", inBytes(float64(ph.Attached)))
+	}
 	if ph.Weight > 0 {
 		io.say("  how much it weighs: %d", ph.Weight)
 	}
@@ -506,13 +557,24 @@ func printPhase(io streams, ph member.PhasePreview) {
 
 // learns says what an honest but curious coordinator can learn from all that.
 func learns(p member.Preview) string {
+	switch {
+	case p.Secure && p.Private:
+		return "What a coordinator that keeps to the protocol, but looks, can learn: sums of many members' updates, with noise that hides each of them. " +
+			"Nothing of this member alone leaves in the clear."
+	case p.Secure:
+		return "What a coordinator that keeps to the protocol, but looks, can learn: sums of many members' updates and weights, and what those tell. " +
+			"Nothing of this member alone leaves in the clear; sums of the same members in many rounds tell more than one."
+	case p.Private:
+		return "What a coordinator that keeps to the protocol, but looks, can learn: it gets the clipped update of this member alone, and is trusted to add the noise. " +
+			"What it publishes says little of any one member."
+	}
 	text := "What a coordinator that keeps to the protocol, but looks, can learn: it gets the update of this member alone, not only a sum. " +
 		"An update of few steps can be turned back into examples that resemble the data; the last layer tells which classes there are and about how many of each; " +
 		"whether a given example is among the data can be guessed better than by chance. The counts are exact."
 	if slices.ContainsFunc(p.Phases, func(ph member.PhasePreview) bool { return slices.Contains(ph.Scalars, "correct") }) {
 		text += " How well the model does on the test data of this member is told as it is."
 	}
-	return text + " Secure sums and noise, which prevent that, are not part of this version."
+	return text + " A run with secure sums (secure: in its recipe) and noise (privacy:) would prevent that."
 }
 
 // memberProgress shows what happens to a member: on a terminal what is routine renews one line, elsewhere every event is a line.

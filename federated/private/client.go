@@ -211,7 +211,7 @@ func (s *answers) before(step string) (*terms, *secagg.Member, error) {
 func (s *answers) trust() secagg.Trust {
 	return secagg.Trust{
 		Sign:     func(msg []byte) ([]byte, error) { return s.at.Peers.Sign(msg), nil },
-		Verifier: s.at.Peers, RequirePinned: s.c.o.RequirePinned,
+		Verifier: s.at.Peers, RequirePinned: s.at.Peers.Insists(),
 	}
 }
 

@@ -30,8 +30,6 @@ type SecureOptions struct {
 	// Plain leaves out keys and masks: the server sees what it sums. The sums are the same to the bit, which is enough for a
 	// simulation, where there is nobody to hide from.
 	Plain bool
-	// RequirePinned is a member's own: it takes part only where enough peers have keys that were exchanged without the server.
-	RequirePinned bool
 }
 
 // Validate returns an error that begins with the option that cannot be.
@@ -103,8 +101,6 @@ const (
 	unmask  = "unmask"
 	plain   = "sum" // instead of keys … unmask
 )
-
-var steps = []string{session, keys, shares, masked, confirm, unmask}
 
 // progress is where a round stands: State.Attached["secure/at"].
 type progress struct {

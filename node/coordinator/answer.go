@@ -209,7 +209,7 @@ func (r *Run) duties(from string, holding []transport.Holding) *transport.Duties
 	if h, ok := r.keeper.closes.head(); ok {
 		d.Head = &h
 	}
-	if !r.settle(holding, d, add) {
+	if !r.settle(from, holding, d, add) {
 		return d
 	}
 	if end, ok := r.keeper.closes.final(); ok {
@@ -237,10 +237,13 @@ func (r *Run) duties(from string, holding []transport.Holding) *transport.Duties
 }
 
 // settle adds the ends of phases that concern what a member holds, and names what nobody waits for; false if there was no room.
-func (r *Run) settle(holding []transport.Holding, d *transport.Duties, add func([]byte) bool) bool {
+func (r *Run) settle(from string, holding []transport.Holding, d *transport.Duties, add func([]byte) bool) bool {
 	var forgotten federated.Indices
 	told := map[transport.Digest]bool{}
 	for _, h := range holding {
+		if rec, ok := r.desk.awaits(h.Order); ok && rec.Member == from { // first: it is here or there
+			continue
+		}
 		if x, _ := r.desk.find(h.Order); x != nil {
 			continue
 		}

@@ -52,7 +52,7 @@ type desk struct {
 	offering sync.WaitGroup
 	highest  int               // order issued so far
 	issued   int               // of them in this process
-	again    bool              // the phase under way is that of an earlier process: its orders are being issued once more
+	behind   bool              // the run was resumed, and orders of before may be issued again
 	gone     map[string]string // why members are gone
 	levels   map[string]string // of members, as their newest tasks say
 	permits  queue
@@ -374,16 +374,25 @@ func (d *desk) answer(ctx context.Context, x *order) *federated.Answer {
 	return a
 }
 
-func (d *desk) read(ctx context.Context, rec *received) (r federated.Result, err error) {
+// said returns what the message of a result says.
+func (d *desk) said(rec *received) (*transport.Result, []transport.Ref, error) {
+	if rec.body != nil {
+		return rec.body, rec.Refs, nil
+	}
 	msg, err := d.spool.read(rec.Spool, rec.Message)
 	if err != nil {
-		return r, fmt.Errorf("its message: %w", err)
+		return nil, nil, fmt.Errorf("its message: %w", err)
 	}
 	var body transport.Result
 	e, err := transport.Peek(msg) // it was verified before it was accepted
 	if err == nil {
 		err = e.Decode(&body)
 	}
+	return &body, e.Refs, err
+}
+
+func (d *desk) read(ctx context.Context, rec *received) (r federated.Result, err error) {
+	body, refs, err := d.said(rec)
 	if err != nil {
 		return r, err
 	}
@@ -395,14 +404,14 @@ func (d *desk) read(ctx context.Context, rec *received) (r federated.Result, err
 	}
 	r = federated.Result{Weight: body.Weight, Scalars: body.Scalars, Addends: map[string]weights.Set{}}
 	for _, t := range body.Addends {
-		if r.Addends[t.Name], err = parcel.SetIn(ctx, d.store, t, e.Refs, d.scrap.take); err != nil {
+		if r.Addends[t.Name], err = parcel.SetIn(ctx, d.store, t, refs, d.scrap.take); err != nil {
 			return r, fmt.Errorf("refused: %w", err)
 		}
 	}
-	if r.Cover, err = parcel.Index(ctx, d.store, body.Cover, e.Refs); err != nil {
+	if r.Cover, err = parcel.Index(ctx, d.store, body.Cover, refs); err != nil {
 		return r, fmt.Errorf("refused: %w", err)
 	}
-	if r.Attached, err = parcel.Attached(ctx, d.store, body.Attached, e.Refs); err != nil {
+	if r.Attached, err = parcel.Attached(ctx, d.store, body.Attached, refs); err != nil {
 		return r, fmt.Errorf("refused: %w", err)
 	}
 	return r, nil
@@ -465,12 +474,38 @@ func (d *desk) find(id int) (x *order, past bool) {
 	return d.orders[id], id <= d.highest
 }
 
-// coming reports whether an order of the phase under way may still be issued once more after a restart.
+// awaits returns the result that was accepted for an order before the coordinator was restarted, by itself or in a relay's sum, if
+// the driver has not issued that order again yet.
+func (d *desk) awaits(id int) (rec *received, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if r := d.recorded[id]; r != nil {
+		return r.received, true
+	}
+	if b := d.bundles[id]; b != nil {
+		for _, l := range b.Leaves {
+			if l.Order == id {
+				return &received{Order: id, Member: l.Member, Message: l.Message}, true
+			}
+		}
+	}
+	return nil, false
+}
+
+// coming reports whether an order that is not here may be issued again soon, as the run was resumed a moment ago. Of orders with
+// lower numbers than recorded ones that is true as well: the driver issues them in their order.
 func (d *desk) coming(id int) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	_, inside := d.settled[id]
-	return d.again && d.orders[id] == nil && id > d.issued && !inside
+	return d.behind && d.orders[id] == nil && id > d.issued && !inside
+}
+
+// caughtUp says that all orders of before the run was resumed have been issued again.
+func (d *desk) caughtUp() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.behind = false
 }
 
 // settles reports whether a result is inside the sums with which the run was resumed.
@@ -484,7 +519,6 @@ func (d *desk) settles(id int) (message transport.Digest, ok bool) {
 // clear takes the orders of a phase that has closed off the desk, and gives up the blobs that they needed.
 func (d *desk) clear(ids []int) {
 	d.mu.Lock()
-	d.again = false
 	var free []transport.Ref
 	for _, id := range ids {
 		x := d.orders[id]

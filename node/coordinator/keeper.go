@@ -114,6 +114,7 @@ func (k *keeper) load(c record.Checkpoint) (*federated.Snapshot, error) {
 
 // PhaseOpened implements [federated.Log].
 func (k *keeper) PhaseOpened(p federated.PhaseOpened) error {
+	k.r.desk.caughtUp()
 	k.opened, k.inside, k.unsaved = p, nil, 0
 	k.r.round.Store(int64(p.Round))
 	k.r.spool.turn()
@@ -187,6 +188,7 @@ func (k *keeper) PhaseClosed(p federated.PhaseClosed, snapshot func() federated.
 		return err
 	}
 	k.saves++
+	k.r.desk.caughtUp()
 	counted, given := k.outcome(p)
 	end := closing{Orders: counted, Given: given, Step: s.State.Step, State: s.State.Digest(), Checkpoint: c.Digest.String(), Clock: s.Clock}
 	body, err := merge(simulation.PhaseRecord(p), end)

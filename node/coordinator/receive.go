@@ -134,8 +134,22 @@ func (r *Run) result(from string, e transport.Envelope, body *transport.Result, 
 		r.srv.counters.verdict(o)
 		reply(&transport.Verdict{Order: body.Order, Outcome: o, Code: code, Reason: reason})
 	}
+	if rec, ok := r.desk.awaits(body.Order); ok && rec.Member == from { // accepted, and its order is not here again yet
+		if rec.Message == digest {
+			verdict(transport.Duplicate, "", "")
+			return
+		}
+		why := "another result was accepted for this task"
+		r.refuse(from, nil, digest, transport.CodeConflict, why)
+		verdict(transport.Refused, transport.CodeConflict, why)
+		return
+	}
 	x, refused := r.claim(from, body.Order, body.Task)
 	if refused != nil {
+		if refused.Code == transport.CodeBusy {
+			verdict(transport.Refused, refused.Code, refused.Message)
+			return
+		}
 		if refused.Code == transport.CodeStale {
 			if r.counted(body.Order, digest) {
 				verdict(transport.Duplicate, "", "")
@@ -144,9 +158,7 @@ func (r *Run) result(from string, e transport.Envelope, body *transport.Result, 
 			}
 			return
 		}
-		if refused.Code != transport.CodeBusy {
-			r.refuse(from, nil, digest, refused.Code, refused.Message)
-		}
+		r.refuse(from, nil, digest, refused.Code, refused.Message)
 		verdict(transport.Refused, refused.Code, refused.Message)
 		return
 	}
@@ -189,6 +201,9 @@ func (r *Run) result(from string, e transport.Envelope, body *transport.Result, 
 	}
 	rec := &received{Order: x.ID, Member: from, Round: x.Round, Phase: x.Phase, Base: x.Base, Message: digest, Refs: e.Refs,
 		Kernels: body.Kernels, Memory: body.Memory, Clock: d.Now()}
+	if len(msg) <= smallResult {
+		rec.body = body
+	}
 	r.appender.addResult(rec, msg, func(jr journal.Record, err error) {
 		if err != nil {
 			r.reopen(x)

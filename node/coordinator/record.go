@@ -65,6 +65,9 @@ type received struct {
 	Kernels string           `json:"kernels,omitempty"`
 	Memory  string           `json:"memory,omitempty"`
 	Clock   time.Duration    `json:"clock"`
+
+	// body is what the message says, of small ones that came since the coordinator was started: it need not be read again.
+	body *transport.Result
 }
 
 // combined is a relay's sum of results that are accepted. The blob has their messages, signatures and all.
@@ -95,6 +98,9 @@ type delegation struct {
 	Leaves  []string         `json:"leaves"`
 	Message transport.Digest `json:"message"` // that the coordinator signed
 }
+
+// smallResult is the greatest length of a message that is kept in memory as well.
+const smallResult = 2 << 10
 
 // refusal is a result that was not accepted.
 type refusal struct {

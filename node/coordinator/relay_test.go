@@ -346,7 +346,7 @@ func TestComing(t *testing.T) {
 	srv := New(Options{Key: w.key, Hub: w.bus.Hub()})
 	t.Cleanup(srv.Close)
 	r := &Run{srv: srv, desk: d, keeper: &keeper{closes: &closes{}}}
-	d.again, d.highest, d.issued = true, 9, 4
+	d.behind, d.highest, d.issued = true, 9, 4
 	r.keeper.closes.add(closed{closing: closing{Orders: federated.Indices{2, 3}, State: transport.Digest{}.String()}})
 	for id, want := range map[int]transport.Code{3: transport.CodeStale, 4: transport.CodeStale, 7: transport.CodeBusy, 12: transport.CodeBusy} {
 		if _, no := r.claim("m", id, transport.Digest{}); no == nil || no.Code != want {
@@ -354,11 +354,10 @@ func TestComing(t *testing.T) {
 		}
 	}
 	duties := &transport.Duties{}
-	if r.settle([]transport.Holding{{Order: 4}, {Order: 7}}, duties, func([]byte) bool { return true }); duties.Gone != "4" {
+	if r.settle("m", []transport.Holding{{Order: 4}, {Order: 7}}, duties, func([]byte) bool { return true }); duties.Gone != "4" {
 		t.Errorf("to be forgotten: %q", duties.Gone)
 	}
-	d.pins = newPins(w.store, nil)
-	d.clear(nil)
+	d.caughtUp()
 	if _, no := r.claim("m", 7, transport.Digest{}); no.Code != transport.CodeStale {
 		t.Errorf("when the phase is over: %v", no)
 	}

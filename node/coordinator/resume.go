@@ -202,8 +202,9 @@ func (k *keeper) restore(p *past) error {
 	if k.from, err = k.load(c); err != nil {
 		return err
 	}
+	r.desk.behind = !p.ended
 	if p.under != nil {
-		k.opened, r.desk.again = *p.under, true
+		k.opened = *p.under
 		k.from.Under = &federated.Underway{Opened: *p.under}
 		if p.folds != nil {
 			if err := k.restoreFold(*p.folds); err != nil {

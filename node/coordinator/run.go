@@ -171,7 +171,7 @@ func (r *Run) work(ctx context.Context) error {
 	r.state = Learning
 	r.mu.Unlock()
 	r.moved()
-	srv := r.spec.Server
+	srv := r.server()
 	srv.Population = r.people
 	cfg := r.spec.Config
 	cfg.Stop = r.stop
@@ -192,6 +192,14 @@ func (r *Run) work(ctx context.Context) error {
 		return err
 	}
 	return r.keeper.finish(state)
+}
+
+// server is the coordinator's side of the algorithm. Its secrets follow from a key in the folder of the run.
+func (r *Run) server() federated.Server {
+	srv := r.spec.Server
+	srv.Scope = r.srv.fed + "/" + r.spec.ID
+	srv.Secret = simulation.Secrets(r.srv.o.FS, r.rec.Dir())
+	return srv
 }
 
 // consent admits a member that agrees to the terms.

@@ -283,7 +283,7 @@ func (r *Run) prepare() error {
 
 // resultLimit bounds what a member may upload for one task: four times the sums of all phases, and some.
 func (r *Run) resultLimit() (int64, error) {
-	srv := r.spec.Server
+	srv := r.server()
 	srv.Population = federated.Population(one{})
 	s, err := r.spec.Algorithm.Init(r.srv.ctx, srv)
 	if err != nil {

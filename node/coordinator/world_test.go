@@ -19,9 +19,11 @@ import (
 	"github.com/cohort-learning/cohort/federated/fedavg"
 	"github.com/cohort-learning/cohort/federated/fedtest"
 	"github.com/cohort-learning/cohort/federated/heterofl"
+	"github.com/cohort-learning/cohort/federated/private"
 	"github.com/cohort-learning/cohort/federated/scaffold"
 	"github.com/cohort-learning/cohort/identity"
 	"github.com/cohort-learning/cohort/journal"
+	"github.com/cohort-learning/cohort/nn"
 	"github.com/cohort-learning/cohort/node/parcel"
 	"github.com/cohort-learning/cohort/record"
 	"github.com/cohort-learning/cohort/rng"
@@ -93,6 +95,20 @@ var algorithms = map[string]func(p *federated.Problem, c *federated.Config) (fed
 	"fickle": func(p *federated.Problem, c *federated.Config) (federated.Algorithm, error) {
 		c.Rule = fickle{robust.Rule{Method: robust.Median{}}}
 		return scaffold.New(p), nil
+	},
+	// Five steps a round, in which nobody's result is seen alone.
+	"secure": func(p *federated.Problem, _ *federated.Config) (federated.Algorithm, error) {
+		p.Measuring.Members = false
+		return private.NewSecure(scaffold.New(p), private.SecureOptions{}), nil
+	},
+	// Who is drawn, and noise, that nobody but the coordinator could know before.
+	"private": func(p *federated.Problem, _ *federated.Config) (federated.Algorithm, error) {
+		p.Measuring.Members = false
+		var err error
+		if p.Build, err = nn.New("mlp", nn.Config{Input: []int{6}, Classes: 3, Hidden: []int{16}, Norm: nn.NoNorm}); err != nil {
+			return nil, err
+		}
+		return private.NewGuard(fedavg.New(p), private.GuardOptions{Clip: 0.1, Noise: 1, Fraction: 0.6, Quantile: 0.5, CountNoise: 2}), nil
 	},
 	"heterofl": func(p *federated.Problem, _ *federated.Config) (federated.Algorithm, error) {
 		m, err := heterofl.ParseMode("a1-b2-c2", nil)
@@ -417,7 +433,11 @@ func (m *puppet) work(e transport.Envelope, msg []byte) {
 	if task.Index, err = parcel.Index(ctx, m.coordinator(), b.Slice, e.Refs); err != nil {
 		return
 	}
+	if task.Attached, err = parcel.Attached(ctx, m.coordinator(), b.Attached, e.Refs); err != nil {
+		return
+	}
 	local := m.w.fleet.Local(m.member)
+	local.Scope = m.w.key.Public().String() + "/run"
 	res, err := m.w.alg().Client().Run(ctx, local, task, keep)
 	out := &transport.Result{Order: b.Order, Task: transport.DigestOf(msg), Kernels: "test"}
 	p := parcel.Packer{Store: m.store}
@@ -433,6 +453,9 @@ func (m *puppet) work(e transport.Envelope, msg []byte) {
 			out.Addends = append(out.Addends, t)
 		}
 		if out.Cover, err = p.Index(ctx, "cover", res.Cover); err != nil {
+			panic(err)
+		}
+		if out.Attached, err = p.Attached(ctx, "attached", res.Attached); err != nil {
 			panic(err)
 		}
 	}

@@ -172,9 +172,27 @@ func (m *Member) decide(ctx context.Context, o *opened, r *run) (*consented, err
 		m.tell(e, "declined run %s: %s", r.id, oneLine(strings.Join(no, "; "), 1000))
 		return c, nil
 	}
-	m.tell(e, "agreed to the terms of run %s: %s with %s, %d rounds, on %s. What leaves: its tensors%s, and how many examples there are (%d to train on, %d to test on)%s",
-		r.id, p.Recipe.Method, part.Model, p.Recipe.Rounds, part.Data, leaving(part.metrics), c.Samples, c.Tests, hidden(part.privacy))
+	counts := fmt.Sprintf(", and how many examples there are (%d to train on, %d to test on)", c.Samples, c.Tests)
+	if part.hidden {
+		counts = ""
+	}
+	m.tell(e, "agreed to the terms of run %s: %s with %s, %d rounds, on %s. What leaves: its tensors%s%s%s%s",
+		r.id, p.Recipe.Method, part.Model, p.Recipe.Rounds, part.Data, m.summed(p.Recipe), leaving(part.metrics), counts, hidden(part.privacy))
 	return c, nil
+}
+
+// summed says what secure sums of a run protect this member from.
+func (m *Member) summed(r *recipe.Recipe) string {
+	switch {
+	case r.Secure.Sums != "masked":
+		return ""
+	case r.Secure.Curious:
+		return ", masked so that a coordinator that keeps to the protocol learns sums only (the run asks to be trusted with that)"
+	case len(m.o.Pins) == 0:
+		return ", masked so that the coordinator learns sums only; it vouches for the keys of the others itself, so this protects against a " +
+			"curious coordinator only (--peers takes keys that were exchanged without it)"
+	}
+	return fmt.Sprintf(", masked so that the coordinator learns sums only; the keys of %d peers were exchanged without it", len(m.o.Pins))
 }
 
 func leaving(metrics []string) string {
@@ -193,8 +211,10 @@ func (m *Member) prepare(ctx context.Context, p Proposal) (*Part, error) {
 	part.Samples = cmp.Or(part.Samples, part.Local.Train.Len())
 	part.Tests = cmp.Or(part.Tests, part.Local.Test.Len())
 	part.metrics, part.rounds = p.Terms.Metrics, p.Recipe.Rounds
-	if part.privacy, err = m.announced(p); part.privacy != nil {
-		part.metrics = nil // nothing leaves but what the noise hides
+	part.privacy, err = m.announced(p)
+	if part.hidden = part.privacy != nil || p.Recipe.Hidden(); part.hidden { // nothing leaves but what is hidden, no count either
+		part.metrics = nil
+		part.Samples, part.Tests = min(1, part.Samples), min(1, part.Tests)
 	}
 	return part, err
 }

@@ -68,7 +68,7 @@ func (m *Member) pack(ctx context.Context, r *run, o *order, body *transport.Res
 	case failed != nil:
 		body.Failed = "the task failed at this member"
 		var spent *dpledger.SpentError
-		if m.o.Policy.Reasons && (r.part.privacy == nil || errors.As(failed, &spent)) { // other reasons tell of the data
+		if m.o.Policy.Reasons && (!r.part.hidden || errors.As(failed, &spent)) { // other reasons tell of the data
 			body.Failed = oneLine(public(failed), 300)
 		}
 	default:

@@ -46,6 +46,7 @@ type Card struct {
 	Limits   Limits   `json:"limits,omitzero"`    // of that program
 	Examples int      `json:"examples,omitempty"` // declared for data that only that program can read
 
+	Peers  string          `json:"peers,omitempty"`  // file of other members' keys, exchanged without the coordinator
 	Ledger string          `json:"ledger,omitempty"` // folder of the privacy ledgers
 	Budget dpledger.Budget `json:"budget,omitzero"`  // of the data; what is 0 is as the policy says
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/cohort-learning/cohort/blob"
 	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/identity"
 	"github.com/cohort-learning/cohort/journal"
 	"github.com/cohort-learning/cohort/recipe"
 	"github.com/cohort-learning/cohort/rng"
@@ -47,6 +48,7 @@ type Part struct {
 	Tests     int                 // likewise
 	Close     func()              // may be nil
 
+	hidden  bool      // nothing but what a secure sum or noise hides may leave
 	metrics []string  // that the terms name
 	privacy *dp.Terms // that the terms announce; nil: none
 	rounds  int
@@ -75,6 +77,11 @@ type Options struct {
 	// Relay returns the delegation that the relay at the other end of the connection shows; its error is [ErrNoRelay] if that is
 	// the coordinator itself. It is asked on every new connection. nil: there are no relays.
 	Relay func(context.Context) ([]byte, error)
+	// Roster returns the federation's roster, from its first line; nil: peers are known by their pinned keys only.
+	Roster func(ctx context.Context) (io.ReadCloser, error)
+	// Pins are public keys of other members that were exchanged without the coordinator. With any, the member takes part in
+	// secure sums only where enough of its peers are among them.
+	Pins map[string]identity.Public
 	// Prepare loads the data for a run and makes its client. An error declines the run.
 	Prepare func(context.Context, Proposal) (*Part, error)
 	// Announced reads what a run announces about its privacy; nil, or an answer of nil: nothing. Its error declines the run.
@@ -138,6 +145,9 @@ type Member struct {
 	syncs    uint64                // asked so far
 	sending  int                   // results that are being sent at this moment
 
+	peers  *peers
+	vaults map[string]*vault // by run
+
 	coordinator string // what it calls itself
 	forgiven    map[string]bool
 	ignored     map[string]int
@@ -156,12 +166,23 @@ func New(o Options) (*Member, error) {
 	}
 	m := &Member{o: o, name: o.Folder.Card.Name, fed: o.Folder.Card.Federation.String(), fs: o.FS, store: o.Store,
 		slots: make(chan struct{}, max(1, o.Parallel)), poke: make(chan struct{}, 1), changed: make(chan struct{}),
-		forgiven: map[string]bool{}, ignored: map[string]int{}, invited: map[string]bool{}}
+		forgiven: map[string]bool{}, ignored: map[string]int{}, invited: map[string]bool{}, vaults: map[string]*vault{}}
 	if m.fs == nil {
 		m.fs = journal.OS()
 	}
 	if m.o.Now == nil {
 		m.o.Now = time.Now
+	}
+	m.peers = &peers{key: o.Folder.Key, own: m.name, pins: o.Pins, insist: len(o.Pins) > 0}
+	if o.Roster != nil {
+		m.peers.fetch = func(ctx context.Context) (*identity.View, error) {
+			r, err := o.Roster(ctx)
+			if err != nil {
+				return nil, err
+			}
+			defer r.Close()
+			return readRoster(m.fs, o.Folder.Dir, o.Folder.Card.Federation, r)
+		}
 	}
 	if m.o.Jitter == nil {
 		m.o.Jitter = rng.New(0, 0, m.name, "jitter")

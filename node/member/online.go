@@ -37,6 +37,7 @@ func (f *Folder) Network(o *Options) error {
 		return fetchJournal(ctx, client, f.Card.URL, run, from)
 	}
 	o.Relay = func(ctx context.Context) ([]byte, error) { return fetchDelegation(ctx, client, f.Card.URL) }
+	o.Roster = func(ctx context.Context) (io.ReadCloser, error) { return fetchLines(ctx, client, f.Card.URL+"/roster") }
 	o.Probe = func(ctx context.Context) error {
 		client.CloseIdleConnections()
 		return probe(ctx, client, f.Card.URL)
@@ -113,7 +114,10 @@ func probe(ctx context.Context, client *http.Client, base string) error {
 }
 
 func fetchJournal(ctx context.Context, client *http.Client, base, run string, from uint64) (io.ReadCloser, error) {
-	at := fmt.Sprintf("%s/journal/%s?from=%d", base, url.PathEscape(run), from)
+	return fetchLines(ctx, client, fmt.Sprintf("%s/journal/%s?from=%d", base, url.PathEscape(run), from))
+}
+
+func fetchLines(ctx context.Context, client *http.Client, at string) (io.ReadCloser, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
 	if err != nil {
 		return nil, err

@@ -40,6 +40,7 @@ type Policy struct {
 	Epsilon  float64  `yaml:"epsilon"`
 	Delta    float64  `yaml:"delta"`
 	Overrun  Overrun  `yaml:"overrun"`
+	Secure   bool     `yaml:"secure"`
 }
 
 // Overrun says what becomes of a run all of whose rounds together would cost more than the budget.
@@ -75,6 +76,7 @@ upload: 0          # most bytes that leave in a day, e.g. 500MB; 0: no limit
 download: 16GB     # most bytes of one task; 0: no limit
 exec: false        # whether "cohort join --exec" may start your own program for training
 model: true        # whether the final model is fetched at the end of a run
+secure: false      # true: only runs in which the coordinator learns nothing but sums of many members
 noise: 0           # least noise multiplier of a run's differential privacy; 0: runs without noise too
 epsilon: 0         # what all private runs on your data may cost together; 0: as the privacy ledger says
 delta: 1e-5        # with which probability they may cost more than epsilon
@@ -130,7 +132,7 @@ func placed(file string, err error) error {
 }
 
 var policyFields = []string{"batch", "delta", "download", "epochs", "epsilon", "exec", "hours", "methods", "metrics", "model", "noise", "overrun", "reasons", "rounds",
-	"steps", "upload"}
+	"secure", "steps", "upload"}
 
 func (p Policy) validate() error {
 	for _, m := range p.Methods {
@@ -193,6 +195,9 @@ func (p Policy) Check(terms *transport.Terms, r *recipe.Recipe) []string {
 		refuse("all examples in one step; allowed are at most %d", p.Batch)
 	default:
 		limit("examples a step", r.Train.Batch, p.Batch)
+	}
+	if p.Secure && r.Secure.Sums != "masked" {
+		refuse("the run has no secure sums: the coordinator would see this member's updates")
 	}
 	if !p.Metrics && len(terms.Metrics) > 0 {
 		refuse("the run asks for %s; no numbers beside the model may leave", strings.Join(terms.Metrics, ", "))

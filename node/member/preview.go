@@ -19,18 +19,21 @@ type Preview struct {
 	Declined []string        `json:"declined,omitempty"` // why the policy would decline
 	Schema   json.RawMessage `json:"schema"`             // the declaration of the data
 	Phases   []PhasePreview  `json:"phases"`
+	Secure   bool            `json:"secure,omitempty"`  // what leaves is masked: only sums of many members can be read
+	Private  bool            `json:"private,omitempty"` // what leaves is clipped, and noise is added
 }
 
 // PhasePreview is what leaves in one phase of a round.
 type PhasePreview struct {
-	Phase   string          `json:"phase"`
-	Weight  uint64          `json:"weight"` // of the result, e.g. the number of examples
-	Tensors []TensorPreview `json:"tensors"`
-	Scalars []string        `json:"scalars"` // that leave
-	Dropped []string        `json:"dropped"` // that the client computes, but that stay
-	Bytes   int64           `json:"bytes"`
-	Keeps   int64           `json:"keeps,omitempty"` // bytes of memory that stay on this machine
-	Unknown string          `json:"unknown,omitempty"`
+	Phase    string          `json:"phase"`
+	Weight   uint64          `json:"weight"` // of the result, e.g. the number of examples
+	Tensors  []TensorPreview `json:"tensors"`
+	Attached int64           `json:"attached,omitempty"` // bytes of keys, shares or masked integers
+	Scalars  []string        `json:"scalars"`            // that leave
+	Dropped  []string        `json:"dropped"`            // that the client computes, but that stay
+	Bytes    int64           `json:"bytes"`
+	Keeps    int64           `json:"keeps,omitempty"` // bytes of memory that stay on this machine
+	Unknown  string          `json:"unknown,omitempty"`
 }
 
 // TensorPreview is one tensor that leaves.
@@ -98,32 +101,38 @@ func (m *Member) previewRun(ctx context.Context, id string) (p Preview, err erro
 		if part.Close != nil {
 			defer part.Close()
 		}
+		p.Secure, p.Private = proposal.Recipe.Secure.Sums == "masked", hides != nil
 		p.Schema = part.Schema
 		p.Terms = &Agreed{Method: proposal.Recipe.Method, Model: part.Model, Rounds: proposal.Recipe.Rounds, Metrics: part.metrics,
 			Digest: transport.DigestOf([]byte(text)), Schema: part.Data, Samples: part.Samples, Tests: part.Tests}
-		p.Phases, err = part.rehearse(ctx, m.name, proposal.Recipe.Rounds)
+		p.Phases, err = part.rehearse(ctx, m.name, proposal.Recipe.Rounds, p.Secure)
 		return p, err
 	}
 	return p, errors.New("the coordinator shows no terms for it")
 }
 
 // rehearsal is a federation of this member alone, within this process: the real driver asks for what a run would ask, and
-// every answer is looked at. It is its own population and log.
+// every answer is looked at. Sums that need more than one have two more of its kind in them. It is its own population and log.
 type rehearsal struct {
 	part    *Part
 	me      federated.Member
+	cast    int // how many play
+	vaults  federated.Vaults
 	pending []*federated.Order
-	keep    *weights.Set
+	keep    map[int]*weights.Set
 	phases  []PhasePreview
 }
 
 // rehearse plays the last round here, the one in which everything is measured, with weights made up here.
-func (p *Part) rehearse(ctx context.Context, name string, rounds int) ([]PhasePreview, error) {
+func (p *Part) rehearse(ctx context.Context, name string, rounds int, secure bool) ([]PhasePreview, error) {
 	if p.Algorithm == nil {
 		return nil, errors.New("this method cannot be rehearsed")
 	}
-	r := &rehearsal{part: p, me: federated.Member{Name: name, Samples: p.Samples}}
-	srv := federated.Server{Engine: p.Local.Engine, Seed: p.Local.Seed, Population: r}
+	r := &rehearsal{part: p, me: federated.Member{Name: name, Samples: p.Samples}, cast: 1, keep: map[int]*weights.Set{}}
+	if secure {
+		r.cast = 3
+	}
+	srv := federated.Server{Engine: p.Local.Engine, Seed: p.Local.Seed, Population: r, Secret: federated.Secrets([32]byte{})}
 	s, err := p.Algorithm.Init(ctx, srv)
 	if err != nil {
 		return nil, fmt.Errorf("making up a model: %w", err)
@@ -139,10 +148,16 @@ func (p *Part) rehearse(ctx context.Context, name string, rounds int) ([]PhasePr
 	return r.phases, nil // what comes after may need data of the coordinator
 }
 
-func (r *rehearsal) Len() int                    { return 1 }
-func (r *rehearsal) Member(int) federated.Member { return r.me }
-func (r *rehearsal) Now() time.Duration          { return 0 }
-func (r *rehearsal) Drop(*federated.Order)       {}
+func (r *rehearsal) Len() int { return r.cast }
+func (r *rehearsal) Member(i int) federated.Member {
+	m := r.me
+	if m.Index = i; i > 0 {
+		m.Name = fmt.Sprintf("%s.%d", m.Name, i)
+	}
+	return m
+}
+func (r *rehearsal) Now() time.Duration    { return 0 }
+func (r *rehearsal) Drop(*federated.Order) {}
 
 func (r *rehearsal) Issue(_ context.Context, o *federated.Order) error {
 	r.pending = append(r.pending, o)
@@ -153,10 +168,14 @@ func (r *rehearsal) Next(ctx context.Context, _ time.Duration) (*federated.Answe
 	o := r.pending[0]
 	r.pending = r.pending[1:]
 	at := r.part.Local
-	at.Member = r.me
-	a := federated.Perform(ctx, r.part.Client, at, o, r.keep)
+	at.Member = o.Member
+	at.Vault, at.Peers = r.vaults.Of(o.Member.Index), federated.Acquainted(o.Member.Name)
+	a := federated.Perform(ctx, r.part.Client, at, o, r.keep[o.Member.Index])
 	if err := ctx.Err(); err != nil {
 		return nil, err
+	}
+	if o.Member.Index > 0 {
+		return a, nil
 	}
 	v := PhasePreview{Phase: o.Phase}
 	if a.Err != nil {
@@ -168,8 +187,8 @@ func (r *rehearsal) Next(ctx context.Context, _ time.Duration) (*federated.Answe
 	return a, nil
 }
 
-func (r *rehearsal) Keep(_ int, s *weights.Set) error {
-	r.keep = s
+func (r *rehearsal) Keep(member int, s *weights.Set) error {
+	r.keep[member] = s
 	return nil
 }
 
@@ -193,6 +212,8 @@ func (v *PhasePreview) fill(res federated.Result, metrics []string) {
 			v.Bytes += b
 		}
 	}
+	v.Attached = int64(len(res.Attached))
+	v.Bytes += v.Attached
 	named := map[string]bool{}
 	for _, name := range metrics {
 		named[name] = true

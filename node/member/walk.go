@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"math"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -192,6 +193,7 @@ func (m *Member) perform(ctx context.Context, r *run, o *order, e transport.Enve
 		return res, "", &localError{err}
 	}
 	at := r.part.Local
+	at.Scope, at.Vault, at.Peers = m.fed+"/"+r.id, m.vault(r.id), m.peers
 	at.Member = federated.Member{Index: t.Index, Name: m.name, Samples: t.Samples}
 	defer func() {
 		if p := recover(); p != nil {
@@ -201,10 +203,22 @@ func (m *Member) perform(ctx context.Context, r *run, o *order, e transport.Enve
 	if res, err = r.part.Client.Run(ctx, at, task, keep); err != nil {
 		return federated.Result{}, version, err
 	}
-	if r.part.privacy != nil && res.Status != federated.Abstained && res.Weight != 1 {
+	if r.part.privacy != nil && o.step == private && res.Status != federated.Abstained && res.Weight != 1 {
 		return federated.Result{}, version, fmt.Errorf("a result of weight %d: where noise hides members each has weight 1", res.Weight)
 	}
 	return res, version, finite(res)
+}
+
+// vault returns what the member must not do twice in a run.
+func (m *Member) vault(run string) *vault {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	v := m.vaults[run]
+	if v == nil {
+		v = &vault{fs: m.fs, dir: filepath.Join(m.o.Folder.Dir, vaultName, fileOf(run))}
+		m.vaults[run] = v
+	}
+	return v
 }
 
 // finite refuses a result that could not be summed anyway.
