@@ -272,13 +272,20 @@ func (r *Run) prepare() error {
 	if err := r.keeper.restore(p); err != nil {
 		return err
 	}
-	if r.people.Len() > 0 {
+	begun := r.people.Len() > 0
+	if begun && p.checkpoint != "" {
 		close(r.agreed)
 		return nil
 	}
 	r.joining.Lock()
 	defer r.joining.Unlock()
-	return r.seat()
+	if err := r.seat(); err != nil { // or the rest, if that was cut short before the run was opened
+		return err
+	}
+	if begun {
+		close(r.agreed)
+	}
+	return nil
 }
 
 // resultLimit bounds what a member may upload for one task: four times the sums of all phases, and some.
