@@ -40,6 +40,7 @@ var rooms = [][]string{
 	{"recipe"},
 	{"node/parcel", "node/program", "node/gate"},
 	{"node/coordinator", "node/member"},
+	{"node/relay"},
 	{"node"},
 	{"reproduce"},
 	{"cmd", "bench"},

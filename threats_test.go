@@ -14,7 +14,7 @@ func TestThreatModel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	named := regexp.MustCompile("`([a-z/]+)` |\\b(Test[A-Z][A-Za-z0-9]*)")
+	named := regexp.MustCompile("`([a-z/]+)` |\\b((?:Test|Fuzz)[A-Z][A-Za-z0-9]*)")
 	pkg, found := "", 0
 	for _, m := range named.FindAllStringSubmatch(strings.ReplaceAll(string(text), "\n", " "), -1) {
 		if m[1] != "" {

@@ -116,7 +116,7 @@ func (d *driver) server() Server {
 func (d *driver) send(ctx context.Context, from *base, id, member int, issued time.Duration) error {
 	m := d.srv.Population.Member(member)
 	s, p := from.state, from.phase
-	o := &Order{ID: id, Member: m, Round: s.Round, Phase: p.Name, Base: s.Version, Issued: issued, Barrier: p.Barrier, from: from}
+	o := &Order{ID: id, Member: m, Round: s.Round, Phase: p.Name, Base: s.Version, Issued: issued, Barrier: p.Barrier, Folds: p.Folds, from: from}
 	o.Make = func() (Task, error) {
 		t, err := d.alg.Task(s, p, m)
 		t.Round, t.Phase, t.Base = s.Round, p.Name, s.Version

@@ -100,7 +100,7 @@ func (d *driver) exchange(ctx context.Context, p Phase, opened PhaseOpened) (*fo
 		if a == nil {
 			break
 		}
-		out--
+		out -= a.orders()
 		if err := d.fold(f, a, pace); err != nil {
 			return nil, err
 		}
@@ -162,6 +162,12 @@ func (d *driver) next(ctx context.Context, phase string, deadline time.Duration)
 			return nil, err
 		}
 		delete(d.flying, a.Order.ID)
+		if a.Partial != nil {
+			for _, part := range a.Partial.Parts {
+				delete(d.flying, part.Order.ID)
+			}
+			return a, d.summable(a.Partial, phase)
+		}
 		if a.Order.Phase == phase {
 			return a, nil
 		}
@@ -171,6 +177,10 @@ func (d *driver) next(ctx context.Context, phase string, deadline time.Duration)
 
 // fold adds one answer to the sums of the phase and commits what the member keeps.
 func (d *driver) fold(f *folding, a *Answer, pace Pace) error {
+	if a.Partial != nil {
+		f.addPartial(a.Partial)
+		return nil
+	}
 	keep := f.add(a, d.state.Version-a.Order.Base, pace.Staleness)
 	if f.ruling != nil && f.ruling.err != nil {
 		return fmt.Errorf("robust aggregation: %w", f.ruling.err)

@@ -151,23 +151,48 @@ func (f *folding) add(a *Answer, behind, limit int) *weights.Set {
 func (f *folding) group(name string) *groupSum {
 	g, ok := f.groups[name]
 	if !ok {
-		g = &groupSum{total: map[string]*weights.Acc{}, scalars: map[string]*weights.Acc{}}
-		for _, fold := range f.phase.Folds {
-			g.total[fold.Name] = weights.NewAcc(fold.Like, fold.Counts)
-		}
-		if f.phase.Attachments != nil {
-			g.attach = f.phase.Attachments()
-		}
+		g = newGroupSum(f.phase)
 		f.groups[name] = g
 	}
 	return g
 }
 
+func newGroupSum(p Phase) *groupSum {
+	g := &groupSum{total: map[string]*weights.Acc{}, scalars: map[string]*weights.Acc{}}
+	for _, fold := range p.Folds {
+		g.total[fold.Name] = weights.NewAcc(fold.Like, fold.Counts)
+	}
+	if p.Attachments != nil {
+		g.attach = p.Attachments()
+	}
+	return g
+}
+
+func checkWeight(w uint64) error {
+	if w > maxWeight {
+		return fmt.Errorf("claims a weight of %d, at most %d count", w, uint64(maxWeight))
+	}
+	return nil
+}
+
+// checkScalars returns why scalars must not be added.
+func checkScalars(g *groupSum, scalars map[string]float64) error {
+	for name, v := range scalars {
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			return fmt.Errorf("%s is %v", name, v)
+		}
+		if err := g.scalar(name).Check(number(v), nil, nil, 1); err != nil {
+			return fmt.Errorf("%s is %v, too large to be summed", name, v)
+		}
+	}
+	return nil
+}
+
 // add adds a result to every fold of its group, or to none. A weight of 1 counts share. Tensors are only checked unless they
 // are to be summed.
 func (g *groupSum) add(p Phase, t Task, r Result, share uint64, sum bool) error {
-	if r.Weight > maxWeight {
-		return fmt.Errorf("claims a weight of %d, at most %d count", r.Weight, uint64(maxWeight))
+	if err := checkWeight(r.Weight); err != nil {
+		return err
 	}
 	full := max(1, r.Weight)
 	for name := range r.Addends {
@@ -191,13 +216,8 @@ func (g *groupSum) add(p Phase, t Task, r Result, share uint64, sum bool) error 
 			return fmt.Errorf("%s: %w", fold.Name, err)
 		}
 	}
-	for name, v := range r.Scalars {
-		if math.IsNaN(v) || math.IsInf(v, 0) {
-			return fmt.Errorf("%s is %v", name, v)
-		}
-		if err := g.scalar(name).Check(number(v), nil, nil, 1); err != nil {
-			return fmt.Errorf("%s is %v, too large to be summed", name, v)
-		}
+	if err := checkScalars(g, r.Scalars); err != nil {
+		return err
 	}
 	if r.Keep != nil {
 		if err := r.Keep.Finite(); err != nil {

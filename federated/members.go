@@ -45,6 +45,8 @@ type Order struct {
 	Barrier bool
 	// Make builds the task, when the member is ready for it. It is pure and safe for concurrent use.
 	Make func() (Task, error)
+	// Folds are the sums of the order's phase.
+	Folds []Fold
 
 	from *base
 }
@@ -77,12 +79,14 @@ func (o *Order) Fits(t Task, r Result) error {
 	return nil
 }
 
-// Answer is what became of an order: a result or an error that says in words why there is none.
+// Answer is what became of an order: a result or an error that says in words why there is none. With a Partial it is what
+// became of several orders at once, of which Order is the first, and Task, Result and Err are empty.
 type Answer struct {
-	Order  *Order
-	Task   Task
-	Result Result
-	Err    error
+	Order   *Order
+	Task    Task
+	Result  Result
+	Err     error
+	Partial *Partial
 }
 
 // Perform carries out an order where the member is: it makes the task and runs the client. A panic of the client is an

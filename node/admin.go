@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/cohort-learning/cohort/identity"
 	"github.com/cohort-learning/cohort/node/coordinator"
 )
 
@@ -44,6 +45,8 @@ type MemberStatus struct {
 	Kernels string    `json:"kernels,omitempty"`
 	Program string    `json:"program,omitempty"`
 	Why     string    `json:"why,omitempty"`
+	Behind  string    `json:"behind,omitempty"` // a relay
+	Leaves  int       `json:"leaves,omitempty"` // of a relay
 }
 
 // Members lists the members of the federation in the order of their invitation.
@@ -51,6 +54,8 @@ func (b *Book) Members(server *coordinator.Server) []MemberStatus {
 	list := []MemberStatus{}
 	for _, m := range b.Roster.Members() {
 		s := MemberStatus{Name: m.Name, State: string(m.State), Until: m.Until, Why: m.Why}
+		s.Behind, _ = b.relays.Behind(m.Name)
+		s.Leaves = b.relays.leaves(m.Name)
 		if !m.Key.IsZero() {
 			s.Key = m.Key.String()
 		}
@@ -146,6 +151,7 @@ func answered[T any](f func(*http.Request, T) (any, error)) http.HandlerFunc {
 type inviteRequest struct {
 	Names   []string      `json:"names"`
 	Expires time.Duration `json:"expires"`
+	Relay   string        `json:"relay,omitempty"` // that they will be behind; empty: none
 }
 
 // Invitation is a token to join with.
@@ -155,8 +161,15 @@ type Invitation struct {
 	Expires time.Time `json:"expires"`
 }
 
-func (b *Book) invite(in inviteRequest) ([]Invitation, error) {
-	tokens, err := b.Tokens(in.Expires, in.Names...)
+func (h *Host) invite(in inviteRequest) ([]Invitation, error) {
+	if in.Relay != "" {
+		return Invitations(h.TokensBehind(in.Relay, in.Expires, in.Names...))
+	}
+	return Invitations(h.Tokens(in.Expires, in.Names...))
+}
+
+// Invitations writes tokens for those who hand them on.
+func Invitations(tokens []identity.Token, err error) ([]Invitation, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -278,9 +291,9 @@ func (a *Admin) Link(ctx context.Context) (url string, err error) {
 	return url, a.call(ctx, "/link", struct{}{}, &url)
 }
 
-// Invite invites members.
-func (a *Admin) Invite(ctx context.Context, expires time.Duration, names ...string) (out []Invitation, err error) {
-	return out, a.call(ctx, "/invite", inviteRequest{names, expires}, &out)
+// Invite invites members, behind a relay if one is named.
+func (a *Admin) Invite(ctx context.Context, relay string, expires time.Duration, names ...string) (out []Invitation, err error) {
+	return out, a.call(ctx, "/invite", inviteRequest{names, expires, relay}, &out)
 }
 
 // Revoke takes a member out of the federation.

@@ -29,6 +29,7 @@ import (
 	"github.com/cohort-learning/cohort/journal"
 	"github.com/cohort-learning/cohort/node/coordinator"
 	"github.com/cohort-learning/cohort/node/gate"
+	"github.com/cohort-learning/cohort/node/member"
 	"github.com/cohort-learning/cohort/transport"
 )
 
@@ -81,6 +82,7 @@ type Book struct {
 	Key    identity.Key
 	CA     *identity.Authority
 	Roster *identity.Roster
+	relays *relays
 	settings
 }
 
@@ -109,6 +111,9 @@ func OpenBook(dir string) (*Book, error) {
 	if b.CA, err = identity.LoadAuthority(b.path(caName)); err != nil {
 		return nil, err
 	}
+	if b.relays, err = openRelays(b); err != nil {
+		return nil, err
+	}
 	b.Roster, err = identity.OpenRoster(b.path(rosterName), b.Key, journal.Options{})
 	return b, err
 }
@@ -122,12 +127,15 @@ func found(o Options) (*Book, error) {
 	if err := b.apply(o); err != nil {
 		return nil, err
 	}
-	for _, name := range []string{keyName, caName, rosterName} {
+	for _, name := range []string{keyName, caName, rosterName, relaysName} {
 		if err := os.RemoveAll(b.path(name)); err != nil {
 			return nil, err
 		}
 	}
 	var err error
+	if b.relays, err = openRelays(b); err != nil {
+		return nil, err
+	}
 	if b.Key, err = identity.NewKey(); err != nil {
 		return nil, err
 	}
@@ -214,11 +222,7 @@ func (b *Book) hosts() []string {
 
 // Tokens invites members and returns what they join with. A name that was invited and has not joined gets a new token.
 func (b *Book) Tokens(expires time.Duration, names ...string) ([]identity.Token, error) {
-	ca := b.CA.Fingerprint()
-	if b.Cert != "" { // recognised as the system recognises it
-		ca = identity.Fingerprint{}
-	}
-	return b.Roster.Tokens(b.URL, ca, time.Now().Add(expires), names...)
+	return b.Roster.Tokens(b.URL, b.recognised(), time.Now().Add(expires), names...)
 }
 
 // Host is a coordinator at work.
@@ -282,7 +286,7 @@ func Open(o Options) (_ *Host, err error) {
 		return nil, err
 	}
 	h.Server = coordinator.New(coordinator.Options{Key: b.Key, Name: b.Name, Roster: b.Roster, Hub: h.hub, Blobs: h.store,
-		Access: (*access)(h), Leave: b.Roster.Leave, Log: o.Log, Program: o.Program})
+		Access: (*access)(h), Relays: b.relays, Leave: b.Roster.Leave, Log: o.Log, Program: o.Program})
 	if h.page, err = newPage(h); err != nil {
 		return nil, err
 	}
@@ -312,6 +316,8 @@ func (h *Host) routes() {
 	h.Gate.HandleMembers("GET /roster", http.HandlerFunc(h.serveRoster))
 	h.Gate.Handle("/", h.page.site)
 	h.Gate.HandleMembers("POST "+rotatePath, http.HandlerFunc(h.serveRotation))
+	h.Gate.Handle("GET "+member.RelayPath, http.NotFoundHandler()) // this is no relay
+	h.Gate.HandleMembers("POST "+enrolPath, http.HandlerFunc(h.serveEnrolment))
 	h.Gate.Handle("GET /pins", gate.PinsHandler(h.pins))
 	h.Gate.Handle("POST /join", gate.JoinHandler(h.Roster, gate.JoinLimits{}))
 }
@@ -440,7 +446,7 @@ const grantLife = 24 * time.Hour
 func (h *Host) serveJournal(w http.ResponseWriter, r *http.Request) {
 	name, _ := h.Gate.Who(r)
 	run, ok := h.Server.Run(r.PathValue("run"))
-	if !ok || !run.Agrees(name) {
+	if !ok || !h.readsJournal(name, run) {
 		http.NotFound(w, r)
 		return
 	}
@@ -475,7 +481,7 @@ func (h *Host) Farewell(ctx context.Context, most time.Duration) {
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	for len(h.hub.Present()) > 0 {
+	for slices.ContainsFunc(h.hub.Present(), func(name string) bool { return !h.relays.Is(name) }) || h.Server.Relayed() > 0 {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

@@ -93,12 +93,18 @@ func (f *federation) join(name string, share int) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	f.t.Cleanup(cancel)
-	folder, err := member.Enrol(ctx, filepath.Join(f.t.TempDir(), name), tokens[0], member.EnrolOptions{})
+	folder, err := member.Enrol(f.t.Context(), filepath.Join(f.t.TempDir(), name), tokens[0], member.EnrolOptions{})
 	if err != nil {
 		f.t.Fatal(err)
 	}
+	f.run(folder, share)
+}
+
+// run has the member that lives in a folder take part, until it is quit.
+func (f *federation) run(folder *member.Folder, share int) (quit func()) {
+	f.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	f.t.Cleanup(cancel)
 	study := &member.Study{Data: filepath.Join(f.shares, fmt.Sprintf("member-%03d", share)), Dir: folder.Dir, Threads: 1}
 	o := member.Options{Folder: folder, Policy: member.DefaultPolicy(), Program: "test", Kernels: "cpu/go", Can: []string{"train"}, Prepare: study.Prepare}
 	if f.hold != nil {
@@ -117,12 +123,15 @@ func (f *federation) join(name string, share int) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
+	done := make(chan struct{})
 	f.people.Go(func() {
+		defer close(done)
 		defer study.Close()
 		if err := m.Run(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, transport.ErrDenied) {
-			f.t.Errorf("%s: %v", name, err)
+			f.t.Errorf("%s: %v", folder.Card.Name, err)
 		}
 	})
+	return func() { cancel(); <-done }
 }
 
 func (f *federation) wait(run *coordinator.Run) {

@@ -55,6 +55,9 @@ func (h *Host) serveRotation(w http.ResponseWriter, r *http.Request) {
 	}
 	h.o.Log.Info("replaced its key", "member", name)
 	w.WriteHeader(http.StatusNoContent)
+	if relay, ok := h.relays.Behind(name); ok {
+		h.Server.Delegated(relay)
+	}
 	h.hub.Cut(name) // it connects again with the new key
 }
 

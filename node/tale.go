@@ -2,6 +2,7 @@ package node
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -78,10 +79,13 @@ func (t *tale) read(rec journal.Record) (e record.Event, err error) {
 		Name, Member, Phase, State, Reason, Kernels, Digest string
 		Index, Samples, Round, Rounds, Clients, Asked, From int
 		Everyone                                            bool
+		Relay                                               string
+		Leaves                                              json.RawMessage
 		Folded                                              []federated.Share
 	}
 	switch rec.Kind {
-	case coordinator.KindAccepted, coordinator.KindAdmitted, coordinator.KindLeft, coordinator.KindReceived, simulation.KindOpened,
+	case coordinator.KindAccepted, coordinator.KindAdmitted, coordinator.KindLeft, coordinator.KindReceived, coordinator.KindPartial,
+		coordinator.KindDelegated, simulation.KindOpened,
 		simulation.KindResumed, simulation.KindPhaseClosed, simulation.KindRoundClosed, simulation.KindEnded:
 		if err := rec.Decode(&b); err != nil {
 			return e, err
@@ -101,6 +105,22 @@ func (t *tale) read(rec journal.Record) (e record.Event, err error) {
 		if b.Kernels != "" {
 			t.person(b.Member).kernels = b.Kernels
 		}
+	case coordinator.KindPartial:
+		var leaves []struct{ Member, Kernels string }
+		if err := json.Unmarshal(b.Leaves, &leaves); err != nil {
+			return e, err
+		}
+		for _, l := range leaves {
+			if l.Kernels != "" {
+				t.person(l.Member).kernels = l.Kernels
+			}
+		}
+	case coordinator.KindDelegated:
+		var leaves []string
+		if err := json.Unmarshal(b.Leaves, &leaves); err != nil {
+			return e, err
+		}
+		e = record.Event{Client: b.Relay, Message: "brings the results of " + plural(len(leaves), "member")}
 	case simulation.KindOpened:
 		e.Message = "the run begins with " + plural(b.Clients, "member")
 	case simulation.KindResumed:

@@ -33,11 +33,21 @@ const (
 	KindControl  Kind = "control"  // sync, stop, revoked
 	KindLeave    Kind = "leave"    // → verdict
 	KindError    Kind = "error"    // instead of any other answer
+
+	// Between a relay and the coordinator, and its leaves; see relay.go.
+	KindRelay      Kind = "relay"      // → delegation
+	KindDelegation Kind = "delegation" // who is behind a relay
+	KindLayout     Kind = "layout"     // → folds
+	KindFolds      Kind = "folds"      // what the results of a phase are added to
+	KindPartial    Kind = "partial"    // → inclusion
+	KindInclusion  Kind = "inclusion"  // what became of a partial sum
+	KindReceipt    Kind = "receipt"    // a relay has a result
 )
 
 var kinds = map[Kind]bool{KindHello: true, KindWelcome: true, KindTerms: true, KindConsent: true, KindSync: true, KindDuties: true,
 	KindTask: true, KindProgress: true, KindAsk: true, KindPermit: true, KindResult: true, KindVerdict: true, KindClose: true,
-	KindControl: true, KindLeave: true, KindError: true}
+	KindControl: true, KindLeave: true, KindError: true, KindRelay: true, KindDelegation: true, KindLayout: true, KindFolds: true, KindPartial: true,
+	KindInclusion: true, KindReceipt: true}
 
 // Kinds returns all kinds of messages, sorted.
 func Kinds() []Kind { return slices.Sorted(maps.Keys(kinds)) }

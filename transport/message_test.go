@@ -84,6 +84,15 @@ var examples = []example{
 	{false, true, &transport.Control{Action: "pause", Reason: "maintenance"}, nil},
 	{true, true, &transport.Leave{Reason: "study over"}, nil},
 	{false, false, &transport.Failure{Code: transport.CodeBusy, Message: "too many requests at once"}, nil},
+	{true, false, &transport.Relay{URL: "https://region.example.org:8443", CA: hash, Here: []string{"clinic-b"}}, nil},
+	{false, false, &transport.Delegation{Number: 2, Relay: "clinic-a", Key: member.Public().String(), URL: "https://learn.example.org:8443", CA: hash,
+		Leaves: []transport.Leaf{{Name: "clinic-b", Key: coordinator.Public().String()}}}, nil},
+	{true, true, &transport.Layout{Order: 7, Task: task, Again: true}, nil},
+	{false, true, &transport.Folds{Folds: []transport.Fold{{Name: "w", Like: []transport.Shape{{Name: "fc.weight", Shape: []int{10, 784}}}, Indexed: true, Counts: true}},
+		Ref: 0}, nil},
+	{true, true, &transport.Partial{Sums: 1, Orders: "7-9"}, []transport.Ref{blob}},
+	{false, true, &transport.Inclusion{Outcome: transport.Refused, Code: transport.CodeConflict, Reason: "order 7 was counted", Counted: "7", Out: "8"}, nil},
+	{true, true, &transport.Receipt{Order: 7, Result: hash}, nil},
 }
 
 func (x example) envelope(t testing.TB) (identity.Key, transport.Envelope) {

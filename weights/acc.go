@@ -191,6 +191,31 @@ func (a *Acc) term(name string, x Tensor, at, cover Index, weight uint64) (m ter
 // Merge adds what other holds, so that a is as if everything that was added to other had been added to it. Nothing is
 // added if an error is returned: names, shapes or counting that differ, or a sum that could leave the range.
 func (a *Acc) Merge(other *Acc) error {
+	if err := a.CheckMerge(other); err != nil {
+		return err
+	}
+	for i, name := range a.names {
+		t, o := &a.tensors[i], other.tensor(name)
+		for k, v := range o.sum {
+			t.sum[k] = t.sum[k].add(v)
+		}
+		if o.part != nil {
+			if t.part == nil {
+				t.part = make([]uint64, len(t.sum))
+			}
+			for k, v := range o.part {
+				t.part[k] += v
+			}
+		}
+		t.bound = t.bound.add(o.bound)
+		t.whole += o.whole
+	}
+	a.weight += other.weight
+	return nil
+}
+
+// CheckMerge returns the error that Merge would return, and adds nothing.
+func (a *Acc) CheckMerge(other *Acc) error {
 	if a.counting != other.counting {
 		return fmt.Errorf("merge of sums with and without counts")
 	}
@@ -214,23 +239,6 @@ func (a *Acc) Merge(other *Acc) error {
 			return fmt.Errorf("merge: tensor %q: a sum could reach %g, the limit is 2³¹", name, t.bound.float()+o.bound.float())
 		}
 	}
-	for i, name := range a.names {
-		t, o := &a.tensors[i], other.tensor(name)
-		for k, v := range o.sum {
-			t.sum[k] = t.sum[k].add(v)
-		}
-		if o.part != nil {
-			if t.part == nil {
-				t.part = make([]uint64, len(t.sum))
-			}
-			for k, v := range o.part {
-				t.part[k] += v
-			}
-		}
-		t.bound = t.bound.add(o.bound)
-		t.whole += o.whole
-	}
-	a.weight += other.weight
 	return nil
 }
 

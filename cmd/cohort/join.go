@@ -43,6 +43,7 @@ type joinOptions struct {
 	withdraw  bool
 	enrolOnly bool
 	rotate    bool
+	direct    bool
 	showKey   bool
 	peers     string
 	ledger    string
@@ -103,6 +104,7 @@ An interrupt (Ctrl-C) stops; the same command goes on where it was. Nothing that
 	f.BoolVar(&o.enrolOnly, "enrol", false, "only take up the invitation and write policy.yaml; agree to nothing yet")
 	f.DurationVar(&o.wait, "wait", 10*time.Minute, "with a token: for how long to try again while the coordinator cannot be reached")
 	f.BoolVar(&o.rotate, "rotate-key", false, "replace the member's key by a new one, and end")
+	f.BoolVar(&o.direct, "direct", false, "leave the relay: connect to the coordinator itself from now on")
 	f.StringVar(&o.peers, "peers", "", "keys of other members, exchanged without the coordinator: lines as their --show-key prints them")
 	f.BoolVar(&o.showKey, "show-key", false, "print this member's name and public key, for the --peers of others, and end")
 	f.BoolVar(&o.withdraw, "withdraw", false, "leave the federation for good")
@@ -127,6 +129,8 @@ func (o *joinOptions) check(args []string) error {
 		return usagef("--withdraw goes with --dir only")
 	case o.rotate && (o.dryRun || len(args) > 0 || o.withdraw):
 		return usagef("--rotate-key goes with --dir only")
+	case o.direct && (len(args) > 0 || o.withdraw):
+		return usagef("--direct goes with --dir only")
 	case o.budget.Epsilon != unsaid && (!(o.budget.Epsilon >= 0) || math.IsInf(o.budget.Epsilon, 1)):
 		return usagef("--budget-epsilon %v: expected a positive number", o.budget.Epsilon)
 	case o.budget.Delta != unsaid && !(o.budget.Delta >= 0 && o.budget.Delta < 1):
@@ -186,6 +190,12 @@ func (o *joinOptions) run(ctx context.Context, io streams, stop <-chan struct{},
 	} else if !o.json && !o.quiet && !o.withdraw {
 		warn(io)
 	}
+	if o.direct {
+		if err := f.GoHome(); err != nil {
+			return usageError{err}
+		}
+		io.note("%s connects to the coordinator itself from now on, at %s", f.Card.Name, f.Card.URL)
+	}
 	if err := o.remember(f); err != nil {
 		return err
 	}
@@ -201,7 +211,8 @@ func (o *joinOptions) run(ctx context.Context, io streams, stop <-chan struct{},
 // warn says what taking part does not protect from, before anything is sent.
 func warn(io streams) {
 	io.note("%s", fold("What taking part does not protect from: unless a run has secure sums or noise, the coordinator sees every update of this member, "+
-		"and can learn about the data from it. The other members see the names of all. Who watches the line sees when and how much is sent. "+
+		"and can learn about the data from it. The other members see the names of all. A relay, where one stands "+
+		"between, sees the updates too. Who watches the line sees when and how much is sent. "+
 		"What a run protects is said before it is agreed to; \"secure: true\" and \"noise\" in policy.yaml insist on it.", columns))
 }
 

@@ -145,7 +145,7 @@ var commands = []struct {
 }{
 	{"Begin", []func(streams, <-chan struct{}) *cobra.Command{newDemo, newInit, newMethods, newDatasets, newPartition}},
 	{"Run", []func(streams, <-chan struct{}) *cobra.Command{newRun, newWorker, newSweep, newReproduce}},
-	{"Over the network", []func(streams, <-chan struct{}) *cobra.Command{newServe, newJoin, newInvite, newSchema, newMembers, newRevoke, newStatus, newWait,
+	{"Over the network", []func(streams, <-chan struct{}) *cobra.Command{newServe, newJoin, newRelay, newInvite, newSchema, newMembers, newRevoke, newStatus, newWait,
 		newStop, newBackup, newRestore, newRotate}},
 	{"Look", []func(streams, <-chan struct{}) *cobra.Command{newRuns, newReport, newCompare, newVerify}},
 	{"Use a model", []func(streams, <-chan struct{}) *cobra.Command{newEvaluate, newPredict, newExport}},

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/cohort-learning/cohort/node"
@@ -67,6 +68,12 @@ func printMembers(io streams, list []node.MemberStatus) {
 			here = "no"
 		case m.State == "invited" && time.Now().After(m.Until):
 			remark = "the token has expired"
+		}
+		if remark == "" && m.Behind != "" {
+			remark = "behind " + m.Behind
+		}
+		if remark == "" && m.Leaves > 0 {
+			remark = fmt.Sprintf("relay of %d", m.Leaves)
 		}
 		t.add(m.Name, m.State, here, m.Kernels, remark)
 	}

@@ -27,14 +27,16 @@ func networkCommands() map[string]func(*testscript.TestScript, bool, []string) {
 	return cmds
 }
 
-// prepareNetwork gives a script a port of its own.
+// prepareNetwork gives a script two ports of its own.
 func prepareNetwork(e *testscript.Env) error {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
+	for _, name := range []string{"PORT", "OTHER"} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		defer l.Close()
+		e.Setenv(name, strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
 	}
-	defer l.Close()
-	e.Setenv("PORT", strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
 	e.Setenv("NO_PROXY", "localhost,127.0.0.1")
 	return prepareScript(e)
 }

@@ -15,10 +15,15 @@ import (
 
 // answer handles one request of a member.
 func (s *Server) answer(req transport.Request) {
-	m, ok := s.o.Roster.ByName(req.From)
-	s.heard(req.From)
+	from := s.speaker(req)
+	m, ok := s.o.Roster.ByName(from)
+	s.heard(from)
 	reply := func(run string, body transport.Body) {
-		req.Reply(s.seal(transport.Envelope{Run: run, To: req.From}, body))
+		e := transport.Envelope{Run: run, To: from}
+		if w, ok := body.(*referring); ok {
+			body, e.Refs = w.Body, w.refs
+		}
+		req.Reply(s.seal(e, body))
 	}
 	refuse := func(run string, f *transport.Failure) {
 		s.counters.refuse(f.Code)
@@ -28,20 +33,24 @@ func (s *Server) answer(req transport.Request) {
 		refuse("", &transport.Failure{Code: transport.CodeRevoked, Message: "the member is not admitted"})
 		return
 	}
-	e, wrong := verify(m.Key, req.From, s.fed, req.Msg)
+	e, wrong := verify(m.Key, from, s.fed, req.Msg)
 	if wrong != nil {
-		if many, ok := s.counters.worth(req.From, wrong.Code); ok {
-			s.o.Log.Warn("a message was refused"+many, "member", req.From, "code", wrong.Code, "reason", wrong.Message)
+		if many, ok := s.counters.worth(from, wrong.Code); ok {
+			s.o.Log.Warn("a message was refused"+many, "member", from, "code", wrong.Code, "reason", wrong.Message)
 		}
 		refuse(e.Run, wrong)
 		return
 	}
 	if e.Kind == transport.KindHello {
-		s.hello(req.From, e, reply)
+		s.hello(from, e, reply)
+		return
+	}
+	if e.Kind == transport.KindRelay {
+		s.relay(from, e, reply)
 		return
 	}
 	if e.Kind == transport.KindLeave && e.Run == "" && s.o.Leave != nil {
-		s.farewell(req.From, e, reply)
+		s.farewell(from, e, reply)
 		return
 	}
 	r, ok := s.Run(e.Run)
@@ -49,9 +58,9 @@ func (s *Server) answer(req transport.Request) {
 		refuse(e.Run, &transport.Failure{Code: transport.CodeUnknown, Message: "there is no such run"})
 		return
 	}
-	if err := r.handle(req.From, m.Key.String(), e, req.Msg, func(b transport.Body) {
+	if err := r.handle(from, m.Key.String(), e, req.Msg, func(b transport.Body) {
 		if b == nil { // whatever the member has to do now
-			b = r.duties(req.From, nil)
+			b = r.duties(from, nil)
 		}
 		reply(r.spec.ID, b)
 	}); err != nil {
@@ -144,6 +153,9 @@ func (r *Run) handle(from, key string, e transport.Envelope, msg []byte, reply f
 		reply(&transport.Verdict{Outcome: transport.Accepted})
 		return nil
 	}
+	if done, err := r.handleRelay(from, e, msg, reply); done {
+		return err
+	}
 	if _, ok := r.people.find(from); !ok {
 		reply(&transport.Failure{Code: transport.CodeTerms, Message: "agree to the terms of the run first"})
 		return nil
@@ -202,7 +214,7 @@ func (r *Run) duties(from string, holding []transport.Holding) *transport.Duties
 	}
 	if end, ok := r.keeper.closes.final(); ok {
 		if end.final != nil {
-			r.srv.o.Access.Download(from, []transport.Ref{*end.final})
+			r.srv.download(from, []transport.Ref{*end.final})
 		}
 		if msg, err := r.closeMessage(end); err == nil {
 			add(msg)
@@ -316,13 +328,13 @@ func (r *Run) seal(o *federated.Order, t *transport.Task, refs []transport.Ref) 
 	}
 	msg, err := transport.Seal(r.srv.o.Key, e)
 	if err == nil && len(refs) > 0 {
-		r.srv.o.Access.Download(o.Member.Name, refs)
+		r.srv.download(o.Member.Name, refs)
 	}
 	return msg, err
 }
 
 // push implements outbox.
-func (r *Run) push(member string, msg []byte) { _ = r.srv.o.Hub.Push(member, msg) } // lost is asked for
+func (r *Run) push(member string, msg []byte) { r.srv.send(member, msg) }
 
 // withdraw implements outbox.
 func (r *Run) withdraw(member string, refs []transport.Ref) {
@@ -336,5 +348,5 @@ func (r *Run) here(member string) bool {
 	r.srv.mu.RLock()
 	defer r.srv.mu.RUnlock()
 	p := r.srv.members[member]
-	return p != nil && p.here
+	return p != nil && p.connected()
 }

@@ -41,6 +41,14 @@ func (a *appender) addResult(rec *received, msg []byte, then func(journal.Record
 	a.put(pending{entry: journal.Entry{Kind: KindReceived, Body: rec}, result: rec, msg: msg, then: then})
 }
 
+// addPartial hands in a relay's sum, which is durable as a blob.
+func (a *appender) addPartial(rec *combined, then func(seq uint64, err error)) {
+	a.add(KindPartial, rec, func(r journal.Record, err error) { then(r.Seq, err) })
+}
+
+// ignored is for records that nobody waits for: if one cannot be written, neither can the next.
+func ignored(journal.Record, error) {}
+
 func (a *appender) put(p pending) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"os"
@@ -83,6 +84,29 @@ func TestFickle(t *testing.T) {
 	}
 	if n := strings.Count(string(text), `"message":"train: the round failed: not this round"`); n != 5*fails {
 		t.Errorf("told %d times, want %d: as a note and of four members, in each of %d rounds", n, 5*fails, fails)
+	}
+}
+
+// TestJournalAfterTheEnd: a member that comes back when the run is over can still see that the journal only went on.
+func TestJournalAfterTheEnd(t *testing.T) {
+	w := newWorld(t, "fedavg")
+	w.config.Rounds = 1
+	if err := w.begin(); err != nil {
+		t.Fatal(err)
+	}
+	w.joinAll()
+	w.wait()
+	defer w.end()
+	whole, err := os.ReadFile(filepath.Join(w.dir, "run", journal.FileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bytes.SplitAfter(whole, []byte("\n"))
+	for _, from := range []int{0, 3, len(lines) - 2} {
+		var got bytes.Buffer
+		if err := w.run.WriteJournal(&got, uint64(from)); err != nil || !bytes.Equal(got.Bytes(), bytes.Join(lines[from:], nil)) {
+			t.Errorf("from record %d: %d bytes, %v", from, got.Len(), err)
+		}
 	}
 }
 

@@ -81,7 +81,7 @@ func TestCrash(t *testing.T) {
 	for _, c := range []struct {
 		method string
 		window int
-	}{{"fedavg", 2}, {"scaffold", 64}, {"heterofl", 1}, {"asynchronous", 3}, {"robust", 2}, {"secure", 3}, {"private", 2}} {
+	}{{"fedavg", 2}, {"scaffold", 64}, {"heterofl", 1}, {"asynchronous", 3}, {"robust", 2}, {"secure", 3}, {"private", 2}, {"heterofl behind relays", 1}} {
 		t.Run(c.method, func(t *testing.T) {
 			w := newWorld(t, c.method)
 			w.window = c.window
@@ -123,17 +123,24 @@ func TestCrash(t *testing.T) {
 // replay computes the run again from its journal and the members' data alone.
 func (w *world) replay(when string) {
 	w.t.Helper()
+	if err := w.replayed(); err != nil {
+		w.t.Errorf("%s: %v", when, err)
+	}
+}
+
+func (w *world) replayed() error {
 	dir := filepath.Join(w.dir, "run")
 	h, err := simulation.ReadHistory(journal.Read(journal.OS(), dir))
 	if err != nil {
-		w.t.Fatalf("%s: %v", when, err)
+		return err
 	}
 	a, err := ReadAttendance(dir)
 	if err != nil {
-		w.t.Fatalf("%s: %v", when, err)
+		return err
 	}
 	j := &simulation.Job{Algorithm: w.alg(), Fleet: w.fleet, Config: w.config, Workers: 2, Secret: simulation.KeptSecrets(journal.OS(), dir)}
 	if n, _, err := j.Replay(context.Background(), h, a.Resets); err != nil || n != w.config.Rounds {
-		w.t.Errorf("%s: %d of %d rounds come out again: %v", when, n, w.config.Rounds, err)
+		return fmt.Errorf("%d of %d rounds come out again: %w", n, w.config.Rounds, err)
 	}
+	return nil
 }

@@ -45,11 +45,13 @@ type desk struct {
 	waiting  int                       // of them, results with blobs
 	due      int                       // orders that the driver still waits for
 	burdens  map[string]int            // results with blobs that the driver has taken and that are still kept, by phase
+	bundles  map[int]*bundle           // the same of partial sums, by each order inside
 	recorded map[int]*result           // accepted before the coordinator was restarted, whose orders have not been issued yet
 	settled  map[int]transport.Digest  // results inside the sums with which the run was resumed
 	offers   chan *order
 	offering sync.WaitGroup
 	highest  int               // order issued so far
+	issued   int               // of them in this process
 	behind   bool              // the run was resumed, and orders of before may be issued again
 	gone     map[string]string // why members are gone
 	levels   map[string]string // of members, as their newest tasks say
@@ -75,7 +77,8 @@ type order struct {
 	changes  int             // how often they were others
 	err      error           // why there is no task, or no result
 	result   *received
-	rank     uint64 // journal sequence of the result
+	bundle   *bundle // with others' results; nil: by itself
+	rank     uint64  // journal sequence of the result
 	pending  transport.Digest
 	waiters  []func(transport.Verdict) // of results that came again while the first was being made durable
 	overdue  *time.Timer
@@ -109,8 +112,8 @@ type outbox interface {
 
 func newDesk(out outbox, store blob.Store, p *pins, sp *spool, window int, absent, clock time.Duration, log *slog.Logger) *desk {
 	d := &desk{out: out, store: store, pins: p, spool: sp, window: window, absent: absent, log: log, changed: make(chan struct{}),
-		orders: map[int]*order{}, of: map[string]map[int]*order{}, recorded: map[int]*result{}, settled: map[int]transport.Digest{},
-		burdens: map[string]int{}, offers: make(chan *order, 256), highest: -1, gone: map[string]string{}, levels: map[string]string{},
+		orders: map[int]*order{}, of: map[string]map[int]*order{}, recorded: map[int]*result{}, bundles: map[int]*bundle{}, settled: map[int]transport.Digest{},
+		burdens: map[string]int{}, offers: make(chan *order, 256), highest: -1, issued: -1, gone: map[string]string{}, levels: map[string]string{},
 		began: time.Now(), offset: clock}
 	d.permits.size = window
 	for range runtime.GOMAXPROCS(0) {
@@ -135,13 +138,20 @@ func (d *desk) Issue(ctx context.Context, o *federated.Order) error {
 		d.of[o.Member.Name] = map[int]*order{}
 	}
 	d.of[o.Member.Name][o.ID] = x
-	d.highest = max(d.highest, o.ID)
+	d.highest, d.issued = max(d.highest, o.ID), max(d.issued, o.ID)
 	d.due++
 	if rec := d.recorded[o.ID]; rec != nil {
 		delete(d.recorded, o.ID)
 		x.blobs, x.asked, x.held, x.pending = rec.Refs, len(rec.Refs) > 0, true, rec.Message
 		d.accept(x, rec.received, rec.seq)
 		d.mu.Unlock()
+		return nil
+	}
+	if whole, ok := d.issueRecorded(x); ok {
+		d.mu.Unlock()
+		if whole != nil {
+			d.acceptBundle(whole)
+		}
 		return nil
 	}
 	if why, ok := d.gone[o.Member.Name]; ok {
@@ -303,6 +313,12 @@ func (d *desk) Next(ctx context.Context, deadline time.Duration) (*federated.Ans
 			d.ready = d.ready[1:]
 			x.state = delivered
 			d.due--
+			if x.bundle != nil {
+				d.due -= len(x.bundle.orders) - 1
+				for _, y := range x.bundle.orders {
+					y.state = delivered
+				}
+			}
 			if x.heavy() {
 				d.waiting--
 				d.burdens[x.Phase]++
@@ -341,6 +357,9 @@ func (d *desk) unfolded() int { return d.waiting }
 
 // answer reads an accepted result.
 func (d *desk) answer(ctx context.Context, x *order) *federated.Answer {
+	if x.bundle != nil {
+		return d.unbundle(ctx, x.bundle)
+	}
 	a := &federated.Answer{Order: x.Order}
 	t, err := x.Make()
 	a.Task = t
@@ -455,39 +474,6 @@ func (d *desk) find(id int) (x *order, past bool) {
 	return d.orders[id], id <= d.highest
 }
 
-// awaits returns the result that was accepted for an order before the coordinator was restarted, if the driver has not issued that
-// order again yet.
-func (d *desk) awaits(id int) (rec *received, ok bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if r := d.recorded[id]; r != nil {
-		return r.received, true
-	}
-	return nil, false
-}
-
-// coming reports whether an order that is not here may be issued again soon, as the run was resumed a moment ago.
-func (d *desk) coming(id int) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.behind && d.orders[id] == nil && id > d.highest
-}
-
-// caughtUp says that all orders of before the run was resumed have been issued again.
-func (d *desk) caughtUp() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.behind = false
-}
-
-// settles reports whether a result is inside the sums with which the run was resumed.
-func (d *desk) settles(id int) (message transport.Digest, ok bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	message, ok = d.settled[id]
-	return message, ok
-}
-
 // clear takes the orders of a phase that has closed off the desk, and gives up the blobs that they needed.
 func (d *desk) clear(ids []int) {
 	d.mu.Lock()
@@ -537,6 +523,9 @@ func (d *desk) give(x *order) []transport.Ref {
 	}
 	x.pinned, x.held = nil, false
 	d.out.withdraw(x.Member.Name, free)
+	if b := x.bundle; b != nil && x == b.orders[0] {
+		d.out.withdraw(b.Relay, []transport.Ref{b.Ref})
+	}
 	return free
 }
 

@@ -319,7 +319,7 @@ func (k *keeper) giveModel(s federated.State) error {
 	}
 	k.closes.conclude(p.Refs[0])
 	for i := range k.r.people.Len() {
-		k.r.srv.o.Access.Download(k.r.people.Member(i).Name, p.Refs)
+		k.r.srv.download(k.r.people.Member(i).Name, p.Refs)
 	}
 	return nil
 }

@@ -41,7 +41,7 @@ func (s *Server) Presence(member string) (here bool, since time.Time, kernels, p
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if p := s.members[member]; p != nil {
-		return p.here, p.since, p.kernels, p.program
+		return p.connected(), p.since, p.kernels, p.program
 	}
 	return false, time.Time{}, "", ""
 }

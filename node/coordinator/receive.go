@@ -9,6 +9,7 @@ import (
 	"github.com/cohort-learning/cohort/blob"
 	"github.com/cohort-learning/cohort/identity"
 	"github.com/cohort-learning/cohort/journal"
+	"github.com/cohort-learning/cohort/node/parcel"
 	"github.com/cohort-learning/cohort/record"
 	"github.com/cohort-learning/cohort/transport"
 )
@@ -29,8 +30,12 @@ func (r *Run) ask(from string, body *transport.Ask, reply func(transport.Body)) 
 	for _, b := range body.Blobs {
 		total += b.Bytes
 	}
-	if total > r.limit {
-		reason := fmt.Sprintf("a result of %d bytes; at most %d are expected", total, r.limit)
+	limit := r.limit
+	if x.Member.Name != from {
+		limit = sumLimit(x)
+	}
+	if total > limit {
+		reason := fmt.Sprintf("a result of %d bytes; at most %d are expected", total, limit)
 		r.refuse(from, x, transport.Digest{}, transport.CodeResult, reason)
 		reply(&transport.Failure{Code: transport.CodeResult, Message: reason})
 		return
@@ -40,7 +45,11 @@ func (r *Run) ask(from string, body *transport.Ask, reply func(transport.Body)) 
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if wrong := d.claimBlobs(x, body.Blobs); wrong != "" {
-		go reply(&transport.Failure{Code: transport.CodeConflict, Message: wrong})
+		code := transport.CodeConflict
+		if x.state == open && x.Member.Name != from { // a relay may let the sum stand by another of the orders inside
+			code = transport.CodeFull
+		}
+		go reply(&transport.Failure{Code: code, Message: wrong})
 		return
 	}
 	if x.state != open { // a result has come already, and its verdict was lost
@@ -55,6 +64,18 @@ func (r *Run) ask(from string, body *transport.Ask, reply func(transport.Body)) 
 		// Called with the desk locked.
 		go reply(&transport.Permit{Granted: ok, Retry: time.Second, Expires: life})
 	}}, d.unfolded())
+}
+
+// sumLimit is how large a relay's sum of an order's phase may be: 16 bytes a coordinate and 8 for its count, in a few groups, and
+// the messages of the results inside.
+func sumLimit(x *order) (n int64) {
+	const groups = 4
+	for _, f := range x.Folds {
+		for name, t := range f.Like.All() {
+			n += 24*int64(t.Len()) + int64(len(name)) + 128
+		}
+	}
+	return groups*n + parcel.MaxLeaves*(transport.MaxMessage+8<<10)
 }
 
 // maxChanges is how often a member may change its mind about which blobs its result of an order has: a program that is brought
@@ -86,12 +107,15 @@ func (d *desk) claimBlobs(x *order, blobs []transport.Ref) (wrong string) {
 // claim finds the open order that a member speaks of; refused says why it may not.
 func (r *Run) claim(from string, id int, task transport.Digest) (x *order, refused *transport.Failure) {
 	x, past := r.desk.find(id)
+	if x == nil && r.desk.coming(id) {
+		if _, over := r.keeper.closes.of(id); !over {
+			return nil, &transport.Failure{Code: transport.CodeBusy, Message: "the coordinator was started again, and is not as far as this task yet: ask again"}
+		}
+	}
 	switch {
-	case x == nil && r.desk.coming(id):
-		return nil, &transport.Failure{Code: transport.CodeBusy, Message: "the coordinator has just been started and is taking up the phase"}
 	case x == nil && past:
 		return nil, &transport.Failure{Code: transport.CodeStale, Message: "the phase of this task is over"}
-	case x == nil || x.Member.Name != from:
+	case x == nil || !r.mayAnswer(from, x):
 		return nil, &transport.Failure{Code: transport.CodeUnknown, Message: "there is no such task"}
 	}
 	if err := r.desk.make(context.Background(), x); err != nil {
@@ -136,6 +160,12 @@ func (r *Run) result(from string, e transport.Envelope, body *transport.Result, 
 		}
 		r.refuse(from, nil, digest, refused.Code, refused.Message)
 		verdict(transport.Refused, refused.Code, refused.Message)
+		return
+	}
+	if x.Member.Name != from { // a relay hands in sums only
+		why := "there is no such task of this member"
+		r.refuse(from, nil, digest, transport.CodeUnknown, why)
+		verdict(transport.Refused, transport.CodeUnknown, why)
 		return
 	}
 	d := r.desk
@@ -224,7 +254,6 @@ func (r *Run) counted(order int, message transport.Digest) bool {
 
 // examine checks that a result is of its task, and that all its blobs are here, whole, and of the declared sizes.
 func (r *Run) examine(e transport.Envelope, x *order) (transport.Code, error) {
-	ctx := context.Background()
 	if e.Round != x.Round || e.Step != x.Phase {
 		return transport.CodeTask, fmt.Errorf("it says that it is of round %d, %q; the task is of round %d, %q", e.Round, e.Step, x.Round, x.Phase)
 	}
@@ -232,23 +261,32 @@ func (r *Run) examine(e transport.Envelope, x *order) (transport.Code, error) {
 		if !r.askedFor(x, ref) {
 			return transport.CodeBlob, fmt.Errorf("blob %.12s… was not asked for", ref.Hash)
 		}
-		if !r.srv.o.Access.Uploaded(x.Member.Name, ref) {
-			return transport.CodeBlob, fmt.Errorf("blob %.12s… has not been uploaded whole", ref.Hash)
+		if code, err := r.whole(x.Member.Name, ref); err != nil {
+			return code, err
 		}
-		m, err := blob.ReadManifest(ctx, r.desk.store, blob.Hash(ref.Hash))
-		if err != nil {
-			return transport.CodeBlob, fmt.Errorf("blob %.12s…: %w", ref.Hash, err)
-		}
-		if m.Bytes != ref.Bytes {
-			return transport.CodeBlob, fmt.Errorf("blob %.12s… has %d bytes, %d were declared", ref.Hash, m.Bytes, ref.Bytes)
-		}
-		missing, err := blob.Missing(ctx, r.desk.store, m)
-		if err == nil && len(missing) > 0 {
-			err = fmt.Errorf("%d of its %d chunks have not been uploaded", len(missing), len(m.Chunks))
-		}
-		if err != nil {
-			return transport.CodeBlob, fmt.Errorf("blob %.12s…: %w", ref.Hash, err)
-		}
+	}
+	return "", nil
+}
+
+// whole checks that a blob was uploaded by a member, is here, and of the declared size.
+func (r *Run) whole(member string, ref transport.Ref) (transport.Code, error) {
+	ctx := context.Background()
+	if !r.srv.o.Access.Uploaded(member, ref) {
+		return transport.CodeBlob, fmt.Errorf("blob %.12s… has not been uploaded whole", ref.Hash)
+	}
+	m, err := blob.ReadManifest(ctx, r.desk.store, blob.Hash(ref.Hash))
+	if err != nil {
+		return transport.CodeBlob, fmt.Errorf("blob %.12s…: %w", ref.Hash, err)
+	}
+	if m.Bytes != ref.Bytes {
+		return transport.CodeBlob, fmt.Errorf("blob %.12s… has %d bytes, %d were declared", ref.Hash, m.Bytes, ref.Bytes)
+	}
+	missing, err := blob.Missing(ctx, r.desk.store, m)
+	if err == nil && len(missing) > 0 {
+		err = fmt.Errorf("%d of its %d chunks have not been uploaded", len(missing), len(m.Chunks))
+	}
+	if err != nil {
+		return transport.CodeBlob, fmt.Errorf("blob %.12s…: %w", ref.Hash, err)
 	}
 	return "", nil
 }

@@ -17,8 +17,11 @@ const (
 	KindLeft     = "member.left"
 	KindReceived = "result.received"
 	KindRefused  = "result.refused"
-	KindFold     = "fold.checkpoint"
-	KindExtended = "deadline.extended"
+	// KindPartial is result.received of several members at once, whose results a relay has added.
+	KindPartial   = "partial.received"
+	KindDelegated = "relay.delegated"
+	KindFold      = "fold.checkpoint"
+	KindExtended  = "deadline.extended"
 )
 
 // accepted is a member that agreed to the run's terms.
@@ -65,6 +68,35 @@ type received struct {
 
 	// body is what the message says, of small ones that came since the coordinator was started: it need not be read again.
 	body *transport.Result
+}
+
+// combined is a relay's sum of results that are accepted. The blob has their messages, signatures and all.
+type combined struct {
+	Relay   string           `json:"relay"`
+	Round   int              `json:"at"`
+	Phase   string           `json:"phase"`
+	Base    int              `json:"base"`
+	Message transport.Digest `json:"message"`
+	Ref     transport.Ref    `json:"ref"`
+	Leaves  []included       `json:"leaves"`
+	Clock   time.Duration    `json:"clock"`
+}
+
+// included is one result inside a relay's sum.
+type included struct {
+	Order   int              `json:"order"`
+	Member  string           `json:"member"`
+	Message transport.Digest `json:"message"`
+	Kernels string           `json:"kernels,omitempty"`
+	Memory  string           `json:"memory,omitempty"`
+}
+
+// delegation is who is behind a relay from now on.
+type delegation struct {
+	Relay   string           `json:"relay"`
+	Number  int              `json:"number"`
+	Leaves  []string         `json:"leaves"`
+	Message transport.Digest `json:"message"` // that the coordinator signed
 }
 
 // smallResult is the greatest length of a message that is kept in memory as well.

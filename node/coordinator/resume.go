@@ -3,6 +3,8 @@ package coordinator
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"strings"
 	"time"
 
 	"github.com/cohort-learning/cohort/federated"
@@ -18,6 +20,7 @@ type past struct {
 	under      *federated.PhaseOpened // the phase under way
 	folds      *folds                 // the newest checkpoint of its sums
 	results    map[int]*result        // accepted, by order, and not in a phase that has closed
+	bundles    map[int]*bundle        // partial sums likewise, by number of the record
 	clock      time.Duration          // up-time so far
 	end        time.Time              // of the last record
 	ended      bool
@@ -31,7 +34,7 @@ type result struct {
 // recall reads the journal of a run: who takes part, what has closed, what was accepted. It fills in the run's lobby, population
 // and closes.
 func (r *Run) recall() (*past, error) {
-	p := &past{results: map[int]*result{}}
+	p := &past{results: map[int]*result{}, bundles: map[int]*bundle{}}
 	saw := func(d time.Duration) { p.clock = max(p.clock, d) }
 	for rec, err := range r.rec.Journal().Records() {
 		if err != nil {
@@ -95,6 +98,21 @@ func (r *Run) recallOne(rec journal.Record, p *past, saw func(time.Duration)) er
 			p.results[x.Order] = &result{&x, rec.Seq}
 		}
 		saw(x.Clock)
+	case KindPartial:
+		var x combined
+		if err := rec.Decode(&x); err != nil {
+			return err
+		}
+		if _, over := r.keeper.closes.of(x.Leaves[0].Order); !over {
+			p.bundles[int(rec.Seq)] = &bundle{combined: &x, seq: rec.Seq}
+		}
+		saw(x.Clock)
+	case KindDelegated:
+		var d delegation
+		if err := rec.Decode(&d); err != nil {
+			return err
+		}
+		r.delegations[d.Relay] = strings.Join(d.Leaves, " ")
 	case KindFold:
 		var f folds
 		if err := rec.Decode(&f); err != nil {
@@ -142,6 +160,7 @@ func (r *Run) recallClosed(rec journal.Record, p *past, saw func(time.Duration))
 		for _, id := range ids {
 			delete(p.results, id)
 		}
+		maps.DeleteFunc(p.bundles, func(_ int, b *bundle) bool { return has(ids, b.Leaves[0].Order) })
 	}
 	r.keeper.saves++
 	r.keeper.closes.add(closed{round: phase.Round, phase: phase.Phase, closing: c.closing, head: headOf(rec)})
@@ -159,6 +178,7 @@ func (k *keeper) restore(p *past) error {
 		r.desk.highest = max(r.desk.highest, x.Order)
 	}
 	r.desk.pins.add(used)
+	k.restoreBundles(p)
 	if err := r.spool.sweep(); err != nil {
 		return err
 	}
@@ -210,6 +230,7 @@ func (k *keeper) restoreFold(f folds) error {
 	k.inside = map[int]seat{}
 	for _, s := range inside {
 		k.inside[s.Order] = s
+		k.r.desk.settleBundle(s.Order)
 		if x := k.r.desk.recorded[s.Order]; x != nil {
 			k.r.desk.settled[s.Order] = x.Message
 			delete(k.r.desk.recorded, s.Order)

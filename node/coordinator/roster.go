@@ -20,7 +20,7 @@ type Attendance struct {
 // ReadAttendance reads it from the journal in the folder of a run.
 func ReadAttendance(dir string) (a Attendance, err error) {
 	index := map[string]int{}
-	for rec, err := range journal.Read(journal.OS(), dir, KindAdmitted, KindReceived) {
+	for rec, err := range journal.Read(journal.OS(), dir, KindAdmitted, KindReceived, KindPartial) {
 		if err != nil {
 			return a, err
 		}
@@ -34,6 +34,18 @@ func ReadAttendance(dir string) (a Attendance, err error) {
 			}
 			index[m.Name] = m.Index
 			a.Names = append(a.Names, m.Name)
+			continue
+		}
+		if rec.Kind == KindPartial {
+			var c combined
+			if err := rec.Decode(&c); err != nil {
+				return a, err
+			}
+			for _, l := range c.Leaves {
+				if l.Memory == memoryLost {
+					a.Resets = append(a.Resets, simulation.Reset{Round: c.Round, Phase: c.Phase, Member: index[l.Member]})
+				}
+			}
 			continue
 		}
 		var r received

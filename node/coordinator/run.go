@@ -66,6 +66,11 @@ type Run struct {
 	closing sync.RWMutex // read-held by those who read in the folder
 	closed  bool
 
+	summable error // why relays cannot add the results of its members; nil: they can
+
+	delegating  sync.Mutex
+	delegations map[string]string // those behind each relay, as recorded last
+
 	joining sync.Mutex // held while members join or leave
 	lobby   map[string]accepted
 	gone    map[string]string // members that left before the coordinator was restarted, and why
@@ -170,6 +175,9 @@ func (r *Run) work(ctx context.Context) error {
 	srv.Population = r.people
 	cfg := r.spec.Config
 	cfg.Stop = r.stop
+	if len(r.desk.bundles) > 0 { // they wait for all orders inside
+		cfg.Window = r.people.Len()
+	}
 	if cfg.Rule != nil && cfg.Spool.Dir == "" {
 		cfg.Spool.Dir = filepath.Join(r.rec.Dir(), rowsDir)
 		if err := errors.Join(os.RemoveAll(cfg.Spool.Dir), os.MkdirAll(cfg.Spool.Dir, 0o700)); err != nil {
@@ -207,6 +215,10 @@ func (r *Run) consent(from string, key string, body *transport.Consent, msg []by
 		r.log.Info("declined the terms", "member", from, "reason", body.Declined)
 		r.appender.add(KindLeft, left{Index: -1, Name: from, Reason: "declined: " + body.Declined, Events: []record.Event{{Level: record.Warn,
 			Client: from, Message: "declined the terms: " + body.Declined}}}, func(journal.Record, error) { reply(&transport.Duties{}) })
+		return
+	}
+	if r.srv.o.Relays.Is(from) {
+		reply(&transport.Failure{Code: transport.CodeTerms, Message: "a relay takes part in no run: join with a name of its own"})
 		return
 	}
 	if m, ok := r.people.find(from); ok {
@@ -337,11 +349,35 @@ func (r *Run) lose(name, reason string) {
 // Agrees reports whether a member has agreed to the terms.
 func (r *Run) Agrees(member string) bool { return r.agrees(member) }
 
-// WriteJournal writes the lines of the run's journal from a record on.
+// WriteJournal writes the lines of the run's journal from a record on, also when the run is over: a member that was away may come
+// back only then.
 func (r *Run) WriteJournal(w io.Writer, from uint64) error {
-	for rec, err := range r.rec.Journal().From(from) {
+	over := func() bool {
+		r.closing.RLock()
+		defer r.closing.RUnlock()
+		return r.closed
+	}
+	if !over() {
+		var read error
+		for rec, err := range r.rec.Journal().From(from) {
+			if read = err; err != nil {
+				break
+			}
+			if _, err := w.Write(rec.Line()); err != nil {
+				return err
+			}
+			from = rec.Seq + 1
+		}
+		if read == nil || !over() {
+			return read
+		}
+	}
+	for rec, err := range journal.Read(r.srv.o.FS, r.rec.Dir()) {
 		if err != nil {
 			return err
+		}
+		if rec.Seq < from {
+			continue
 		}
 		if _, err := w.Write(rec.Line()); err != nil {
 			return err

@@ -34,6 +34,7 @@ type Options struct {
 	Hub    transport.Hub
 	Blobs  blob.Store
 	Access Access
+	Relays Relays // nil: there are none
 	// Leave is called when a member leaves the federation.
 	Leave   func(member string) error
 	Log     *slog.Logger // nil: nothing is logged
@@ -80,11 +81,14 @@ type Server struct {
 // presence is what the server knows of a member's connection.
 type presence struct {
 	here    bool
+	via     string // the relay that it is connected to; empty: none
 	since   time.Time
 	kernels string
 	program string
 	heard   atomic.Int64 // when it asked something last, in Unix nanoseconds
 }
+
+func (p *presence) connected() bool { return p.here || p.via != "" }
 
 // counters are for metrics.
 type counters struct {
@@ -131,6 +135,9 @@ func New(o Options) *Server {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Relays == nil {
+		o.Relays = nobody{}
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Server{o: o, fed: o.Key.Public().String(), ctx: ctx, cancel: cancel, pins: newPins(o.Blobs, o.Log),
 		inbox: make(chan transport.Request, 1<<14), inLine: map[string]int{}, busy: map[string][]byte{}, runs: map[string]*Run{}, members: map[string]*presence{}}
@@ -160,7 +167,7 @@ const maxWaiting = 64
 func (s *Server) take(r transport.Request) {
 	s.lines.Lock()
 	n := s.inLine[r.From]
-	busy := n >= maxWaiting
+	busy := n >= maxWaiting && n >= s.patienceOf(r.From)
 	if !busy {
 		s.inLine[r.From]++
 	}
@@ -225,7 +232,7 @@ const termsName = "terms.json"
 func (s *Server) Start(spec Spec, rec *record.Run) (*Run, error) {
 	r := &Run{srv: s, spec: spec, rec: rec, people: newPopulation(), lobby: map[string]accepted{}, gone: map[string]string{},
 		schema: spec.Schema, acks: newAcks(), agreed: make(chan struct{}), done: make(chan struct{}), stop: make(chan struct{}), state: Waiting,
-		log: s.o.Log.With("run", spec.ID)}
+		delegations: map[string]string{}, log: s.o.Log.With("run", spec.ID)}
 	if err := r.prepare(); err != nil {
 		return nil, errors.Join(fmt.Errorf("run %s: %w", spec.ID, err), rec.Close(record.Failed, err))
 	}
@@ -265,13 +272,20 @@ func (r *Run) prepare() error {
 	if err := r.keeper.restore(p); err != nil {
 		return err
 	}
-	if r.people.Len() > 0 {
+	begun := r.people.Len() > 0
+	if begun && p.checkpoint != "" {
 		close(r.agreed)
 		return nil
 	}
 	r.joining.Lock()
 	defer r.joining.Unlock()
-	return r.seat()
+	if err := r.seat(); err != nil { // or the rest, if that was cut short before the run was opened
+		return err
+	}
+	if begun {
+		close(r.agreed)
+	}
+	return nil
 }
 
 // resultLimit bounds what a member may upload for one task: four times the sums of all phases, and some.
@@ -287,6 +301,10 @@ func (r *Run) resultLimit() (int64, error) {
 		n += set.Bytes()
 	}
 	r.model = n
+	r.summable = r.spec.Config.Summable(r.spec.Algorithm, s)
+	if leaves := r.srv.o.Relays.Leaves(); leaves > 0 && r.summable != nil {
+		return 0, fmt.Errorf("%d members are behind relays: %w", leaves, r.summable)
+	}
 	return 4*n + 16<<20, nil
 }
 
@@ -351,16 +369,13 @@ func (s *Server) presence(member string, here bool) {
 		p = &presence{}
 		s.members[member] = p
 	}
-	changed := p.here != here
-	p.here, p.since = here, time.Now()
+	news := s.meet(member, p, here, p.via)
 	s.mu.Unlock()
-	if changed {
-		what := "is here"
-		if !here {
-			what = "is not here any more"
-		}
-		s.o.Log.Info(what, "member", member)
-		s.tell(Event{Member: member, Text: what})
+	for _, e := range news {
+		s.tell(e)
+	}
+	if !here {
+		s.through(member, nil) // those behind it, if it is a relay
 	}
 	if here { // it may have asked for its duties before it was known to be here, and was issued something in between
 		for _, r := range s.Runs() {
@@ -374,7 +389,10 @@ func (s *Server) Gone(member, reason string) {
 	for _, r := range s.Runs() {
 		r.lose(member, reason)
 	}
-	_ = s.o.Hub.Push(member, s.seal(transport.Envelope{To: member}, &transport.Control{Action: "revoked", Reason: reason}))
+	s.send(member, s.seal(transport.Envelope{To: member}, &transport.Control{Action: "revoked", Reason: reason}))
+	if relay, ok := s.o.Relays.Behind(member); ok {
+		s.Delegated(relay)
+	}
 	s.o.Hub.Cut(member)
 }
 

@@ -119,6 +119,9 @@ func (s *spool) shut() {
 }
 
 func (s *spool) drop(name string) {
+	if name == "" { // of a result that came inside a partial sum
+		return
+	}
 	if s.held[name] <= 0 && name != s.name {
 		delete(s.held, name)
 		if s.reader != nil && s.reading == name {

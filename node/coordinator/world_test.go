@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -56,6 +57,8 @@ type world struct {
 	server  *Server
 	run     *Run
 	members map[string]*puppet
+	stands  map[string]*stand // relays
+	absent  time.Duration
 	roster  map[string]identity.Member
 }
 
@@ -128,13 +131,14 @@ func (f fickle) Combine(ctx context.Context, rows *robust.Spool, before *weights
 
 func newWorld(t testing.TB, method string) *world {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir(), fs: journal.OS(), bus: transport.NewMemory(), members: map[string]*puppet{}, roster: map[string]identity.Member{},
+	w := &world{t: t, dir: t.TempDir(), fs: journal.OS(), bus: transport.NewMemory(), members: map[string]*puppet{}, roster: map[string]identity.Member{}, stands: map[string]*stand{}, absent: 50 * time.Millisecond,
 		config: federated.Config{Rounds: 3}}
 	var err error
 	if w.key, err = identity.NewKey(); err != nil {
 		t.Fatal(err)
 	}
 	w.fleet = fleet(t, engine(), 8, 6, 12, 10, 7, 6)
+	method, relayed := strings.CutSuffix(method, " behind relays")
 	w.alg = func() federated.Algorithm {
 		p := fedtest.Problem(t, 6, 3)
 		p.Rounds = w.config.Rounds
@@ -158,6 +162,9 @@ func newWorld(t testing.TB, method string) *world {
 		w.members[name] = &puppet{w: w, name: name, key: k, member: w.fleet.Member(i), store: blob.NewMemory(), keep: map[int]*weights.Set{},
 			kept: map[int]*parcelled{}, done: map[int]bool{}, verdicts: map[transport.Outcome]int{}}
 	}
+	if relayed {
+		w.split()
+	}
 	return w
 }
 
@@ -174,7 +181,7 @@ func (w *world) begin() error {
 		return err
 	}
 	w.store = store
-	w.server = New(Options{FS: w.fs, Key: w.key, Name: "test", Roster: w, Hub: w.bus.Hub(), Blobs: store, Access: w})
+	w.server = New(Options{FS: w.fs, Key: w.key, Name: "test", Roster: w, Hub: w.bus.Hub(), Blobs: store, Access: w, Relays: w})
 	dir := filepath.Join(w.dir, "run")
 	o := record.Options{FS: w.fs}
 	var rec *record.Run
@@ -188,7 +195,7 @@ func (w *world) begin() error {
 	}
 	srv := w.fleet.Server()
 	w.run, err = w.server.Start(Spec{ID: "run", Recipe: []byte("method: test\n"), Members: w.fleet.Len(), Algorithm: w.alg(), Server: srv,
-		Config: w.config, Window: w.window, Absent: 50 * time.Millisecond,
+		Config: w.config, Window: w.window, Absent: w.absent,
 		Check: func(schema json.RawMessage, _ *transport.Consent) (json.RawMessage, error) {
 			return json.RawMessage("{}"), nil
 		}}, rec)
@@ -243,6 +250,7 @@ type puppet struct {
 	member federated.Member
 	store  blob.Store
 	link   transport.Link
+	behind *stand // nil: no relay
 
 	mu   sync.Mutex
 	keep map[int]*weights.Set // memory by order that made it; −1: committed
@@ -259,6 +267,7 @@ type puppet struct {
 type parcelled struct {
 	msg  []byte
 	ask  *transport.Ask
+	task federated.Task
 	sent bool
 }
 
@@ -266,7 +275,14 @@ func (m *puppet) join() {
 	m.mu.Lock()
 	m.left = false
 	m.over, m.busy = make(chan struct{}), map[int]bool{}
-	m.link, m.theirs = m.w.bus.Dial(m.name), m.w.store
+	m.theirs = m.w.store
+	if m.behind != nil {
+		m.mu.Unlock()
+		m.behind.join()
+		go m.sync()
+		return
+	}
+	m.link = m.w.bus.Dial(m.name)
 	link := m.link
 	m.mu.Unlock()
 	link.Receive(m.receive)
@@ -289,6 +305,10 @@ func (m *puppet) quit() {
 	link := m.link
 	m.left = true
 	m.mu.Unlock()
+	if m.behind != nil {
+		m.behind.quit()
+		return
+	}
 	_ = link.Close()
 }
 
@@ -309,7 +329,13 @@ func (m *puppet) send(msg []byte) (transport.Envelope, []byte, error) {
 	defer cancel()
 	m.mu.Lock()
 	link := m.link
+	if m.behind != nil {
+		link = m.behind.line()
+	}
 	m.mu.Unlock()
+	if link == nil { // the relay has quit
+		return transport.Envelope{}, nil, transport.ErrClosed
+	}
 	b, err := link.Request(ctx, msg)
 	if err != nil {
 		return transport.Envelope{}, nil, err
@@ -446,7 +472,7 @@ func (m *puppet) work(e transport.Envelope, msg []byte) {
 		m.mu.Unlock()
 		return
 	}
-	m.kept[b.Order] = &parcelled{msg: sealed, ask: &transport.Ask{Order: b.Order, Task: out.Task, Blobs: p.Refs}}
+	m.kept[b.Order] = &parcelled{msg: sealed, task: task, ask: &transport.Ask{Order: b.Order, Task: out.Task, Blobs: p.Refs}}
 	if res.Keep != nil {
 		m.keep[b.Order] = res.Keep
 	}
@@ -473,11 +499,20 @@ func (m *puppet) deliver(order int) {
 	if p == nil {
 		return
 	}
+	if m.behind != nil {
+		m.behind.give(m, p)
+		return
+	}
 	for try := 0; try < 50; try++ {
 		if len(p.ask.Blobs) > 0 {
 			e, _, err := m.request(p.ask, transport.Envelope{})
 			var permit transport.Permit
 			if err != nil {
+				time.Sleep(5 * time.Millisecond)
+				continue
+			}
+			var f transport.Failure
+			if e.Kind == transport.KindError && e.Decode(&f) == nil && f.Code == transport.CodeBusy {
 				time.Sleep(5 * time.Millisecond)
 				continue
 			}

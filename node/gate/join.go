@@ -80,6 +80,10 @@ func Enrol(a Admitter, req JoinRequest, binding []byte) (JoinReply, error) {
 		return JoinReply{}, &Refusal{Code: BadProof, Status: http.StatusForbidden,
 			Message: "the request does not prove that its sender owns the key, over this very connection: something between that ends TLS would cause that"}
 	}
+	return admit(a, req)
+}
+
+func admit(a Admitter, req JoinRequest) (JoinReply, error) {
 	m, err := a.Admit(req.Name, req.Secret, req.Key)
 	if err != nil {
 		return JoinReply{}, refusal(err)
@@ -91,7 +95,20 @@ func Enrol(a Admitter, req JoinRequest, binding []byte) (JoinReply, error) {
 	return JoinReply{Federation: a.Name(), Member: m.Name, Admission: proof, Head: a.Head()}, nil
 }
 
+// EnrolBehind decides about a request that a relay passes on. The relay has checked, over the connection to itself, that the
+// sender owns the key; mine says which names are behind it. Others get the answer of whoever lacks the secret.
+func EnrolBehind(a Admitter, req JoinRequest, mine func(name string) bool) (JoinReply, error) {
+	if !mine(req.Name) {
+		return JoinReply{}, refusal(identity.ErrNotInvited)
+	}
+	return admit(a, req)
+}
+
 func refusal(err error) *Refusal {
+	var no *Refusal
+	if errors.As(err, &no) { // of a coordinator that was asked
+		return no
+	}
 	for _, c := range []struct {
 		err    error
 		code   string

@@ -154,7 +154,10 @@ func (m *Member) deliver(ctx context.Context, r *run, o *order) error {
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case err == nil && v == nil: // no permit yet
+		case err == nil && v == nil: // no permit yet, or a relay's receipt
+			if c, ok := m.o.Blobs.(interface{ Rest() }); ok && wait >= interval/2 {
+				c.Rest()
+			}
 			if m.sleep(ctx, wait) != nil {
 				return nil
 			}
@@ -234,13 +237,13 @@ func (m *Member) redo(r *run, o *order, err error) error {
 // hand tries once to bring a result to the coordinator. Without a permit, the verdict is nil and wait says when to ask again.
 func (m *Member) hand(ctx context.Context, r *run, o *order) (v *transport.Verdict, wait time.Duration, err error) {
 	m.mu.Lock()
-	msg := o.result
+	msg, receipt := o.result, o.receipt
 	m.mu.Unlock()
 	e, err := transport.Peek(msg)
 	if err != nil {
 		return nil, 0, fmt.Errorf("%w: %w", errLocalCopy, err)
 	}
-	if len(e.Refs) > 0 {
+	if len(e.Refs) > 0 && !receipt {
 		var p transport.Permit
 		if err := m.ask(ctx, r.id, &transport.Ask{Order: o.id, Task: o.task, Blobs: e.Refs}, &p); err != nil {
 			return nil, 0, err
@@ -263,6 +266,9 @@ func (m *Member) hand(ctx context.Context, r *run, o *order) (v *transport.Verdi
 		m.mu.Unlock()
 	}()
 	for _, ref := range e.Refs {
+		if receipt {
+			break
+		}
 		if m.o.Blobs == nil {
 			return nil, 0, errors.New("this member has nothing to send blobs with")
 		}
@@ -273,9 +279,29 @@ func (m *Member) hand(ctx context.Context, r *run, o *order) (v *transport.Verdi
 			return nil, 0, fmt.Errorf("sending the result: %w", err)
 		}
 	}
-	v = &transport.Verdict{}
-	if err := m.request(ctx, r.id, msg, v); err != nil {
+	answer, err := m.exchange(ctx, r.id, msg)
+	if err != nil {
+		m.mu.Lock()
+		o.receipt = false // whoever has no answer may not have the blobs either
+		m.mu.Unlock()
 		return nil, 0, err
+	}
+	if answer.Kind == transport.KindReceipt {
+		var c transport.Receipt
+		if err := answer.Decode(&c); err != nil {
+			return nil, 0, fmt.Errorf("%w: %w", errAnswer, err)
+		}
+		wait, err := m.received(r, o, &c, msg)
+		return nil, wait, err
+	}
+	v = &transport.Verdict{}
+	if err := answer.Decode(v); err != nil {
+		return nil, 0, fmt.Errorf("%w: %w", errAnswer, err)
+	}
+	if v.Outcome == transport.Refused { // where it is sent next may not have the blobs
+		m.mu.Lock()
+		o.receipt = false
+		m.mu.Unlock()
 	}
 	if v.Order != o.id {
 		return nil, 0, fmt.Errorf("%w: a verdict of order %d instead of %d", errAnswer, v.Order, o.id)
@@ -311,9 +337,11 @@ func (m *Member) settled(r *run, o *order, v *transport.Verdict) error {
 	reason := oneLine(v.Reason, 500)
 	if got {
 		if err = m.note(r, KindSent, sent{r.id, o.id, v.Outcome}); err == nil {
-			ev := o.of(EventSent, r)
-			ev.Bytes = o.bytes
-			m.tell(ev, "%s: sent %s", roundOf(r, o), inBytes(o.bytes))
+			if !o.receipt { // else it was told then
+				ev := o.of(EventSent, r)
+				ev.Bytes = o.bytes
+				m.tell(ev, "%s: sent %s", roundOf(r, o), inBytes(o.bytes))
+			}
 		}
 	} else {
 		err = m.note(r, KindRefused, refused{r.id, o.id, v.Outcome, v.Code, reason})

@@ -38,6 +38,8 @@ type Card struct {
 	Pins       uint64               `json:"pins,omitempty"` // number of the newest list of fingerprints that the member has seen
 	Enrolled   bool                 `json:"enrolled"`       // whether the coordinator has admitted the member's key
 
+	Home Home `json:"home,omitzero"` // where the coordinator itself is, if URL is a relay's
+
 	// As they were given last, so that the member can be started again without them.
 	Data     string   `json:"data,omitempty"`     // path of the data
 	Exec     []string `json:"exec,omitempty"`     // program that trains

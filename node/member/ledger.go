@@ -137,8 +137,9 @@ type order struct {
 	bytes  int64
 	memory *memo
 
-	since uint64          // syncs asked when it was taken
-	stop  func(why error) // ends what is being done for it; nil when nothing is
+	receipt bool            // a relay has the result, and the coordinator has not said so yet
+	since   uint64          // syncs asked when it was taken
+	stop    func(why error) // ends what is being done for it; nil when nothing is
 }
 
 // phase is a close that has been seen.

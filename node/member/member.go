@@ -74,6 +74,9 @@ type Options struct {
 	Blobs Courier
 	// Proof returns the coordinator's journal of a run from a record on; nil: heads are compared, but not the way between them.
 	Proof func(ctx context.Context, run string, from uint64) (io.ReadCloser, error)
+	// Relay returns the delegation that the relay at the other end of the connection shows; its error is [ErrNoRelay] if that is
+	// the coordinator itself. It is asked on every new connection. nil: there are no relays.
+	Relay func(context.Context) ([]byte, error)
 	// Roster returns the federation's roster, from its first line; nil: peers are known by their pinned keys only.
 	Roster func(ctx context.Context) (io.ReadCloser, error)
 	// Pins are public keys of other members that were exchanged without the coordinator. With any, the member takes part in
@@ -135,11 +138,12 @@ type Member struct {
 	mu       sync.Mutex
 	changed  chan struct{} // closed and replaced whenever something changes that somebody may wait for
 	up       bool
-	conn     uint64 // number of the connection
-	states   uint64 // how often the link told its state
-	welcomed uint64 // the connection on which the coordinator has greeted
-	syncs    uint64 // asked so far
-	sending  int    // results that are being sent at this moment
+	relay    *transport.Delegation // that the member is behind; nil: none
+	conn     uint64                // number of the connection
+	states   uint64                // how often the link told its state
+	welcomed uint64                // the connection on which the coordinator has greeted
+	syncs    uint64                // asked so far
+	sending  int                   // results that are being sent at this moment
 
 	peers  *peers
 	vaults map[string]*vault // by run

@@ -36,6 +36,7 @@ func (f *Folder) Network(o *Options) error {
 		client.CloseIdleConnections()
 		return fetchJournal(ctx, client, f.Card.URL, run, from)
 	}
+	o.Relay = func(ctx context.Context) ([]byte, error) { return fetchDelegation(ctx, client, f.Card.URL) }
 	o.Roster = func(ctx context.Context) (io.ReadCloser, error) { return fetchLines(ctx, client, f.Card.URL+"/roster") }
 	o.Probe = func(ctx context.Context) error {
 		client.CloseIdleConnections()

@@ -37,39 +37,50 @@ func (m *Member) ask(ctx context.Context, run string, body, answer transport.Bod
 }
 
 func (m *Member) request(ctx context.Context, run string, msg []byte, answer transport.Body) error {
-	within, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	reply, err := m.link.Request(within, msg)
-	switch {
-	case err != nil && ctx.Err() != nil:
-		return ctx.Err()
-	case errors.Is(err, context.DeadlineExceeded):
-		return errNoAnswer
-	case err != nil:
-		return err
-	}
-	e, err := transport.Open(m.o.Folder.Card.Federation, reply)
-	if err == nil {
-		err = m.addressed(e)
-	}
-	if err == nil && e.Run != run && e.Kind != transport.KindError {
-		err = fmt.Errorf("of run %.40q", e.Run)
-	}
+	e, err := m.exchange(ctx, run, msg)
 	if err != nil {
-		return fmt.Errorf("%w: %w", errAnswer, err)
-	}
-	if e.Kind == transport.KindError {
-		var f transport.Failure
-		if err := e.Decode(&f); err != nil {
-			return fmt.Errorf("%w: %w", errAnswer, err)
-		}
-		f.Message = oneLine(f.Message, 500)
-		return &f
+		return err
 	}
 	if err := e.Decode(answer); err != nil {
 		return fmt.Errorf("%w: %w", errAnswer, err)
 	}
 	return nil
+}
+
+// exchange sends a request and returns the answer, which is no error.
+func (m *Member) exchange(ctx context.Context, run string, msg []byte) (e transport.Envelope, err error) {
+	within, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	reply, err := m.link.Request(within, msg)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return e, ctx.Err()
+	case errors.Is(err, context.DeadlineExceeded):
+		return e, errNoAnswer
+	case err != nil:
+		return e, err
+	}
+	e, err = transport.Open(m.o.Folder.Card.Federation, reply)
+	if err == nil {
+		err = m.addressed(e)
+	} else if re, ok := m.fromRelay(reply); ok {
+		e, err = re, nil
+	}
+	if err == nil && e.Run != run && e.Kind != transport.KindError {
+		err = fmt.Errorf("of run %.40q", e.Run)
+	}
+	if err != nil {
+		return e, fmt.Errorf("%w: %w", errAnswer, err)
+	}
+	if e.Kind == transport.KindError {
+		var f transport.Failure
+		if err := e.Decode(&f); err != nil {
+			return e, fmt.Errorf("%w: %w", errAnswer, err)
+		}
+		f.Message = oneLine(f.Message, 500)
+		return e, &f
+	}
+	return e, nil
 }
 
 // addressed checks that a message of the coordinator is for this member.
@@ -207,6 +218,9 @@ func (m *Member) attend(ctx context.Context, fails *int) error {
 	m.mu.Lock()
 	conn := m.conn
 	m.mu.Unlock()
+	if err := m.between(ctx); err != nil {
+		return err
+	}
 	offered, err := m.greet(ctx, conn)
 	if err != nil {
 		return err
