@@ -12,6 +12,7 @@ import (
 
 	"github.com/cohort-learning/cohort/dataset"
 	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/federated/private"
 	"github.com/cohort-learning/cohort/rng"
 	"github.com/cohort-learning/cohort/simulation"
 	"github.com/cohort-learning/cohort/train"
@@ -175,7 +176,7 @@ func (p *Plan) countSession(ph federated.Phase, asked float64, out *Estimate) (i
 		return 0, fmt.Errorf("rehearsing a secure sum: %w", err)
 	}
 	bytes, inboxes := one.protocol(asked, float64(k))
-	out.Protocol += bytes
+	out.Protocol += bytes + asked*float64(private.TermsBytes(ph))
 	workers := cmp.Or(p.Recipe.Run.Workers, runtime.GOMAXPROCS(0))
 	if ph.Name == "train" {
 		words := 0

@@ -591,3 +591,17 @@ func readTerms(b []byte) (*terms, error) {
 	}
 	return &t, nil
 }
+
+// TermsBytes returns about how many bytes the terms of a session take, which every member of it is sent.
+func TermsBytes(p federated.Phase) int {
+	t := terms{Session: sessionName(scopeExample, 1, p.Name, false), Members: 10, Threshold: 7, Tasks: []string{scopeExample},
+		Layout: &layout{Folds: foldsOf(p), Holdings: []weights.Index{nil}}}
+	b, err := t.marshal()
+	if err != nil {
+		panic(fmt.Sprintf("private: terms of a session: %v", err)) // they are numbers and texts
+	}
+	return len(b)
+}
+
+// scopeExample is as long as what names a run, and as a digest.
+const scopeExample = "0000000000000000000000000000000000000000000000000000000000000000"
