@@ -8,9 +8,15 @@ import (
 	"testing"
 )
 
-// TestThreatModel checks that every test which the threat model names exists in the package that it names.
+// TestThreatModel checks that every test which the threat model and the page on privacy name exists in the package that they name.
 func TestThreatModel(t *testing.T) {
-	text, err := os.ReadFile("docs/threat-model.md")
+	for page, least := range map[string]int{"docs/threat-model.md": 40, "docs/privacy.md": 15} {
+		namesTests(t, page, least)
+	}
+}
+
+func namesTests(t *testing.T, page string, least int) {
+	text, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,11 +29,11 @@ func TestThreatModel(t *testing.T) {
 		}
 		found++
 		if !declares(t, pkg, m[2]) {
-			t.Errorf("docs/threat-model.md names %s of %s, which does not exist", m[2], pkg)
+			t.Errorf("%s names %s of %s, which does not exist", page, m[2], pkg)
 		}
 	}
-	if found < 40 {
-		t.Errorf("only %d tests were looked for", found)
+	if found < least {
+		t.Errorf("%s: only %d tests were looked for", page, found)
 	}
 }
 

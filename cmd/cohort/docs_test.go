@@ -4,13 +4,17 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/cohort-learning/cohort/node/member"
+	"github.com/cohort-learning/cohort/recipe"
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/cobra"
 )
 
 // block is a fenced block of a page.
@@ -195,4 +199,113 @@ func cmdPrinted(ts *testscript.TestScript, _ bool, args []string) {
 		time.Sleep(3 * time.Millisecond)
 	}
 	ts.Fatalf("%s never held the token of %s", args[0], args[1])
+}
+
+// TestPrivacyPage holds docs/privacy.md to the program: every field of a recipe that it names exists, its recipes and its policy
+// are read, and so are the flags of its commands.
+func TestPrivacyPage(t *testing.T) {
+	page := filepath.Join("..", "..", "docs", "privacy.md")
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := 0
+	for _, m := range regexp.MustCompile("`(train|round|evaluate|secure|privacy|robust)\\.([a-z_]+)").FindAllStringSubmatch(string(text), -1) {
+		fields++
+		if !recipeHas(m[1], m[2]) {
+			t.Errorf("no recipe has a field %s.%s", m[1], m[2])
+		}
+	}
+	settings := regexp.MustCompile("`([a-z]+: \\{[^}]*\\})").FindAllStringSubmatch(string(text), -1)
+	for _, m := range settings {
+		setting := strings.NewReplacer("noise: …", "noise: 2", "clip: …", "clip: 1").Replace(m[1])
+		if !strings.HasPrefix(setting, "evaluate") {
+			setting += "\nevaluate: {clients: false}"
+		}
+		if _, err := recipe.Parse("page", []byte("method: fedavg\n"+setting)); err != nil {
+			t.Errorf("%s: %v", m[1], err)
+		}
+	}
+	if fields < 15 || len(settings) < 2 {
+		t.Errorf("only %d fields and %d settings were looked for", fields, len(settings))
+	}
+	commands, files := 0, 0
+	for _, b := range blocksOf(t, page) {
+		name, _, _ := strings.Cut(strings.TrimPrefix(b.text, "# "), "\n")
+		switch {
+		case b.language == "yaml" && name == member.PolicyName:
+			files++
+			if _, err := member.ParsePolicy(name, []byte(b.text)); err != nil {
+				t.Error(err)
+			}
+		case b.language == "yaml":
+			files++
+			r, err := recipe.Parse(name, []byte(b.text))
+			if err != nil {
+				t.Error(err)
+			} else if !r.Hidden() || !r.Privacy.Distributed {
+				t.Errorf("%s hides less than it says", name)
+			}
+		}
+	}
+	if files != 2 {
+		t.Errorf("%d files on the page, expected a policy and a recipe", files)
+	}
+	for _, m := range regexp.MustCompile("(?m)(?:^|`)cohort ([a-z][^`\n]*)").FindAllStringSubmatch(string(text), -1) {
+		commands++
+		checkFlags(t, strings.Fields(m[1]))
+	}
+	if commands < 12 {
+		t.Errorf("only %d commands were looked for", commands)
+	}
+	for _, m := range regexp.MustCompile("`(--[a-z-]+)").FindAllStringSubmatch(string(text), -1) { // of which command, the text says
+		found := false
+		for _, c := range every(newRoot(streams{}, nil)) {
+			found = found || c.Flags().Lookup(m[1][2:]) != nil
+		}
+		if !found {
+			t.Errorf("no command has %s", m[1])
+		}
+	}
+}
+
+// recipeHas reports whether recipes have a field in a section.
+func recipeHas(section, field string) bool {
+	tag := func(t reflect.Type, name string) (reflect.Type, bool) {
+		for f := range t.Fields() {
+			if tagged, _, _ := strings.Cut(f.Tag.Get("yaml"), ","); tagged == name {
+				return f.Type, true
+			}
+		}
+		return nil, false
+	}
+	t, ok := tag(reflect.TypeFor[recipe.Recipe](), section)
+	if ok {
+		_, ok = tag(t, field)
+	}
+	return ok
+}
+
+// checkFlags checks that a command and its flags exist.
+func checkFlags(t *testing.T, words []string) {
+	t.Helper()
+	c, rest, err := newRoot(streams{}, nil).Find(words)
+	if err != nil || c.HasSubCommands() {
+		t.Errorf("cohort %s: no such command: %v", strings.Join(words, " "), err)
+		return
+	}
+	for _, w := range rest {
+		if flag, ok := strings.CutPrefix(w, "--"); ok && c.Flags().Lookup(flag) == nil {
+			t.Errorf("cohort %s has no --%s", c.Name(), flag)
+		}
+	}
+}
+
+// every returns a command and all below it.
+func every(c *cobra.Command) []*cobra.Command {
+	all := []*cobra.Command{c}
+	for _, sub := range c.Commands() {
+		all = append(all, every(sub)...)
+	}
+	return all
 }

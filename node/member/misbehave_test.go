@@ -177,6 +177,9 @@ func TestImpossibleTasks(t *testing.T) {
 		"unknown phase": {func(c *coordinator, o *assignment) {
 			o.task = c.change(o.task, nil, func(e *transport.Envelope) { e.Step = "\u202egnirts" })
 		}, nil, ""},
+		"a round too many": {func(c *coordinator, o *assignment) {
+			o.task = c.change(o.task, nil, func(e *transport.Envelope) { e.Round = 1000 })
+		}, nil, "was agreed to for"},
 		"garbage instead of tensors": {func(c *coordinator, o *assignment) {
 			h, m, err := blob.Write(context.Background(), c.store, strings.NewReader(strings.Repeat("garbage", 100)))
 			if err != nil {

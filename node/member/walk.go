@@ -91,7 +91,9 @@ func (m *Member) compute(ctx context.Context, r *run, o *order) error {
 	}
 	var res federated.Result
 	var version string
-	if err = m.toll(ctx, r, o); err == nil {
+	if most := r.part.rounds; o.round < 0 || o.round >= most {
+		err = fmt.Errorf("the run was agreed to for %d rounds", most)
+	} else if err = m.toll(ctx, r, o); err == nil {
 		m.tell(o.of(EventTraining, r), "%s: %s", roundOf(r, o), doing(o.step))
 		m.progress(r, o, 0)
 		res, version, err = m.perform(ctx, r, o, e, &t)
