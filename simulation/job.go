@@ -77,7 +77,7 @@ func (j *Job) Run(ctx context.Context) (federated.State, error) {
 // run was opened with.
 func (j *Job) RunIn(ctx context.Context, run *record.Run, fsys journal.FS, every int) (federated.State, error) {
 	l := &log{job: j, recall: NewRecall(), run: run, fs: fsys, every: max(1, every), expect: map[int]string{}, best: math.Inf(-1),
-		secrets: Secrets(fsys, run.Dir())}
+		secrets: Secrets(fsys, run)}
 	from, err := l.resume()
 	if err != nil {
 		return federated.State{}, full(err)

@@ -19,6 +19,7 @@ const (
 	KindPhaseOpened = "phase.opened"
 	KindPhaseClosed = "phase.closed"
 	KindRoundClosed = "round.closed"
+	KindSealed      = "noise.sealed" // before anything is made with the run's secrets
 	KindEnded       = "run.ended"
 )
 

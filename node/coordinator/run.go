@@ -198,7 +198,7 @@ func (r *Run) work(ctx context.Context) error {
 func (r *Run) server() federated.Server {
 	srv := r.spec.Server
 	srv.Scope = r.srv.fed + "/" + r.spec.ID
-	srv.Secret = simulation.Secrets(r.srv.o.FS, r.rec.Dir())
+	srv.Secret = simulation.Secrets(r.srv.o.FS, r.rec)
 	return srv
 }
 
