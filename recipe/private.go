@@ -105,6 +105,8 @@ func (r *Recipe) validatePrivacy() error {
 		return nil
 	case p.Noise != 0 && p.Epsilon != 0:
 		return fieldf("privacy.epsilon", "give either noise or epsilon, not both")
+	case p.Noise != 0 && !(p.Noise >= 1e-3):
+		return fieldf("privacy.noise", "%g, expected at least 0.001: less hides nothing", p.Noise)
 	case p.Epsilon < 0:
 		return fieldf("privacy.epsilon", "%g, expected more than 0", p.Epsilon)
 	case p.Clip == 0 && p.Quantile == 0:

@@ -79,7 +79,7 @@ type Study struct {
 
 // All lists the experiments.
 func All() []Experiment {
-	return []Experiment{heteroflExperiment(), baselinesExperiment(), robustExperiment(), privacyExperiment()}
+	return []Experiment{heteroflExperiment(), baselinesExperiment(), robustExperiment(), privacyExperiment(), secureExperiment()}
 }
 
 // Find returns the experiment of that name.
@@ -134,6 +134,7 @@ func (e Experiment) Run(ctx context.Context, scale Scale, lab *Lab) (Result, err
 type outcome struct {
 	series map[string][]record.Point // by metric name, of the whole
 	state  federated.State           // the last one, if the run was computed now
+	digest string                    // of the last state
 }
 
 // last returns the last value of a metric, in percent for accuracies; NaN if it was not measured.
@@ -221,7 +222,7 @@ func (l *Lab) run(ctx context.Context, name string, r *recipe.Recipe) (outcome, 
 	job.Observer = w
 	if dir == "" {
 		s, err := job.Run(ctx)
-		return outcome{w.series, s}, err
+		return outcome{w.series, s, s.Digest()}, err
 	}
 	run, err := l.open(dir, r)
 	if err != nil {
@@ -285,6 +286,12 @@ func (l *Lab) read(dir string, r *recipe.Recipe) (outcome, error) {
 		if o.series[n], err = m.Series(n, ""); err != nil {
 			return o, err
 		}
+	}
+	for rec, err := range journal.Decode[struct{ Digest string }](journal.Read(journal.OS(), dir, simulation.KindEnded)) {
+		if err != nil {
+			return o, err
+		}
+		o.digest = rec.Body.Digest
 	}
 	return o, nil
 }
