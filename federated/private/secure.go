@@ -107,8 +107,6 @@ const (
 	plain   = "sum" // instead of keys … unmask
 )
 
-var steps = []string{session, keys, shares, masked, confirm, unmask}
-
 // progress is where a round stands: State.Attached["secure/at"].
 type progress struct {
 	Round     int             `json:"round"`

@@ -70,10 +70,18 @@ func (m *memFS) Remove(name string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	name = filepath.Clean(name)
-	if m.files[name] == nil {
+	if m.files[name] == nil && !m.dirs[name] {
 		return missing("remove", name)
 	}
+	if m.dirs[name] {
+		for path := range m.files {
+			if filepath.Dir(path) == name {
+				return &fs.PathError{Op: "remove", Path: name, Err: errors.New("folder not empty")}
+			}
+		}
+	}
 	delete(m.files, name)
+	delete(m.dirs, name)
 	return nil
 }
 
