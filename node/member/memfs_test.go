@@ -160,6 +160,18 @@ func (m *memFS) list(dir string) (names []string) {
 	return names
 }
 
+// under returns the paths of the files in a folder and in those inside.
+func (m *memFS) under(dir string) (paths []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for path := range m.files {
+		if strings.HasPrefix(path, filepath.Clean(dir)+"/") {
+			paths = append(paths, path)
+		}
+	}
+	return paths
+}
+
 // spoil flips a bit in the middle of every file whose path contains a part.
 func (m *memFS) spoil(part string) (n int) {
 	m.mu.Lock()

@@ -176,6 +176,7 @@ func (v *vault) Erase(prefix string) error {
 	return nil
 }
 
+// remove removes a folder for good: after a loss of power its values must not be back.
 func (v *vault) remove(dir string) error {
 	entries, err := v.fs.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -195,7 +196,14 @@ func (v *vault) remove(dir string) error {
 			return err
 		}
 	}
-	return v.fs.Remove(dir)
+	if err := v.fs.SyncDir(dir); err != nil {
+		return err
+	}
+	delete(v.synced, dir)
+	if err := v.fs.Remove(dir); err != nil {
+		return err
+	}
+	return v.fs.SyncDir(filepath.Dir(dir))
 }
 
 // Names implements [federated.Vault]. It completes what an interrupted Erase has left.

@@ -237,7 +237,8 @@ func TestVaultCrashes(t *testing.T) {
 					}
 					crash(t, h, dir, faultfs.Rule{N: 1 + i%5, Crash: faultfs.PowerLoss, After: !after})
 					tried++
-					v := &vault{fs: faultfs.New(journal.OS()), dir: dir}
+					disk := faultfs.New(journal.OS())
+					v := &vault{fs: disk, dir: dir}
 					if err := h.live(v); err != nil {
 						t.Fatalf("%+v at %+v: %v", rule, e, err)
 					}
@@ -245,6 +246,9 @@ func TestVaultCrashes(t *testing.T) {
 						if got, err := v.Once(name, value("another")); err != nil || string(got) != b {
 							t.Fatalf("%+v at %+v: %s is %q, %v; it was %q", rule, e, name, got, err, b)
 						}
+					}
+					if err := disk.Crash(faultfs.PowerLoss); err != nil {
+						t.Fatal(err)
 					}
 					if left := filesUnder(t, filepath.Join(dir, "s", "1")); len(left) > 0 {
 						t.Fatalf("%+v at %+v: secrets are left: %v", rule, e, left)
