@@ -78,12 +78,16 @@ func foldsOf(p federated.Phase) []foldLayout {
 	return out
 }
 
-// mostWords bounds a layout that came over the wire.
-const mostWords = 1 << 33
+// What bounds a layout that came over the wire: words, positions on the axes of a tensor, and runs of words in a part of the model.
+const (
+	mostWords     = 1 << 33
+	mostPositions = 1 << 24
+	mostRuns      = 1 << 26
+)
 
 // place fills in what follows from the rest, and checks it.
 func (l *layout) place() error {
-	if len(l.Holdings) == 0 || l.Rows < 0 {
+	if len(l.Holdings) == 0 || l.Rows < 0 || l.Rows > mostPositions || len(l.Holdings) > mostWords/(1+l.Rows) {
 		return fmt.Errorf("layout of %d holdings and %d rows", len(l.Holdings), l.Rows)
 	}
 	l.size, l.extra = 0, len(l.Holdings)*(1+l.Rows)+len(federated.Measured)
@@ -162,12 +166,27 @@ func (t tensorLayout) walk(axes []weights.Axis, f func(lo, hi int)) error {
 	if len(axes) != len(t.Shape) {
 		return fmt.Errorf("%d axes for shape %v", len(axes), t.Shape)
 	}
+	if err := axesFit(axes, t.Shape); err != nil {
+		return err
+	}
 	positions := make([][]int32, len(axes))
+	total, visits := 0, 1
+	for i, a := range axes {
+		n := a.Len(t.Shape[i])
+		if total += n; total > mostPositions {
+			return fmt.Errorf("more than %d positions on its axes", mostPositions)
+		}
+		if i < len(axes)-1 {
+			if visits *= n; visits > mostRuns {
+				return fmt.Errorf("a part of more than %d runs of words", mostRuns)
+			}
+		}
+	}
 	for i, a := range axes {
 		p := a.Positions(t.Shape[i])
 		for k, x := range p {
-			if x < 0 || int(x) >= t.Shape[i] || k > 0 && x <= p[k-1] {
-				return fmt.Errorf("positions on axis %d are not ascending within %d", i, t.Shape[i])
+			if k > 0 && x <= p[k-1] {
+				return fmt.Errorf("positions on axis %d are not ascending", i)
 			}
 		}
 		positions[i] = p
@@ -200,6 +219,13 @@ func (t tensorLayout) walk(axes []weights.Axis, f func(lo, hi int)) error {
 	}
 	visit(0, 0)
 	return nil
+}
+
+// axesFit returns an error unless axes fit a shape. Whether they do needs no elements.
+func axesFit(axes []weights.Axis, shape []int) error {
+	whole := weights.NewSet(1)
+	whole.Put("t", weights.Tensor{Shape: shape})
+	return weights.Index{"t": axes}.Check(whole)
 }
 
 // holding returns which holding an index set is.
@@ -372,6 +398,9 @@ func (l *layout) leaveOut(v *secagg.Vector, at int, t tensorLayout, holding int,
 func (l *layout) rows(cover weights.Index, allowed []bool) ([]bool, error) {
 	if l.Rows == 0 {
 		return nil, nil
+	}
+	if allowed != nil && len(allowed) != l.Rows {
+		return nil, fmt.Errorf("the task says of %d rows whether they may be sent; there are %d", len(allowed), l.Rows)
 	}
 	in := make([]bool, l.Rows)
 	if cover == nil {

@@ -258,6 +258,9 @@ func (f *FS) crash(c Crash) error {
 }
 
 func (f *FS) restore(path string, content []byte) error {
+	if err := f.base.MkdirAll(filepath.Dir(path), 0o755); err != nil { // it may have been removed since
+		return err
+	}
 	w, err := f.base.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err

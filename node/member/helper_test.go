@@ -19,6 +19,7 @@ import (
 	"github.com/cohort-learning/cohort/federated/baselines"
 	"github.com/cohort-learning/cohort/federated/fedavg"
 	"github.com/cohort-learning/cohort/federated/fedtest"
+	secure "github.com/cohort-learning/cohort/federated/private"
 	"github.com/cohort-learning/cohort/federated/scaffold"
 	"github.com/cohort-learning/cohort/identity"
 	"github.com/cohort-learning/cohort/journal"
@@ -37,8 +38,8 @@ const (
 	me     = "member-0"
 )
 
-// study is what is learned in the tests: one member, a model that is too large for messages. In an asynchronous one the member
-// has two colleagues, whom the coordinator plays.
+// study is what is learned in the tests: one member, a model that is too large for messages. In an asynchronous one, and in one with
+// secure sums, the member has colleagues, whom the coordinator plays.
 type study struct {
 	world  *fedtest.World
 	new    func() federated.Algorithm
@@ -59,6 +60,10 @@ func newStudy(t testing.TB, e *train.Engine, method string) *study {
 		s.config = federated.Config{Rounds: 9, Pace: federated.Pace{Quorum: 2. / 3, Staleness: 2, Discount: 0.5}}
 		s.delay = delays
 	}
+	if method == "secure" { // four, of whom three are enough
+		s.world = fedtest.Blobs(e, 6, 3, 8, 8, 8, 8)
+		s.config.Rounds = 2
+	}
 	s.new = func() federated.Algorithm {
 		p := &federated.Problem{Build: build, Rounds: s.config.Rounds, Select: federated.Selection{Fraction: 1},
 			Training:  federated.Training{Epochs: 1, Batch: 4, Rate: train.Constant(0.1), Clip: 1},
@@ -66,6 +71,8 @@ func newStudy(t testing.TB, e *train.Engine, method string) *study {
 		switch method {
 		case "scaffold":
 			return scaffold.New(p)
+		case "secure":
+			return secure.NewSecure(scaffold.New(p), secure.SecureOptions{})
 		case "asynchronous": // with a memory: the layers that are not shared
 			return baselines.NewPartial(p, baselines.LastLayer)
 		}
@@ -93,6 +100,7 @@ func delays(o *federated.Order) time.Duration {
 // simulate is the run without a network.
 func (s *study) simulate(t testing.TB) *fedtest.Trace {
 	t.Helper()
+	s.world.Vaults.Reset()
 	r := fedtest.Run{World: s.world, Algorithm: s.new(), Config: s.config, Members: fedtest.Members{Delay: s.delay}}
 	return r.Must(t)
 }
@@ -136,7 +144,7 @@ type coordinator struct {
 	left     string
 	lenient  bool                // whether rounds may fail
 	sent     []*transport.Result // that were received, all of them
-	all      *fedtest.Members    // of an asynchronous study, in virtual time; nil: there is but the member
+	all      *fedtest.Members    // of a study with colleagues, in virtual time; nil: there is but the member
 }
 
 type assignment struct {
@@ -168,6 +176,9 @@ func newCoordinator(t testing.TB, s *study, key identity.Key) *coordinator {
 	r, err := recipe.Default("fedavg")
 	if err != nil {
 		t.Fatal(err)
+	}
+	if s.secure() {
+		r.Secure.Sums = "masked"
 	}
 	c.terms = c.seal(transport.Envelope{Run: theRun}, &transport.Terms{Recipe: string(r.YAML()), Metrics: metrics, Members: 1})
 	return c
@@ -323,6 +334,10 @@ func (c *coordinator) result(e transport.Envelope, msg []byte) *transport.Verdic
 			}
 			a.Result.Addends[in.Name] = s
 		}
+		var err error
+		if a.Result.Attached, err = parcel.Attached(context.Background(), c.store, body.Attached, e.Refs); err != nil {
+			c.t.Error(err)
+		}
 	}
 	if c.all != nil {
 		o.answer <- a
@@ -340,9 +355,12 @@ func (c *coordinator) Now() time.Duration {
 	return time.Since(c.now)
 }
 
-// play makes the members of an asynchronous study: answers come in the order of the simulation, and those of the member are its own.
+// play makes the members of a study with colleagues: answers come in the order of the simulation, and those of the member are its own.
 func (c *coordinator) play(ctx context.Context) {
 	c.all = &fedtest.Members{Client: c.study.new().Client(), Local: c.study.world.Local, Delay: c.study.delay}
+	if c.study.secure() {
+		c.all.Client, c.all.Local = others{c.all.Client}, c.locals()
+	}
 	c.all.Tamper = func(a *federated.Answer) {
 		if a.Order.Member.Name != me {
 			return
@@ -377,6 +395,9 @@ func (c *coordinator) Issue(ctx context.Context, o *federated.Order) error {
 			return err
 		}
 		body.Inputs = append(body.Inputs, in)
+	}
+	if body.Attached, err = p.Attached(ctx, "attached", t.Attached); err != nil {
+		return err
 	}
 	msg := c.seal(transport.Envelope{Run: theRun, Round: o.Round, Step: o.Phase, To: o.Member.Name, Refs: p.Refs}, body)
 	c.mu.Lock()
@@ -545,10 +566,12 @@ func (c *coordinator) run(ctx context.Context) (federated.State, error) {
 		}
 	}
 	a := c.study.ours
-	if c.study.delay != nil {
+	if c.study.world.Len() > 1 {
 		c.play(ctx)
 	}
-	return federated.Run(ctx, a, c.study.world.Server(), c, c, c.study.config, nil)
+	srv := c.study.world.Server()
+	srv.Scope = c.fed + "/" + theRun
+	return federated.Run(ctx, a, srv, c, c, c.study.config, nil)
 }
 
 // courier carries blobs within the process.
@@ -639,6 +662,9 @@ func (p *person) run(ctx context.Context, fsys journal.FS, change func(*member.O
 	o := p.options(fsys)
 	if p.change != nil {
 		p.change(&o)
+	}
+	if p.c.study.secure() {
+		o.Pins = pins
 	}
 	if change != nil {
 		change(&o)

@@ -175,13 +175,16 @@ func New(o Options) (*Member, error) {
 	}
 	m.peers = &peers{key: o.Folder.Key, own: m.name, pins: o.Pins, insist: len(o.Pins) > 0}
 	if o.Roster != nil {
+		anew := o.AcceptRollback // once
 		m.peers.fetch = func(ctx context.Context) (*identity.View, error) {
 			r, err := o.Roster(ctx)
 			if err != nil {
 				return nil, err
 			}
 			defer r.Close()
-			return readRoster(m.fs, o.Folder.Dir, o.Folder.Card.Federation, r)
+			view, err := readRoster(m.fs, o.Folder.Dir, o.Folder.Card.Federation, r, anew)
+			anew = anew && err != nil
+			return view, err
 		}
 	}
 	if m.o.Jitter == nil {

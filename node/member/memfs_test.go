@@ -70,10 +70,18 @@ func (m *memFS) Remove(name string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	name = filepath.Clean(name)
-	if m.files[name] == nil {
+	if m.files[name] == nil && !m.dirs[name] {
 		return missing("remove", name)
 	}
+	if m.dirs[name] {
+		for path := range m.files {
+			if filepath.Dir(path) == name {
+				return &fs.PathError{Op: "remove", Path: name, Err: errors.New("folder not empty")}
+			}
+		}
+	}
 	delete(m.files, name)
+	delete(m.dirs, name)
 	return nil
 }
 
@@ -150,6 +158,18 @@ func (m *memFS) list(dir string) (names []string) {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// under returns the paths of the files in a folder and in those inside.
+func (m *memFS) under(dir string) (paths []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for path := range m.files {
+		if strings.HasPrefix(path, filepath.Clean(dir)+"/") {
+			paths = append(paths, path)
+		}
+	}
+	return paths
 }
 
 // spoil flips a bit in the middle of every file whose path contains a part.

@@ -136,8 +136,9 @@ func ReadPeers(path string) (map[string]identity.Public, error) {
 	return out, nil
 }
 
-// readRoster verifies a roster against the head that was seen last and keeps the new one.
-func readRoster(fsys journal.FS, dir string, federation identity.Public, r io.Reader) (*identity.View, error) {
+// readRoster verifies a roster against the head that was seen last, unless a person has said that it need not go on from there, and
+// keeps the new one.
+func readRoster(fsys journal.FS, dir string, federation identity.Public, r io.Reader, anew bool) (*identity.View, error) {
 	path := filepath.Join(dir, rosterName)
 	var known journal.Head
 	f, err := fsys.OpenFile(path, os.O_RDONLY, 0)
@@ -148,21 +149,30 @@ func readRoster(fsys journal.FS, dir string, federation identity.Public, r io.Re
 		if err == nil {
 			_, err = fmt.Sscanf(string(b), "%d %s", &known.Seq, (*hashText)(&known.Hash))
 		}
+		if err == nil && string(b) != headLine(known) {
+			err = errors.New("it is longer than was written, or written otherwise")
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%s is damaged: remove it to begin anew with the coordinator's roster: %w", path, err)
 		}
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}
-	view, err := identity.ReadRoster(io.LimitReader(r, maxRoster), federation, known)
+	from := known
+	if anew {
+		from = journal.Head{}
+	}
+	view, err := identity.ReadRoster(io.LimitReader(r, maxRoster), federation, from)
 	if err != nil {
 		return nil, err
 	}
 	if head := view.Head(); head != known {
-		err = journal.WriteFile(fsys, path, func(w io.Writer) error { _, err := fmt.Fprintf(w, "%d %s\n", head.Seq, head.Hash); return err })
+		err = journal.WriteFile(fsys, path, func(w io.Writer) error { _, err := io.WriteString(w, headLine(head)); return err })
 	}
 	return view, err
 }
+
+func headLine(h journal.Head) string { return fmt.Sprintf("%d %s\n", h.Seq, h.Hash) }
 
 // hashText scans a hash.
 type hashText journal.Hash

@@ -29,7 +29,8 @@ type vault struct {
 	fs  journal.FS
 	dir string
 
-	mu sync.Mutex
+	mu     sync.Mutex
+	synced map[string]bool // folders whose entries were made durable by this process
 }
 
 var _ federated.Vault = (*vault)(nil)
@@ -42,6 +43,10 @@ func (v *vault) split(name string) (dirs []string, last string, err error) {
 			return !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '.' || c == '-' || c == '_')
 		}) {
 			return nil, "", fmt.Errorf("vault: a value cannot be called %.80q", name)
+		}
+		switch filepath.Ext(p) { // those of the files
+		case valueExt, erasedExt, ".tmp":
+			return nil, "", fmt.Errorf("vault: a value cannot be called %.80q: %q ends as a file of the vault does", name, p)
 		}
 	}
 	return parts[:len(parts)-1], parts[len(parts)-1], nil
@@ -68,6 +73,13 @@ func (v *vault) Once(name string, make func() ([]byte, error)) ([]byte, error) {
 	path := filepath.Join(at, last+valueExt)
 	switch b, err := v.read(path); {
 	case err == nil:
+		// It may be of a process that ended before it was durable, and must be before anybody hears of it.
+		if err := v.folders(dirs); err != nil {
+			return nil, &localError{fmt.Errorf("vault: %w", err)}
+		}
+		if err := v.sync(filepath.Dir(path)); err != nil {
+			return nil, &localError{fmt.Errorf("vault: %w", err)}
+		}
 		return b, nil
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, &localError{fmt.Errorf("vault: %w", err)}
@@ -79,10 +91,20 @@ func (v *vault) Once(name string, make func() ([]byte, error)) ([]byte, error) {
 	if err := v.folders(dirs); err != nil {
 		return nil, &localError{fmt.Errorf("vault: %w", err)}
 	}
-	if err := journal.WritePrivateFile(v.fs, path, func(w io.Writer) error { _, err := w.Write(b); return err }); err != nil {
+	if err := v.write(path, b); err != nil {
 		return nil, &localError{fmt.Errorf("vault: %w", err)}
 	}
 	return b, nil
+}
+
+// write makes a file durable.
+func (v *vault) write(path string, b []byte) error {
+	delete(v.synced, filepath.Dir(path)) // until it is
+	if err := journal.WritePrivateFile(v.fs, path, func(w io.Writer) error { _, err := w.Write(b); return err }); err != nil {
+		return err
+	}
+	v.durable(filepath.Dir(path))
+	return nil
 }
 
 func (v *vault) read(path string) ([]byte, error) {
@@ -99,19 +121,37 @@ func (v *vault) folders(dirs []string) error {
 	at := v.dir
 	for _, d := range append([]string{""}, dirs...) {
 		next := filepath.Join(at, d)
-		if _, err := v.fs.Stat(next); err == nil {
-			at = next
-			continue
+		if _, err := v.fs.Stat(next); err != nil {
+			if err := v.fs.MkdirAll(next, 0o700); err != nil {
+				return err
+			}
+			delete(v.synced, filepath.Dir(next))
 		}
-		if err := v.fs.MkdirAll(next, 0o700); err != nil {
-			return err
-		}
-		if err := v.fs.SyncDir(filepath.Dir(next)); err != nil {
+		if err := v.sync(filepath.Dir(next)); err != nil {
 			return err
 		}
 		at = next
 	}
 	return nil
+}
+
+// sync makes the entries of a folder durable, once: whoever makes a new one sees to it.
+func (v *vault) sync(dir string) error {
+	if v.synced[dir] {
+		return nil
+	}
+	if err := v.fs.SyncDir(dir); err != nil {
+		return err
+	}
+	v.durable(dir)
+	return nil
+}
+
+func (v *vault) durable(dir string) {
+	if v.synced == nil {
+		v.synced = map[string]bool{}
+	}
+	v.synced[dir] = true
 }
 
 // Erase implements [federated.Vault]. That values are taken is durable before they are gone.
@@ -127,7 +167,7 @@ func (v *vault) Erase(prefix string) error {
 		return &localError{fmt.Errorf("vault: %w", err)}
 	}
 	at := filepath.Join(append([]string{v.dir}, append(dirs, last)...)...)
-	if err := journal.WritePrivateFile(v.fs, at+erasedExt, func(io.Writer) error { return nil }); err != nil {
+	if err := v.write(at+erasedExt, nil); err != nil {
 		return &localError{fmt.Errorf("vault: %w", err)}
 	}
 	if err := v.remove(at); err != nil {
@@ -136,6 +176,7 @@ func (v *vault) Erase(prefix string) error {
 	return nil
 }
 
+// remove removes a folder for good: after a loss of power its values must not be back.
 func (v *vault) remove(dir string) error {
 	entries, err := v.fs.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -155,10 +196,17 @@ func (v *vault) remove(dir string) error {
 			return err
 		}
 	}
-	return v.fs.Remove(dir)
+	if err := v.fs.SyncDir(dir); err != nil {
+		return err
+	}
+	delete(v.synced, dir)
+	if err := v.fs.Remove(dir); err != nil {
+		return err
+	}
+	return v.fs.SyncDir(filepath.Dir(dir))
 }
 
-// Names implements [federated.Vault].
+// Names implements [federated.Vault]. It completes what an interrupted Erase has left.
 func (v *vault) Names() ([]string, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -174,7 +222,17 @@ func (v *vault) Names() ([]string, error) {
 		}
 		for _, e := range entries {
 			if e.IsDir() {
-				if err := walk(filepath.Join(dir, e.Name()), prefix+e.Name()+"/"); err != nil {
+				at := filepath.Join(dir, e.Name())
+				if slices.ContainsFunc(entries, func(x fs.DirEntry) bool { return x.Name() == e.Name()+erasedExt }) {
+					if err := v.sync(dir); err != nil { // not before it is durable that they are taken
+						return err
+					}
+					if err := v.remove(at); err != nil {
+						return err
+					}
+					continue
+				}
+				if err := walk(at, prefix+e.Name()+"/"); err != nil {
 					return err
 				}
 			} else if n, ok := strings.CutSuffix(e.Name(), valueExt); ok && len(names) < mostValues {
