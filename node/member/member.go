@@ -175,14 +175,7 @@ func New(o Options) (*Member, error) {
 	}
 	m.peers = &peers{key: o.Folder.Key, own: m.name, pins: o.Pins, insist: len(o.Pins) > 0}
 	if o.Roster != nil {
-		m.peers.fetch = func(ctx context.Context) (*identity.View, error) {
-			r, err := o.Roster(ctx)
-			if err != nil {
-				return nil, err
-			}
-			defer r.Close()
-			return readRoster(m.fs, o.Folder.Dir, o.Folder.Card.Federation, r)
-		}
+		m.peers.fetch = m.roster
 	}
 	if m.o.Jitter == nil {
 		m.o.Jitter = rng.New(0, 0, m.name, "jitter")
