@@ -212,6 +212,9 @@ func (k *keeper) PhaseClosed(p federated.PhaseClosed, snapshot func() federated.
 		}
 		k.r.log.Warn(fmt.Sprintf("does not count in round %d, %s: %s", p.Round+1, p.Phase, f.Reason), "member", f.Member)
 	}
+	for _, n := range p.Notes[:min(len(p.Notes), maxLines)] {
+		k.r.log.Info(fmt.Sprintf("round %d, %s: %s", p.Round+1, p.Phase, n))
+	}
 	k.closes.add(closed{round: p.Round, phase: p.Phase, closing: end, head: headOf(rec)})
 	if k.r.announce(k.closes.last()) {
 		k.r.acks.forget(counted, given)
