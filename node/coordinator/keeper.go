@@ -70,7 +70,7 @@ func (k *keeper) begin(members int) error {
 	if k.from != nil {
 		return nil
 	}
-	srv := k.r.spec.Server
+	srv := k.r.server()
 	srv.Population = k.r.people
 	alg := k.r.spec.Algorithm
 	if err := alg.Check(srv); err != nil {
