@@ -500,8 +500,12 @@ func (o *joinOptions) preview(io streams, f *member.Folder, previews []member.Pr
 		for _, no := range p.Declined {
 			io.say("your policy declines it: %s", no)
 		}
-		io.say("\nOnce, before the first round, leave: how many examples there are (%d to train on, %d to test on), and what they are:\n  %s",
-			p.Terms.Samples, p.Terms.Tests, declared(p))
+		if p.Secure || p.Private {
+			io.say("\nOnce, before the first round, leaves what the data are, but not how many examples there are (every member says 1):\n  %s", declared(p))
+		} else {
+			io.say("\nOnce, before the first round, leave: how many examples there are (%d to train on, %d to test on), and what they are:\n  %s",
+				p.Terms.Samples, p.Terms.Tests, declared(p))
+		}
 		for _, ph := range p.Phases {
 			printPhase(io, ph)
 		}
@@ -517,6 +521,9 @@ func declared(p member.Preview) string {
 		Classes []string `json:"classes"`
 	}
 	text := p.Terms.Schema
+	if count, rest, ok := strings.Cut(text, " examples, "); ok && (p.Secure || p.Private) && strings.Trim(count, "0123456789,") == "" {
+		text = rest // how many there are stays here
+	}
 	if json.Unmarshal(p.Schema, &s) == nil && len(s.Classes) > 0 {
 		text += "; classes " + strings.Join(s.Classes[:min(20, len(s.Classes))], ", ")
 		if len(s.Classes) > 20 {

@@ -55,10 +55,27 @@ func (a *Secure) Finish(ctx context.Context, srv federated.Server, s federated.S
 	next, err := f.step()
 	var failed *failedError
 	if errors.As(err, &failed) { // the members' fault or misfortune, not this server's
-		f.d.Notes = append(f.d.Notes, fmt.Sprintf("no secure sum of %s: %v: the model stays as it is", method.Name, failed.error))
+		f.d.Notes = append(f.d.Notes, fmt.Sprintf("no secure sum of %s: %v: the model stays as it is", method.Name, f.why(failed.error)))
 		next, err = a.past(s, in, at)
 	}
 	return next, f.d, err
+}
+
+// why says in words of the run what a session has failed of.
+func (f *finish) why(err error) error {
+	l, bad := readTerms(f.s.Attached[termsKey])
+	if f.at.Step == session || bad != nil || !errors.Is(err, secagg.ErrTooFew) {
+		return err
+	}
+	came := len(f.roll.Gathered)
+	if f.at.Step == masked {
+		came = len(f.roll.Folded)
+	}
+	least := f.a.o.params(l).Survivors
+	if came >= least {
+		return err
+	}
+	return fmt.Errorf("only %d of %d members answered step %q, and a sum of fewer than %d is not opened", came, l.Members, f.at.Step, least)
 }
 
 // past returns a state of the method with the round moved past the phase of the method that is under way.

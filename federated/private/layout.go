@@ -399,8 +399,8 @@ func (l *layout) rows(cover weights.Index, allowed []bool) ([]bool, error) {
 	if l.Rows == 0 {
 		return nil, nil
 	}
-	if allowed != nil && len(allowed) != l.Rows {
-		return nil, fmt.Errorf("the task says of %d rows whether they may be sent; there are %d", len(allowed), l.Rows)
+	if n := len(l.Holdings) * l.Rows; allowed != nil && len(allowed) != n {
+		return nil, fmt.Errorf("the task says of %d rows whether they may be sent; there are %d", len(allowed), n)
 	}
 	in := make([]bool, l.Rows)
 	if cover == nil {

@@ -225,7 +225,8 @@ func (a *Secure) Next(s federated.State) (federated.Phase, bool) {
 	if !ok || asksNobody(p) {
 		return p, ok
 	}
-	q := federated.Phase{Name: order{Step: at.Step, Phase: p.Name, Rows: at.Rows}.name(), Barrier: p.Barrier, Always: true}
+	rows := at.Rows || at.Step == session && at.Cohort == nil && a.counts(p) // no round has two phases of one name
+	q := federated.Phase{Name: order{Step: at.Step, Phase: p.Name, Rows: rows}.name(), Barrier: p.Barrier, Always: true}
 	in := func(names []string) func(federated.Member) bool {
 		return func(m federated.Member) bool {
 			_, ok := slices.BinarySearch(names, m.Name)
@@ -253,6 +254,16 @@ func (a *Secure) Next(s federated.State) (federated.Phase, bool) {
 		q.Gather = true
 	}
 	return q, true
+}
+
+// counts reports whether rows are counted before a phase of the method.
+func (a *Secure) counts(p federated.Phase) bool {
+	r, ok := a.Algorithm.(Rows)
+	if !ok {
+		return false
+	}
+	_, rows := r.Rows(p)
+	return rows > 0
 }
 
 // order is what a member is told besides.

@@ -54,7 +54,16 @@ func run(t *testing.T, w *fedtest.World, method string, o *private.SecureOptions
 	if change != nil {
 		change(r)
 	}
-	return r.Must(t)
+	trace := r.Must(t)
+	seen := map[string]bool{}
+	for _, p := range trace.Phases { // over a network a phase goes by its round and name
+		name := fmt.Sprintf("%d.%s", p.Round, p.Phase)
+		if seen[name] {
+			t.Errorf("there are two phases %s", name)
+		}
+		seen[name] = true
+	}
+	return trace
 }
 
 // TestSecureIsPlain checks that masks change nothing: rounds, memories and curves are those of the sum in the open, to the bit.

@@ -119,7 +119,7 @@ func (x *transcript) hide(what string, l *terms, o order, at federated.Local, t 
 		}
 		r = federated.Result{Cover: cover}
 	}
-	v, err := l.Layout.encode(x.o.params(l), o.Holding, r, o.Allowed, at.Rand(t.Round, o.Phase+"/rounding"), nil)
+	v, err := l.Layout.encode(x.o.params(l), o.Holding, len(l.Layout.Holdings), r, o.Allowed, at.Rand(t.Round, o.Phase+"/rounding"), nil)
 	if err != nil {
 		x.t.Error(err)
 	}

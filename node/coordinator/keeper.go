@@ -70,7 +70,7 @@ func (k *keeper) begin(members int) error {
 	if k.from != nil {
 		return nil
 	}
-	srv := k.r.spec.Server
+	srv := k.r.server()
 	srv.Population = k.r.people
 	alg := k.r.spec.Algorithm
 	if err := alg.Check(srv); err != nil {
@@ -211,6 +211,9 @@ func (k *keeper) PhaseClosed(p federated.PhaseClosed, snapshot func() federated.
 			break
 		}
 		k.r.log.Warn(fmt.Sprintf("does not count in round %d, %s: %s", p.Round+1, p.Phase, f.Reason), "member", f.Member)
+	}
+	for _, n := range p.Notes[:min(len(p.Notes), maxLines)] {
+		k.r.log.Info(fmt.Sprintf("round %d, %s: %s", p.Round+1, p.Phase, n))
 	}
 	k.closes.add(closed{round: p.Round, phase: p.Phase, closing: end, head: headOf(rec)})
 	if k.r.announce(k.closes.last()) {

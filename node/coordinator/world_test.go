@@ -194,6 +194,7 @@ func (w *world) begin() error {
 		return err
 	}
 	srv := w.fleet.Server()
+	srv.Scope, srv.Secret = "", nil // the run has its own
 	w.run, err = w.server.Start(Spec{ID: "run", Recipe: []byte("method: test\n"), Members: w.fleet.Len(), Algorithm: w.alg(), Server: srv,
 		Config: w.config, Window: w.window, Absent: w.absent,
 		Check: func(schema json.RawMessage, _ *transport.Consent) (json.RawMessage, error) {

@@ -177,12 +177,7 @@ func New(o Options) (*Member, error) {
 	if o.Roster != nil {
 		anew := o.AcceptRollback // once
 		m.peers.fetch = func(ctx context.Context) (*identity.View, error) {
-			r, err := o.Roster(ctx)
-			if err != nil {
-				return nil, err
-			}
-			defer r.Close()
-			view, err := readRoster(m.fs, o.Folder.Dir, o.Folder.Card.Federation, r, anew)
+			view, err := m.roster(ctx, anew)
 			anew = anew && err != nil
 			return view, err
 		}
@@ -442,13 +437,17 @@ func (m *Member) watchStop(ctx context.Context) {
 func (m *Member) tidy(r *run) {
 	m.mu.Lock()
 	needed := map[int]bool{r.order: r.memory != nil}
+	newest := r.order
 	for id, o := range r.orders {
+		newest = max(newest, id)
 		if o.status != over && (o.memory != nil || o.status == atWork) {
 			needed[id] = true
 		}
 	}
 	m.mu.Unlock()
-	if err := tidyMemory(m.fs, m.o.Folder.Dir, r.id, func(order int) bool { return needed[order] }); err != nil {
+	if err := tidyMemory(m.fs, m.o.Folder.Dir, r.id, func(order int) bool {
+		return needed[order] || order > newest // one that has been taken since may be writing its memory
+	}); err != nil {
 		m.tell(Event{Kind: EventWarning, Run: r.id}, "old files cannot be removed: %v", err)
 	}
 }

@@ -30,14 +30,23 @@ type peers struct {
 	key    identity.Key
 	own    string
 	pins   map[string]identity.Public
-	fetch  func(context.Context) (*identity.View, error)
+	fetch  func(context.Context) (*identity.View, error) // tries again until the context ends or it is in vain
 	insist bool
 
 	mu   sync.Mutex
 	view *identity.View
 }
 
-var _ federated.Peers = (*peers)(nil)
+// during are peers while one task is computed: the roster is fetched when it is needed, and that ends with the task.
+type during struct {
+	*peers
+	ctx context.Context
+}
+
+var _ federated.Peers = during{}
+
+// Verify implements [federated.Peers].
+func (d during) Verify(name string, msg, sig []byte) error { return d.verify(d.ctx, name, msg, sig) }
 
 // Sign implements [federated.Peers].
 func (p *peers) Sign(msg []byte) []byte { return p.key.Sign(msg) }
@@ -51,8 +60,7 @@ func (p *peers) Pinned(name string) bool {
 // Insists implements [federated.Peers]: who was given keys wants them used.
 func (p *peers) Insists() bool { return p.insist }
 
-// Verify implements [federated.Peers].
-func (p *peers) Verify(name string, msg, sig []byte) error {
+func (p *peers) verify(ctx context.Context, name string, msg, sig []byte) error {
 	if key, ok := p.pins[name]; ok {
 		if !key.Verify(msg, sig) {
 			return errors.New("the signature is not that of the key in the list of peers")
@@ -86,9 +94,7 @@ func (p *peers) Verify(name string, msg, sig []byte) error {
 		if p.fetch == nil {
 			return fmt.Errorf("%w: this member has no roster to look it up in", secagg.ErrUnknown)
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		view, err := p.fetch(ctx)
-		cancel()
 		if err != nil {
 			return fmt.Errorf("fetching the roster: %w", err)
 		}

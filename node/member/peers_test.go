@@ -86,7 +86,7 @@ func TestPeers(t *testing.T) {
 	sign := func(name string) []byte { return c.keys[name].Sign(msg) }
 	good := func(name string, fetched int) {
 		t.Helper()
-		if err := p.Verify(name, msg, sign(name)); err != nil || c.fetched != fetched {
+		if err := p.verify(t.Context(), name, msg, sign(name)); err != nil || c.fetched != fetched {
 			t.Errorf("%s: %v, the roster was fetched %d times, want %d", name, err, c.fetched, fetched)
 		}
 	}
@@ -113,7 +113,7 @@ func TestPeers(t *testing.T) {
 		"of an invented peer":     {"invented", newKey(t).Sign(msg), secagg.ErrUnknown, "no such member"},
 		"of a name without bytes": {"", sign("east"), secagg.ErrUnknown, "no such member"},
 	} {
-		err := p.Verify(tt.name, msg, tt.sig)
+		err := p.verify(t.Context(), tt.name, msg, tt.sig)
 		if err == nil || !strings.Contains(err.Error(), tt.says) || errors.Is(err, secagg.ErrUnknown) != (tt.kind != nil) {
 			t.Errorf("%s: %v", what, err)
 		}
@@ -123,17 +123,17 @@ func TestPeers(t *testing.T) {
 		t.Fatal(err)
 	}
 	fresh := c.peers(t.TempDir(), nil)
-	if err := fresh.Verify("east", msg, sign("east")); !errors.Is(err, secagg.ErrUnknown) || !strings.Contains(err.Error(), "does not admit") {
+	if err := fresh.verify(t.Context(), "east", msg, sign("east")); !errors.Is(err, secagg.ErrUnknown) || !strings.Contains(err.Error(), "does not admit") {
 		t.Errorf("a revoked peer: %v", err)
 	}
 	// A roster that does not come is not a peer that does not exist.
 	away := errors.New("no route to host")
 	fresh = &peers{key: c.keys["north"], own: "north", fetch: func(context.Context) (*identity.View, error) { return nil, away }}
-	if err := fresh.Verify("south", msg, sign("south")); !errors.Is(err, away) || errors.Is(err, secagg.ErrUnknown) {
+	if err := fresh.verify(t.Context(), "south", msg, sign("south")); !errors.Is(err, away) || errors.Is(err, secagg.ErrUnknown) {
 		t.Errorf("no roster: %v", err)
 	}
 	fresh.fetch = nil
-	if err := fresh.Verify("south", msg, sign("south")); !errors.Is(err, secagg.ErrUnknown) {
+	if err := fresh.verify(t.Context(), "south", msg, sign("south")); !errors.Is(err, secagg.ErrUnknown) {
 		t.Errorf("no roster at all: %v", err)
 	}
 }
@@ -144,13 +144,13 @@ func TestPeersPinned(t *testing.T) {
 	outside := newKey(t)
 	p := c.peers(t.TempDir(), map[string]identity.Public{"south": outside.Public()})
 	msg := []byte("keys")
-	if err := p.Verify("south", msg, outside.Sign(msg)); err != nil || c.fetched != 0 {
+	if err := p.verify(t.Context(), "south", msg, outside.Sign(msg)); err != nil || c.fetched != 0 {
 		t.Errorf("by the pinned key: %v, the roster was fetched %d times", err, c.fetched)
 	}
-	if err := p.Verify("south", msg, c.keys["south"].Sign(msg)); err == nil || !strings.Contains(err.Error(), "list of peers") {
+	if err := p.verify(t.Context(), "south", msg, c.keys["south"].Sign(msg)); err == nil || !strings.Contains(err.Error(), "list of peers") {
 		t.Errorf("by the key of the roster, which is another one: %v", err)
 	}
-	if err := p.Verify("east", msg, c.keys["east"].Sign(msg)); err != nil {
+	if err := p.verify(t.Context(), "east", msg, c.keys["east"].Sign(msg)); err != nil {
 		t.Errorf("who is not pinned, by the roster: %v", err)
 	}
 	if !p.Pinned("south") || p.Pinned("east") || p.Pinned("nobody") || !p.Insists() || c.peers(t.TempDir(), nil).Insists() {

@@ -93,7 +93,7 @@ func (p *person) vault() map[string]string {
 // are.
 func (x *crashes) compareVaults(t *testing.T, what string) {
 	t.Helper()
-	for i, before := range x.vaults[:len(x.vaults)-1] {
+	for i, before := range x.vaults[:max(0, len(x.vaults)-1)] {
 		after := x.vaults[i+1]
 		for path, b := range before {
 			got, ok := after[path]

@@ -14,6 +14,7 @@ import (
 
 	"github.com/cohort-learning/cohort/blob"
 	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/identity"
 	"github.com/cohort-learning/cohort/journal"
 	"github.com/cohort-learning/cohort/node/parcel"
 	dpledger "github.com/cohort-learning/cohort/secure/dp/ledger"
@@ -202,7 +203,7 @@ func (m *Member) perform(ctx context.Context, r *run, o *order, e transport.Enve
 		return res, "", &localError{err}
 	}
 	at := r.part.Local
-	at.Scope, at.Vault, at.Peers = m.fed+"/"+r.id, m.vault(r.id), m.peers
+	at.Scope, at.Vault, at.Peers = m.fed+"/"+r.id, m.vault(r.id), during{m.peers, ctx}
 	at.Member = federated.Member{Index: t.Index, Name: m.name, Samples: t.Samples}
 	defer func() {
 		if p := recover(); p != nil {
@@ -300,26 +301,50 @@ func (m *Member) fetch(ctx context.Context, refs []transport.Ref) error {
 		}
 	}
 	for _, ref := range refs {
-		for fails := 0; ; {
-			err := m.online(ctx)
-			if err == nil {
-				err = m.download(ctx, ref)
-			}
-			if err == nil {
-				break
-			}
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			if fails++; fails >= maxTries || errors.Is(err, errOversize) {
-				return fmt.Errorf("fetching what the task brings: %w", err)
-			}
-			if err := m.sleep(ctx, m.backoff(fails)); err != nil {
-				return err
-			}
+		if err := m.patiently(ctx, func(ctx context.Context) error { return m.download(ctx, ref) }); err != nil {
+			return fmt.Errorf("fetching what the task brings: %w", err)
 		}
 	}
 	return nil
+}
+
+// patiently asks the coordinator for something, and again while it cannot be reached or does not give it: what a lost
+// connection breaks off is no reason to fail a task.
+func (m *Member) patiently(ctx context.Context, ask func(context.Context) error) error {
+	for fails := 0; ; {
+		err := m.online(ctx)
+		if err == nil {
+			err = ask(ctx)
+		}
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		}
+		if fails++; fails >= maxTries || errors.Is(err, errOversize) {
+			return err
+		}
+		if err := m.sleep(ctx, m.backoff(fails)); err != nil {
+			return err
+		}
+	}
+}
+
+// roster fetches the federation's roster and verifies it, against what was seen before unless that is to begin anew.
+func (m *Member) roster(ctx context.Context, anew bool) (view *identity.View, err error) {
+	err = m.patiently(ctx, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		r, err := m.o.Roster(ctx)
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		view, err = readRoster(m.fs, m.o.Folder.Dir, m.o.Folder.Card.Federation, r, anew)
+		return err
+	})
+	return view, err
 }
 
 // online waits until the coordinator can be asked.

@@ -171,6 +171,13 @@ func (f *federation) joinAll() {
 // finish waits until the coordinator and all members have ended well.
 func (f *federation) finish() {
 	f.t.Helper()
+	for begin := time.Now(); f.coordinator.running() && time.Since(begin) < patience; time.Sleep(10 * time.Millisecond) {
+		for _, m := range f.members {
+			if m.process != nil && !m.running() && m.err != nil { // the run may wait for it for ever
+				f.t.Fatalf("%s: %v\n%s", m.name, m.err, m.out.tail(40))
+			}
+		}
+	}
 	f.coordinator.succeed(f.t)
 	for _, m := range f.members {
 		if m.process != nil {
@@ -302,4 +309,12 @@ func seed(t *testing.T) *rand.Rand {
 	}
 	t.Logf("seed %d (COHORT_SEED=%d draws the same)", n, n)
 	return rand.New(rand.NewPCG(n, 0))
+}
+
+// system skips a test that takes a minute or more unless such tests are asked for.
+func system(t *testing.T) {
+	t.Helper()
+	if os.Getenv("COHORT_SYSTEM") == "" || testing.Short() {
+		t.Skip("a minute or two: COHORT_SYSTEM=1 runs it")
+	}
 }

@@ -37,6 +37,8 @@ type liar struct {
 	random *rand.Rand
 
 	lies, replays bool
+	deserts       string // the step in which it goes for good
+	wire          *wire  // if not nil, keeps what is sent and received
 
 	mu      sync.Mutex
 	past    [][]byte
@@ -80,6 +82,7 @@ func disguised(args []string, set func(*liar)) error {
 	}
 	l := &liar{card: f.Card, key: f.Key, store: o.Store, blobs: o.Blobs, random: rand.New(rand.NewPCG(1, 2)), count: map[string]int{}, spoiled: map[int]bool{}}
 	set(l)
+	o.Blobs = l.blobs
 	dial := o.Dial
 	o.Dial = func(ctx context.Context) (transport.Link, error) {
 		link, err := dial(ctx)
@@ -102,7 +105,7 @@ func disguised(args []string, set func(*liar)) error {
 }
 
 // Request implements [transport.Link].
-func (l *liar) Request(ctx context.Context, msg []byte) ([]byte, error) {
+func (l *liar) Request(ctx context.Context, msg []byte) (reply []byte, err error) {
 	e, err := transport.Peek(msg)
 	if err != nil {
 		return nil, err
@@ -110,6 +113,11 @@ func (l *liar) Request(ctx context.Context, msg []byte) ([]byte, error) {
 	l.mu.Lock()
 	l.past = append(l.past, msg)
 	l.mu.Unlock()
+	l.desert(e)
+	if l.wire != nil {
+		l.wire.note("request", msg)
+		defer func() { l.wire.note("answer", reply) }()
+	}
 	if l.replays {
 		l.replay(ctx)
 	}

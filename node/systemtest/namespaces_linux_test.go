@@ -129,9 +129,7 @@ options: {mode: a1-b1-c1-d1-e1, levels: fixed, mask: zero}
 // of their own, one packet in a hundred lost, slow lines; the coordinator killed three times, five members killed, one cut off
 // for a while, one that gets another address, one that lies and one that repeats itself.
 func TestNamespaces(t *testing.T) {
-	if os.Getenv("COHORT_SYSTEM") == "" || testing.Short() {
-		t.Skip("a minute or two: COHORT_SYSTEM=1 runs it")
-	}
+	system(t)
 	if os.Getenv("COHORT_DATA") == "" {
 		if os.Getenv("CI") == "true" {
 			t.Fatal("COHORT_DATA names no folder of data sets")
