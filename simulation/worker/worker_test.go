@@ -43,7 +43,8 @@ func TestSameBits(t *testing.T) {
 					t.Fatal(err)
 				}
 				for _, c := range []<-chan error{one, two} {
-					if err := result1(t, c); err != nil && here < 0 {
+					// Whoever comes when all is done meets nobody.
+					if err := result1(t, c); err != nil && here < 0 && !strings.Contains(err.Error(), "cannot be reached") {
 						t.Errorf("a worker ended with %v", err)
 					}
 				}
