@@ -171,6 +171,9 @@ type Server struct {
 	// Secret returns 32 bytes that nobody can predict, for a purpose in a round: the same ones if it is asked again, also after
 	// a restart. Members see only what is made with them. Nil: whoever runs this cannot keep secrets.
 	Secret func(round int, purpose string) ([32]byte, error)
+	// Verify returns nil if a message carries the signature of the member of that name, as [Peers.Verify] does for members. Nil:
+	// signatures are left to the members.
+	Verify func(name string, msg, sig []byte) error
 }
 
 // Rand returns the server's stream for a purpose in a round.

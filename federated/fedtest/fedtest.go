@@ -14,6 +14,7 @@
 package fedtest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,6 +39,26 @@ type Options struct {
 	Adapt func(*federated.Problem)
 	// Server says that the method trains at the server alone, so that members cannot fail at it.
 	Server bool
+	// Session names the first of the phases that are a session in place of "train", such as "train.keys": members answer with what
+	// is made at random once and kept, and no single answer can be looked at. Then ten members take part, and not five.
+	Session string
+	// Hidden says that noise hides the members: they tell nothing but their updates, and who came makes no difference to whether
+	// there is a next model.
+	Hidden bool
+}
+
+// overlap reports whether rounds of the method may overlap.
+func (o Options) overlap() bool { return o.Session == "" && !o.Hidden }
+
+// learning is the phase that members are asked first.
+func (o Options) learning() string { return cmp.Or(o.Session, "train") }
+
+// sizes are how many examples the members have.
+func (o Options) sizes() []int {
+	if o.Session != "" {
+		return []int{8, 6, 12, 10, 7, 14, 11, 6, 8, 6}
+	}
+	return []int{8, 6, 12, 10, 7}
 }
 
 // rounds is how long every run of the contract is.
@@ -58,7 +79,7 @@ func TestAlgorithm(t *testing.T, o Options) {
 			break
 		}
 		t.Run(name, func(t *testing.T) {
-			c := &contract{Options: o, world: Blobs(Engine(t, name), 6, 3, 8, 6, 12, 10, 7)}
+			c := &contract{Options: o, world: Blobs(Engine(t, name), 6, 3, o.sizes()...)}
 			c.problem = c.fresh(t)
 			c.plain = c.run(t, nil)
 			if len(c.plain.Rounds) != rounds {
@@ -76,10 +97,16 @@ func TestAlgorithm(t *testing.T, o Options) {
 			}
 			t.Run("bytes", c.bytes)
 			t.Run("failures", c.failures)
-			t.Run("nonsense", c.nonsense)
-			t.Run("nobody", c.nobody)
-			t.Run("asynchronous", c.asynchronous)
-			t.Run("crash in a buffer", c.buffer)
+			if o.Session == "" { // there, only the session knows
+				t.Run("nonsense", c.nonsense)
+			}
+			if !o.Hidden {
+				t.Run("nobody", c.nobody)
+			}
+			if o.overlap() {
+				t.Run("asynchronous", c.asynchronous)
+				t.Run("crash in a buffer", c.buffer)
+			}
 		})
 	}
 }
@@ -104,6 +131,7 @@ func (c *contract) algorithm(t *testing.T, p *federated.Problem) federated.Algor
 // run runs the method, after change has changed how.
 func (c *contract) run(t *testing.T, change func(*Run)) *Trace {
 	t.Helper()
+	c.world.Vaults.Reset()
 	r := &Run{World: c.world, Algorithm: c.algorithm(t, c.problem), Config: federated.Config{Rounds: rounds}}
 	if change != nil {
 		change(r)
@@ -162,6 +190,9 @@ func (c *contract) learns(t *testing.T) {
 		t.Error("nothing was measured")
 	}
 	loss := c.plain.Metric("loss.train", "")
+	if c.Hidden {
+		loss = c.plain.Metric("loss", "")
+	}
 	if guess := math.Log(3); len(loss) != rounds || !(loss[rounds-1] < guess) {
 		t.Errorf("training loss %v: want one for each of %d rounds, the last below %.3f, that of guessing", loss, rounds, guess)
 	}
@@ -215,6 +246,7 @@ func (c *contract) resume(t *testing.T) {
 
 // cancel ends a run in the middle: no round is closed with what was cut short.
 func (c *contract) cancel(t *testing.T) {
+	c.world.Vaults.Reset()
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &Run{World: c.world, Algorithm: c.algorithm(t, c.problem), Config: federated.Config{Rounds: rounds}}
 	r.Members.Client = clientFunc(func(_ context.Context, at federated.Local, task federated.Task, keep *weights.Set) (federated.Result, error) {
@@ -260,6 +292,8 @@ func (c *contract) bytes(t *testing.T) {
 			m := want[k]
 			m.Tag = task.Tag
 			m.Members++
+			m.Down += int64(len(task.Attached))
+			m.Up += int64(len(res.Attached))
 			for _, s := range task.Sets {
 				m.Down += elementBytes(s)
 			}
@@ -296,9 +330,13 @@ func elementBytes(s weights.Set) int64 {
 // learning returns the orders of the plain run's learning phases in a round, by member, as far as they were folded.
 func (c *contract) learners(round int) []int {
 	for _, p := range c.plain.Phases {
-		if p.Round == round && p.Phase == "train" {
+		if p.Round == round && p.Phase == c.learning() {
 			if p.Everyone {
-				return []int{0, 1, 2, 3, 4}
+				all := make([]int, c.world.Len())
+				for i := range all {
+					all[i] = i
+				}
+				return all
 			}
 			for _, s := range p.Folded {
 				return s.Members
@@ -338,7 +376,7 @@ func (c *contract) failures(t *testing.T) {
 	}
 	named := false
 	for _, p := range lost.Phases {
-		if p.Round != 1 || p.Phase != "train" {
+		if p.Round != 1 || p.Phase != c.learning() {
 			continue
 		}
 		named = len(p.Failed) == 1 && p.Failed[0].Member == c.world.Members[who[0]].Name && p.Failed[0].Reason == "the battery is empty"
@@ -352,7 +390,7 @@ func (c *contract) failures(t *testing.T) {
 	broken := c.run(t, func(r *Run) {
 		client := r.Algorithm.Client()
 		r.Members.Client = clientFunc(func(ctx context.Context, at federated.Local, task federated.Task, keep *weights.Set) (federated.Result, error) {
-			if task.Round == 1 && task.Phase == "train" && at.Member.Index == who[0] {
+			if task.Round == 1 && task.Phase == c.learning() && at.Member.Index == who[0] {
 				panic("index out of range")
 			}
 			return client.Run(ctx, at, task, keep)

@@ -50,7 +50,7 @@ func (w *World) Local(m federated.Member) federated.Local {
 // Server returns the coordinator's side.
 func (w *World) Server() federated.Server {
 	return federated.Server{Engine: w.Engine, Seed: w.Seed, Scope: "world", Population: w, Train: w.Pooled, Test: w.Test,
-		Secret: federated.Secrets([32]byte{byte(w.Seed)})}
+		Secret: federated.Secrets([32]byte{byte(w.Seed)}), Verify: federated.Acquainted("").Verify}
 }
 
 // Engine returns the engine of that name, which ends with the test.

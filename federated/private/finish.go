@@ -238,8 +238,24 @@ func (f *finish) each(take func(name string, attached []byte) error) []string {
 	return names
 }
 
+// verifier checks what members sign before the others see it, who would refuse the whole session.
+type verifier func(name string, msg, sig []byte) error
+
+// Verify implements [secagg.Verifier].
+func (v verifier) Verify(name string, msg, sig []byte) error { return v(name, msg, sig) }
+
+// Pinned implements [secagg.Verifier].
+func (verifier) Pinned(string) bool { return false }
+
+func (f *finish) verifier() secagg.Verifier {
+	if f.srv.Verify == nil {
+		return nil
+	}
+	return verifier(f.srv.Verify)
+}
+
 func (f *finish) keys(l *terms, p secagg.Params) (federated.State, error) {
-	srv, err := secagg.NewServer(p, nil)
+	srv, err := secagg.NewServer(p, f.verifier())
 	if err != nil {
 		return f.s, err
 	}
@@ -374,7 +390,7 @@ func (f *finish) masked(l *terms, p secagg.Params) (federated.State, error) {
 }
 
 func (f *finish) confirm(p secagg.Params) (federated.State, error) {
-	srv, err := secagg.RestoreServer(p, nil, f.s.Attached[sumKey])
+	srv, err := secagg.RestoreServer(p, f.verifier(), f.s.Attached[sumKey])
 	if err != nil {
 		return f.s, err
 	}

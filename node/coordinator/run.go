@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/identity"
 	"github.com/cohort-learning/cohort/journal"
 	"github.com/cohort-learning/cohort/record"
 	"github.com/cohort-learning/cohort/simulation"
@@ -199,7 +200,19 @@ func (r *Run) server() federated.Server {
 	srv := r.spec.Server
 	srv.Scope = r.srv.fed + "/" + r.spec.ID
 	srv.Secret = simulation.Secrets(r.srv.o.FS, r.rec)
+	srv.Verify = r.srv.verify
 	return srv
+}
+
+// verify returns nil if a message carries the signature of an admitted member.
+func (s *Server) verify(name string, msg, sig []byte) error {
+	switch m, ok := s.o.Roster.ByName(name); {
+	case !ok || m.State != identity.Admitted:
+		return errors.New("the roster does not admit it")
+	case !m.Key.Verify(msg, sig):
+		return errors.New("the signature is not that of the key in the roster")
+	}
+	return nil
 }
 
 // consent admits a member that agrees to the terms.

@@ -244,6 +244,8 @@ func (w *world) digest() string {
 }
 
 // puppet is a member that does what the protocol says, in the simplest way.
+//
+// It is also what it knows of the others: their keys, by the roster.
 type puppet struct {
 	w      *world
 	name   string
@@ -438,7 +440,7 @@ func (m *puppet) work(e transport.Envelope, msg []byte) {
 		return
 	}
 	local := m.w.fleet.Local(m.member)
-	local.Scope = m.w.key.Public().String() + "/run"
+	local.Scope, local.Peers = m.w.key.Public().String()+"/run", m
 	res, err := m.w.alg().Client().Run(ctx, local, task, keep)
 	out := &transport.Result{Order: b.Order, Task: transport.DigestOf(msg), Kernels: "test"}
 	p := parcel.Packer{Store: m.store}
@@ -598,3 +600,20 @@ func (m *puppet) closed(e transport.Envelope) {
 		}
 	}
 }
+
+// Sign implements [federated.Peers].
+func (m *puppet) Sign(msg []byte) []byte { return m.key.Sign(msg) }
+
+// Verify implements [federated.Peers].
+func (m *puppet) Verify(name string, msg, sig []byte) error {
+	if !m.w.roster[name].Key.Verify(msg, sig) {
+		return fmt.Errorf("the signature is not that of %s", name)
+	}
+	return nil
+}
+
+// Pinned implements [federated.Peers].
+func (*puppet) Pinned(string) bool { return false }
+
+// Insists implements [federated.Peers].
+func (*puppet) Insists() bool { return false }

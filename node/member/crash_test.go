@@ -178,7 +178,7 @@ func TestCrash(t *testing.T) {
 				for _, rule := range rules {
 					x := survive(t, s, nil, rule)
 					what := fmt.Sprintf("operation %d, %s of %s, %d bytes of it, after it %v", i, event.Op, event.Name, rule.Part, rule.After)
-					if x.crashed == 0 && i < len(events)-10 {
+					if x.crashed == 0 && i < len(events)*9/10 { // how many there are depends on what comes first, a verdict or a close
 						t.Errorf("%s: no crash", what)
 					}
 					tried[string(event.Op)] += x.crashed

@@ -206,6 +206,20 @@ func (v *vault) remove(dir string) error {
 	return v.fs.SyncDir(filepath.Dir(dir))
 }
 
+// clear erases everything: the run is over.
+func (v *vault) clear() error {
+	names, err := v.Names()
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if err := v.Erase(n[:strings.LastIndex(n, "/")+1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Names implements [federated.Vault]. It completes what an interrupted Erase has left.
 func (v *vault) Names() ([]string, error) {
 	v.mu.Lock()

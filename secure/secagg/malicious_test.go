@@ -159,7 +159,7 @@ func TestPinned(t *testing.T) {
 	s.book.unpinned[name(1)] = true
 	trust := s.book.trust(name(0))
 	trust.RequirePinned = true
-	for _, want := range []int{3, 2} {
+	for _, want := range []int{3, 2, 1} {
 		state, err := s.members[name(0)].MarshalBinary()
 		if err != nil {
 			t.Fatal(err)
@@ -169,14 +169,14 @@ func TestPinned(t *testing.T) {
 			t.Fatal(err)
 		}
 		switch sh, err := m.Share(list); {
-		case want < 3:
+		case want < 2:
 			refused(t, err, secagg.ErrPinned, "")
 		case err != nil || sh.Pinned != want || sh.Neighbours != 4:
 			t.Errorf("%d of %d pinned (%v), want %d of 4", sh.Pinned, sh.Neighbours, err, want)
 		}
-		s.book.unpinned[name(2)] = true
+		s.book.unpinned[name(5-want)] = true
 	}
-	if sh, err := s.members[name(0)].Share(list); err != nil || sh.Pinned != 2 {
+	if sh, err := s.members[name(0)].Share(list); err != nil || sh.Pinned != 0 {
 		t.Errorf("a member that does not insist: %d pinned, %v", sh.Pinned, err)
 	}
 }

@@ -27,7 +27,7 @@ type Verifier interface {
 type Trust struct {
 	Sign     func(msg []byte) ([]byte, error) // with the member's long-lived key
 	Verifier Verifier
-	// RequirePinned refuses sessions with fewer than t pinned neighbours. Without it a coordinator that invents members is
+	// RequirePinned refuses sessions in which this member and its pinned neighbours are fewer than t. Without it a coordinator that invents members is
 	// not noticed.
 	RequirePinned bool
 	Random        io.Reader // default, and the only right one outside of tests: crypto/rand.Reader
@@ -149,8 +149,10 @@ func (m *Member) Share(adverts Adverts) (Shared, error) {
 			out.Pinned++
 		}
 	}
-	if m.trust.RequirePinned && out.Pinned < m.p.Threshold {
-		return Shared{}, refuse(ErrPinned, "", "%d of %d neighbours have keys that were exchanged outside: need %d", out.Pinned, len(near), m.p.Threshold)
+	// This member holds a share, too. Of the m in its neighbourhood the coordinator can then have made up at most m − t, and t of
+	// them with t others of two views would be 2t ≤ m + (m − t), which t > 2m/3 rules out.
+	if need := m.p.Threshold - 1; m.trust.RequirePinned && out.Pinned < need {
+		return Shared{}, refuse(ErrPinned, "", "%d of %d neighbours have keys that were exchanged outside: need %d", out.Pinned, len(near), need)
 	}
 	before := m.roster
 	m.roster, m.me = r, me

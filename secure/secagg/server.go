@@ -2,6 +2,7 @@ package secagg
 
 import (
 	"bytes"
+	"crypto/ecdh"
 	"maps"
 	"slices"
 )
@@ -18,7 +19,8 @@ type Server struct {
 	verifier Verifier
 
 	adverts map[string]Advert
-	roster  *roster // when U1 is closed
+	owner   map[[32]byte]string // of keys in them
+	roster  *roster             // when U1 is closed
 
 	boxes map[int]Boxes // by sender
 	u2    []bool        // when U2 is closed
@@ -39,7 +41,7 @@ func NewServer(p Params, v Verifier) (*Server, error) {
 		return nil, err
 	}
 	p = p.Defaults()
-	return &Server{p: p, terms: p.digest(), verifier: v, adverts: map[string]Advert{}}, nil
+	return &Server{p: p, terms: p.digest(), verifier: v, adverts: map[string]Advert{}, owner: map[[32]byte]string{}}, nil
 }
 
 // Advert takes a member's keys.
@@ -63,9 +65,31 @@ func (s *Server) Advert(a Advert) error {
 			return err
 		}
 	}
+	// The others would refuse the list, and with it the session.
+	for _, k := range [][32]byte{a.Channel, a.Mask} {
+		if other, ok := s.owner[k]; ok {
+			return refuse(ErrAdvert, a.Name, "has a key that %q also has", other)
+		}
+		if _, err := agree(probe, k, a.Name); err != nil {
+			return err
+		}
+	}
+	if a.Channel == a.Mask {
+		return refuse(ErrAdvert, a.Name, "has one key for two purposes")
+	}
+	s.owner[a.Channel], s.owner[a.Mask] = a.Name, a.Name
 	s.adverts[a.Name] = a
 	return nil
 }
+
+// probe finds public keys of small order: with them every private key, this one too, has a shared secret that everybody knows.
+var probe = func() *ecdh.PrivateKey {
+	k, err := ecdh.X25519().NewPrivateKey(bytes.Repeat([]byte{1}, 32))
+	if err != nil {
+		panic(err) // the length is right
+	}
+	return k
+}()
 
 // Adverts closes U1 and returns the list for everyone on it, in the order of names.
 func (s *Server) Adverts() (Adverts, error) {
