@@ -17,6 +17,10 @@
 // A vector is in one session only: what a member has answered to a step is kept in its [federated.Vault] before it leaves, and
 // a second, different request for the same step is refused. If a session fails, the model stays as it is.
 //
+// The keys are signed for all the terms, and the terms say by digests what everybody in the session will be asked for: model,
+// parameters, rows that are left out. A server cannot give one member a task of its own, so that the others' come to nothing and
+// the sum is that member's update. Which rows enough members have it could still lie about: to all alike.
+//
 // What stands in the vector: the addends in float32, clipped to [−c, c] and rounded at random to Q levels, times an integer
 // weight; and, in 64-bit words of their own, the weights, the scalars of [federated.Measured] and addends in float64 in
 // multiples of 2⁻²⁴. So a secure run has the curves of an open one, but for what needs a single member's numbers, such as the

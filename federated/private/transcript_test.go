@@ -138,9 +138,11 @@ func (x *transcript) hide(what string, l *terms, o order, at federated.Local, t 
 	if n := 8 * len(l.Layout.Holdings) * (1 + l.Layout.Rows); n >= 32 {
 		x.secrets = append(x.secrets, secret{what + ": weight and rows", extra[:n], n})
 	}
-	for i, w := range v.Extra {
-		if w%grain != 0 && w > 1<<22 { // a loss, and no count: those are everywhere
-			x.secrets = append(x.secrets, secret{what + ": a scalar", extra[8*i : 8*i+8], 8})
+	// So do sums of float64 and scalars. Four in a row have enough digits not to be there by chance, which one loss has not.
+	for i := range len(v.Extra) - 3 {
+		b := extra[8*i : 8*i+32]
+		if n := len(b) - bytes.Count(b, []byte{0}) - bytes.Count(b, []byte{0xff}); v.Extra[i]%grain != 0 && n >= 7 {
+			x.secrets = append(x.secrets, secret{what + ": scalars", b, 32})
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Addends)) {
@@ -302,7 +304,7 @@ func TestTranscript(t *testing.T) {
 				for _, f := range found {
 					kinds[f[strings.LastIndex(f, ": "):]] = true
 				}
-				if len(found) < windows/4 || !kinds[": encoded"] || !kinds[": a scalar"] {
+				if len(found) < windows/4 || !kinds[": encoded"] || !kinds[": scalars"] {
 					t.Errorf("without masks the search found %d of %d windows only, of kinds %v", len(found), windows, kinds)
 				}
 				if c := chi2(words(t, open.vectors[0].b)); c < 2*most {

@@ -302,9 +302,6 @@ func (m *Member) conclude(ctx context.Context, r *run) {
 			}
 		}
 	}
-	if err := m.vault(r.id).clear(); err != nil {
-		m.tell(Event{Kind: EventWarning, Run: r.id}, "run %s: secrets of its sums cannot be erased: %v", r.id, err)
-	}
 	m.end(r.id, errOver)
 	m.tell(Event{Kind: EventOver, Run: r.id}, "run %s is over", r.id)
 }
