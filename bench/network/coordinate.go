@@ -61,8 +61,12 @@ func coordinate(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
+	var method federated.Algorithm = &echo{s.Bytes, s.Down}
+	if s.Secure {
+		method = secured(&echo{s.Bytes, s.Down})
+	}
 	run, err := h.Server.Start(coordinator.Spec{ID: "bench", Recipe: []byte("method: echo\n"), Schema: json.RawMessage(`{}`), Members: s.Members,
-		Algorithm: &echo{s.Bytes, s.Down}, Config: federated.Config{Rounds: s.Rounds}, Observer: w, Metrics: []string{},
+		Algorithm: method, Config: federated.Config{Rounds: s.Rounds}, Observer: w, Metrics: []string{},
 		Check: func(schema json.RawMessage, _ *transport.Consent) (json.RawMessage, error) { return schema, nil }}, rec)
 	if err != nil {
 		return err
@@ -76,7 +80,8 @@ func coordinate(ctx context.Context, o options) error {
 	if err := errors.Join(run.Err(), w.finish()); err != nil {
 		return err
 	}
-	return enc.Encode(outcome{Connected: w.first.Sub(w.began).Seconds(), Rounds: w.rounds, PeakMiB: peakMiB(), Refused: h.Server.Refused(), Folded: w.folded})
+	return enc.Encode(outcome{Connected: w.first.Sub(w.began).Seconds(), Rounds: w.rounds, PeakMiB: peakMiB(), Refused: h.Server.Refused(), Folded: w.folded,
+		Up: w.up, Down: w.down, Phases: w.phases})
 }
 
 // enrol admits the members, whose keys both processes know.
@@ -111,6 +116,8 @@ type watcher struct {
 	began, first time.Time
 	rounds       []float64
 	folded       int
+	up, down     int64              // attachments and tensors of the last round
+	phases       map[string]float64 // seconds of each phase of the last round
 
 	profile func() (end func() error, err error)
 	after   int // rounds
@@ -143,8 +150,13 @@ func (w *watcher) Progress(int, string, int, int) {
 // Round implements [simulation.Observer].
 func (w *watcher) Round(r simulation.Round) {
 	w.rounds = append(w.rounds, r.Took.Seconds())
+	w.up, w.down, w.phases = 0, 0, map[string]float64{}
 	for _, p := range r.Phases {
 		w.folded = p.Asked - len(p.Lost)
+		w.phases[p.Phase] = p.Took.Seconds()
+		for _, t := range p.Traffic {
+			w.up, w.down = w.up+t.Up, w.down+t.Down
+		}
 	}
 }
 

@@ -25,6 +25,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"text/tabwriter"
 	"time"
 )
@@ -79,6 +80,7 @@ type scenario struct {
 	Rounds  int    `json:"rounds"`
 	Pool    int    `json:"pool"` // members at work at a time; 0: all
 	Down    bool   `json:"down"` // whether the model is sent to the members, too
+	Secure  bool   `json:"secure"`
 }
 
 // outcome is what the coordinator tells of a scenario.
@@ -88,6 +90,10 @@ type outcome struct {
 	PeakMiB   float64   `json:"peak_mib"`
 	Refused   int64     `json:"refused"` // requests that were refused, for whatever reason
 	Folded    int       `json:"folded"`  // results in the last round
+	Up        int64     `json:"up"`      // bytes of attachments and tensors from all members in the last round
+	Down      int64     `json:"down"`
+
+	Phases map[string]float64 `json:"phases"` // seconds of each phase of the last round
 }
 
 // warm is how many rounds do not count.
@@ -190,6 +196,7 @@ func measures(quick bool) []measure {
 	}
 	return []measure{
 		empty("empty round, 100 members", 100, 50),
+		{"empty round with secure sums, 100 members", secureRound},
 		empty("empty round, 10,000 members", 10_000, 2000),
 		{"1,000 results of 0.5 MB at once", func(ctx context.Context, o options) (rows []row, err error) {
 			for _, down := range []bool{false, true} {
@@ -223,6 +230,33 @@ func measures(quick bool) []measure {
 				Ours: more, Peer: limit, Unit: "MiB more", Ratio: limit / more, Note: fmt.Sprintf("peaks %.0f and %.0f MiB", peak[0], peak[1])}}, nil
 		}},
 	}
+}
+
+// secureRound is an empty round in the open and one with secure sums beside it, which is what it is compared with: six phases of
+// the driver, keys, signatures and shares of everybody for everybody.
+func secureRound(ctx context.Context, o options) ([]row, error) {
+	s := scenario{Name: "open", Members: 100, Rounds: warm + 5}
+	open, err := play(ctx, o, s)
+	if err != nil {
+		return nil, err
+	}
+	s.Name, s.Secure = "secure", true
+	secure, err := play(ctx, o, s)
+	if err != nil {
+		return nil, err
+	}
+	if secure.Folded != s.Members {
+		return nil, fmt.Errorf("%d of %d members are in the last sum", secure.Folded, s.Members)
+	}
+	ms, peer := 1e3*median(secure.Rounds[warm:]), 1e3*median(open.Rounds[warm:])
+	var phases []string
+	for _, name := range []string{"session", "keys", "shares", "masked", "confirm", "unmask"} {
+		phases = append(phases, fmt.Sprintf("%s %.0f", name, 1e3*secure.Phases["train."+name]))
+	}
+	n := int64(s.Members)
+	return []row{{Name: "empty round with secure sums, 100 members", Ours: ms, Peer: peer, Unit: "ms", Ratio: peer / ms,
+		Note: fmt.Sprintf("median of %d rounds; target: the open round beside it; a member sends %d B and gets %d B; last round, ms: %s", s.Rounds-warm,
+			secure.Up/n, secure.Down/n, strings.Join(phases, ", "))}}, nil
 }
 
 // play runs one scenario in two processes.

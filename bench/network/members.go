@@ -31,6 +31,9 @@ type crowd struct {
 	work  chan struct{} // held while a result is made and sent
 	seen  seen
 
+	public map[string]identity.Public // Secure: by member
+	client federated.Client
+
 	profile string // folder
 	sample  sync.Once
 	end     func() error
@@ -62,6 +65,11 @@ func beMembers(ctx context.Context, o options) error {
 		return err
 	}
 	c.trust = identity.NewTrust(c.keys.CA)
+	if c.Secure {
+		if err := c.acquaint(); err != nil {
+			return err
+		}
+	}
 	if c.Pool > 0 {
 		c.work = make(chan struct{}, c.Pool)
 	}
@@ -108,6 +116,8 @@ type light struct {
 	link transport.Link
 	web  *web.Client
 
+	vault federated.Vault // Secure: what it has said
+
 	mu     sync.Mutex
 	order  int                // whose result is on its way
 	settle context.CancelFunc // ends the wait for its verdict
@@ -117,7 +127,7 @@ type light struct {
 }
 
 func (c *crowd) join(ctx context.Context, i int, seed string) error {
-	m := &light{c: c, i: i, name: memberName(i)}
+	m := &light{c: c, i: i, name: memberName(i), vault: federated.NewVault()}
 	var err error
 	if m.key, err = identity.ParseKey(seed); err != nil {
 		return err
@@ -230,7 +240,7 @@ func (m *light) receive(msg []byte) {
 		return
 	}
 	m.c.sampled(e.Round)
-	if m.c.Bytes == 0 {
+	if m.c.Bytes == 0 && !m.c.Secure {
 		m.answer(e, msg)
 		return
 	}
@@ -270,6 +280,12 @@ func (m *light) answer(e transport.Envelope, msg []byte) {
 		return
 	}
 	r := &transport.Result{Order: t.Order, Task: transport.DigestOf(msg), Weight: 1, Kernels: "none"}
+	if m.c.Secure {
+		if err := m.step(e, &t, r); err != nil {
+			m.fail(err)
+		}
+		return
+	}
 	if m.c.Bytes == 0 {
 		sealed, err := m.seal(r, nil, transport.Envelope{Round: e.Round, Step: e.Step})
 		if err != nil {
@@ -295,27 +311,35 @@ func (m *light) carry(e transport.Envelope, r *transport.Result) error {
 		defer func() { <-m.c.work }()
 	}
 	ctx := context.Background()
-	if m.web == nil {
-		hc, err := identity.HTTPClient(m.key, m.c.keys.URL, m.c.trust, nil)
-		if err != nil {
-			return err
-		}
-		m.web = web.NewClient(hc, m.c.keys.URL)
+	client, err := m.courier()
+	if err != nil {
+		return err
 	}
 	store := blob.NewMemory()
 	for _, ref := range e.Refs {
-		if err := m.web.Download(ctx, store, blob.Hash(ref.Hash)); err != nil {
+		if err := client.Download(ctx, store, blob.Hash(ref.Hash)); err != nil {
 			return fmt.Errorf("download: %w", err)
 		}
 	}
 	ready, refs := m.ready, m.refs
 	if ready == nil {
-		var err error
 		if ready, refs, err = m.prepare(ctx, e.Round); err != nil {
 			return err
 		}
 	}
 	r.Addends = []transport.Tensors{{Name: "w", Ref: 1}}
+	if err := m.upload(ctx, client, ready, r, refs); err != nil {
+		return err
+	}
+	sealed, err := m.seal(r, refs, transport.Envelope{Round: e.Round, Step: e.Step})
+	if err != nil {
+		return err
+	}
+	return m.deliver(r.Order, sealed)
+}
+
+// upload asks to bring the blobs of a result, and brings them.
+func (m *light) upload(ctx context.Context, client *web.Client, from blob.Store, r *transport.Result, refs []transport.Ref) error {
 	for {
 		answer, err := m.request(ctx, &transport.Ask{Order: r.Order, Task: r.Task, Blobs: refs}, nil)
 		if err != nil {
@@ -330,15 +354,13 @@ func (m *light) carry(e transport.Envelope, r *transport.Result) error {
 		}
 		time.Sleep(p.Retry)
 	}
-	if err := m.web.Upload(ctx, ready, blob.Hash(refs[0].Hash)); err != nil {
-		return fmt.Errorf("upload: %w", err)
+	for _, ref := range refs {
+		if err := client.Upload(ctx, from, blob.Hash(ref.Hash)); err != nil {
+			return fmt.Errorf("upload: %w", err)
+		}
 	}
-	m.web.Rest() // as members do
-	sealed, err := m.seal(r, refs, transport.Envelope{Round: e.Round, Step: e.Step})
-	if err != nil {
-		return err
-	}
-	return m.deliver(r.Order, sealed)
+	client.Rest() // as members do
+	return nil
 }
 
 // prepare makes the result of a round.

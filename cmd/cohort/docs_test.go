@@ -100,7 +100,7 @@ func TestNetworkPage(t *testing.T) {
 			name, _, _ = strings.Cut(name, "\n")
 			fmt.Fprintf(&files, "-- %s --\n%s", name, b.text)
 		}
-		if b.language != "sh" || b.section == relaysSection {
+		if b.language != "sh" || b.section == relaysSection || b.section == secureSection {
 			continue
 		}
 		for line := range strings.Lines(b.text) {
@@ -135,8 +135,70 @@ func TestNetworkPage(t *testing.T) {
 	testscript.Run(t, testscript.Params{Files: []string{file}, Setup: prepareNetwork, Cmds: cmds})
 }
 
-// relaysSection is the chapter of docs/network.md that has a test of its own.
-const relaysSection = "Relays"
+// Chapters of docs/network.md that have tests of their own.
+const (
+	relaysSection = "Relays"
+	secureSection = "Secure sums and privacy"
+)
+
+// TestSecureChapter does what the chapter on secure sums tells, at four sites whose commands are those of the first one.
+func TestSecureChapter(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("no shell")
+	}
+	var script, files strings.Builder
+	sites := []string{"north", "south", "east", "west"}
+	everywhere := func(commands string) {
+		for i, name := range sites {
+			own := strings.NewReplacer("north", name, "NORTH", strings.ToUpper(name), "member-000", fmt.Sprintf("member-%03d", i))
+			script.WriteString(own.Replace(commands) + "\n")
+		}
+	}
+	commands := 0
+	for _, b := range blocksOf(t, filepath.Join("..", "..", "docs", "network.md")) {
+		if b.section != secureSection {
+			continue
+		}
+		if name, ok := strings.CutPrefix(b.text, "# "); ok && b.language == "yaml" {
+			name, _, _ = strings.Cut(name, "\n")
+			fmt.Fprintf(&files, "-- %s --\n%s", name, b.text)
+		}
+		line := strings.TrimSpace(b.text)
+		if b.language != "sh" {
+			continue
+		}
+		commands++
+		switch {
+		case strings.HasPrefix(line, "cohort serve "):
+			fmt.Fprintf(&script, "exec sh -c 'exec %s --listen 127.0.0.1:$PORT 2>serve.log' &serve&\n", strings.ReplaceAll(line, "8443", "$PORT"))
+		case strings.HasSuffix(line, "--enrol"):
+			everywhere("printed serve.log north\nexec " + strings.Replace(line, "cohort1_NORTH", "$TOKEN", 1))
+		case strings.HasSuffix(line, "--show-key"):
+			everywhere("exec sh -c '" + line + " >>peers.txt'")
+		case strings.HasSuffix(line, "--dry-run"):
+			fmt.Fprintf(&script, "exec %s\nstdout 'masked integers'\n! stdout float32\n", line)
+		case strings.Contains(line, "--peers"):
+			everywhere("exec " + line + " &north&")
+			script.WriteString("wait\n")
+		case strings.HasPrefix(line, "cohort privacy ledger"):
+			fmt.Fprintf(&script, "exec %s\nstdout distributed-skellam\n", line)
+		case strings.HasPrefix(line, "cohort verify"):
+			fmt.Fprintf(&script, "exec %s\nstdout 'the records of all 3 rounds are whole'\nstdout noise\n", line)
+		default:
+			fmt.Fprintf(&script, "exec %s\n", line)
+		}
+	}
+	if commands < 8 {
+		t.Fatalf("the chapter has %d commands", commands)
+	}
+	file := filepath.Join(t.TempDir(), "secure.txt")
+	if err := os.WriteFile(file, []byte(script.String()+files.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmds := networkCommands()
+	cmds["printed"] = cmdPrinted
+	testscript.Run(t, testscript.Params{Files: []string{file}, Setup: prepareNetwork, Cmds: cmds})
+}
 
 // TestRelaysChapter does what the chapter on relays tells, with the recipe and the data of the first section and the ports and tokens
 // put in, and then computes the run again.

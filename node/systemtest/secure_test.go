@@ -17,12 +17,12 @@ import (
 const secure = `method: heterofl
 rounds: 2
 data: {name: glyphs, size: 12, train: 800, test: 100}
-partition: {name: classes, clients: 10, per_client: 6}
+partition: {name: classes, clients: 8, per_client: 5}
 model: {name: cnn, widths: [16, 48]}
 train: {epochs: 1, batch: 10}
 round: {fraction: 1}
 options: {mode: a1-b1}
-secure: {sums: masked}
+secure: {sums: masked, holders: 3}
 `
 
 // averaged is a smaller one, whose members may be lost: whoever does not answer in time is left out.
@@ -59,7 +59,7 @@ func (f *federation) plainly() string {
 // TestSecure holds a run of secure sums between processes against the simulations of the same recipe, with masks and without.
 func TestSecure(t *testing.T) {
 	brief(t)
-	f := newFederation(t, secure, 10)
+	f := newFederation(t, secure, 8)
 	want := f.simulate()
 	if plain := f.plainly(); plain != want {
 		t.Errorf("the simulation comes to %s with masks, to %s without", want, plain)
@@ -96,7 +96,7 @@ func phaseAt(all []record) string {
 // Keys, shares and masked vectors are made once whoever dies, so that the digest is that of the simulation.
 func TestSecureKilled(t *testing.T) {
 	system(t)
-	f := newFederation(t, strings.Replace(secure, "rounds: 2", "rounds: 3", 1), 10)
+	f := newFederation(t, strings.Replace(secure, "rounds: 2", "rounds: 3", 1), 8)
 	want := f.simulate()
 	f.open()
 	f.joinAll()
