@@ -280,7 +280,8 @@ func ModelPath(dir, run string) string {
 	return filepath.Join(dir, modelName, fileOf(run)+".safetensors")
 }
 
-// conclude ends a run whose last phase has closed: it fetches the final model, if there is one and the policy says so.
+// conclude ends a run whose last phase has closed: it fetches the final model, if there is one and the policy says so, and erases
+// the secrets of its sums.
 func (m *Member) conclude(ctx context.Context, r *run) {
 	path := ModelPath(m.o.Folder.Dir, r.id)
 	if ref := r.last.Final; ref != nil && m.o.Policy.Model {
@@ -301,6 +302,9 @@ func (m *Member) conclude(ctx context.Context, r *run) {
 				m.tell(Event{Kind: EventModel, Run: r.id}, "run %s: the final model is in %s", r.id, path)
 			}
 		}
+	}
+	if err := m.vault(r.id).clear(); err != nil {
+		m.tell(Event{Kind: EventWarning, Run: r.id}, "run %s: secrets of its sums cannot be erased: %v", r.id, err)
 	}
 	m.end(r.id, errOver)
 	m.tell(Event{Kind: EventOver, Run: r.id}, "run %s is over", r.id)

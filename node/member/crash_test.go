@@ -57,7 +57,9 @@ func survive(t *testing.T, s *study, setup func(*coordinator), rules ...faultfs.
 			done <- err
 		}()
 		var err error
-		x.state, err = x.coordinator.run(ctx)
+		if x.state, err = x.coordinator.run(ctx); err != nil {
+			cancel()
+		}
 		if merr := <-done; err != nil || merr != nil {
 			t.Errorf("coordinator: %v; member: %v", err, merr)
 		}

@@ -208,9 +208,6 @@ func (m *Member) closePhase(ctx context.Context, o *opened, c *transport.Close, 
 		return err
 	}
 	if c.Last {
-		if err := m.vault(r.id).clear(); err != nil {
-			m.tell(Event{Kind: EventWarning, Run: r.id}, "run %s: secrets of its sums cannot be erased: %v", r.id, err)
-		}
 		m.nudge()
 	}
 	return nil

@@ -570,6 +570,9 @@ func (c *coordinator) run(ctx context.Context) (federated.State, error) {
 		c.play(ctx)
 	}
 	srv := c.study.world.Server()
+	if c.study.secure() {
+		srv.Verify = colleague("").Verify
+	}
 	srv.Scope = c.fed + "/" + theRun
 	return federated.Run(ctx, a, srv, c, c, c.study.config, nil)
 }
