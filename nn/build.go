@@ -25,14 +25,17 @@ type builder struct {
 	model *Model
 	norm  NormKind
 	act   layer
-	err   error
+	// kernel is how the kernels of convolutions start.
+	kernel Init
+	err    error
 }
 
 func newBuilder(name string, c Config, rate float64) *builder {
 	b := &builder{
-		model: &Model{Name: name, Rate: rate, Input: slices.Clone(c.Input), Classes: c.Classes, MinBatch: 1},
-		norm:  c.Norm,
-		act:   activations[c.Activation],
+		model:  &Model{Name: name, Rate: rate, Input: slices.Clone(c.Input), Classes: c.Classes, MinBatch: 1},
+		norm:   c.Norm,
+		act:    activations[c.Activation],
+		kernel: uniformFan(""),
 	}
 	return b
 }
@@ -149,7 +152,7 @@ type convolution struct {
 func (b *builder) conv(name string, in features, c convolution) (layer, features) {
 	w, bias := name+".weight", name+".bias"
 	params := []string{w}
-	b.model.Params = append(b.model.Params, Param{Name: w, Role: Kernel, Init: uniformFan(""),
+	b.model.Params = append(b.model.Params, Param{Name: w, Role: Kernel, Init: b.kernel,
 		Dims: []Dim{c.out, in.dim, fixed("", c.kernel), fixed("", c.kernel)}})
 	pad := c.kernel / 2
 	size := func(n int) int { return (n+2*pad-c.kernel)/c.stride + 1 }

@@ -26,7 +26,12 @@ type Config struct {
 	Blocks []int `yaml:"blocks,omitempty"`
 	// Bottleneck makes resnet's blocks of three convolutions (1×1, 3×3, 1×1) whose output is 4 times as wide.
 	Bottleneck bool `yaml:"bottleneck,omitempty"`
-	// Norm is the kind of norm layers. Cnn and resnet: sbn by default. Mlp and lenet: none by default. The transformer always
+	// Depth is the number of convolutions and linear layers of wresnet along one path, 28 by default; together with the size of the
+	// images it says how many blocks there are.
+	Depth int `yaml:"depth,omitempty"`
+	// Widen multiplies the channels of wresnet, 16, 32, 64 …: 2 by default, which is WRN-28-2.
+	Widen int `yaml:"widen,omitempty"`
+	// Norm is the kind of norm layers. Cnn, resnet and wresnet: sbn by default. Mlp and lenet: none by default. The transformer always
 	// has layer norm.
 	Norm NormKind `yaml:"norm,omitempty"`
 	// Activation of mlp, lenet and cnn: relu (default), gelu, tanh or sigmoid.
@@ -76,6 +81,10 @@ var architectures = map[string]architecture{
 		defaults: Config{Widths: []int{64, 128, 256, 512}, Blocks: []int{2, 2, 2, 2}, Norm: StaticBatchNorm},
 		uses:     []string{"widths", "blocks", "bottleneck", "norm"}, build: buildResNet,
 	},
+	"wresnet": {
+		defaults: Config{Depth: 28, Widen: 2, Norm: StaticBatchNorm},
+		uses:     []string{"depth", "widen", "norm"}, build: buildWideResNet,
+	},
 	"transformer": {
 		defaults: Config{Tokens: 64, Embedding: 256, Heads: 8, FeedForward: 512, Layers: 4, Dropout: new(0.2)},
 		uses:     []string{"vocabulary", "tokens", "embedding", "heads", "feed_forward", "layers", "dropout"}, build: buildTransformer,
@@ -92,6 +101,7 @@ func Names() []string { return slices.Sorted(maps.Keys(architectures)) }
 //   - lenet: the convolutional network of the FedAvg paper (arXiv 1602.05629, section 3)
 //   - cnn: the convolutional network of HeteroFL (arXiv 2010.01264)
 //   - resnet: residual network with pre-activation blocks (arXiv 1603.05027)
+//   - wresnet: wide residual network (arXiv 1605.07146)
 //   - transformer: HeteroFL's masked language model
 //
 // It returns an error if the name is unknown, a field is wrong or unused, or the model cannot be built at rate 1.
@@ -139,6 +149,8 @@ func (c Config) merged(d Config) Config {
 	list(&c.Widths, d.Widths)
 	list(&c.Hidden, d.Hidden)
 	list(&c.Blocks, d.Blocks)
+	number(&c.Depth, d.Depth)
+	number(&c.Widen, d.Widen)
 	number(&c.Tokens, d.Tokens)
 	number(&c.Embedding, d.Embedding)
 	number(&c.Heads, d.Heads)
@@ -163,7 +175,8 @@ func (c Config) validate(name string, a architecture) error {
 		set   bool
 	}{
 		{"widths", len(c.Widths) > 0}, {"hidden", len(c.Hidden) > 0}, {"blocks", len(c.Blocks) > 0},
-		{"bottleneck", c.Bottleneck}, {"norm", c.Norm != ""}, {"activation", c.Activation != ""},
+		{"bottleneck", c.Bottleneck}, {"depth", c.Depth != 0}, {"widen", c.Widen != 0},
+		{"norm", c.Norm != ""}, {"activation", c.Activation != ""},
 		{"vocabulary", c.Vocabulary != 0}, {"tokens", c.Tokens != 0}, {"embedding", c.Embedding != 0},
 		{"heads", c.Heads != 0}, {"feed_forward", c.FeedForward != 0}, {"layers", c.Layers != 0},
 		{"dropout", c.Dropout != nil},
@@ -180,7 +193,7 @@ func (c Config) validate(name string, a architecture) error {
 			}
 		}
 	}
-	for field, v := range map[string]int{"tokens": c.Tokens, "embedding": c.Embedding, "heads": c.Heads,
+	for field, v := range map[string]int{"depth": c.Depth, "widen": c.Widen, "tokens": c.Tokens, "embedding": c.Embedding, "heads": c.Heads,
 		"feed_forward": c.FeedForward, "layers": c.Layers} {
 		if v < 0 {
 			return fmt.Errorf("%s %d: must be at least 1", field, v)

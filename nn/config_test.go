@@ -15,7 +15,7 @@ func TestWrongConfigs(t *testing.T) {
 		rate   float64
 		want   string // every word must be in the error
 	}{
-		{"vgg", Config{}, 1, `"vgg" cnn lenet linear mlp resnet transformer`},
+		{"vgg", Config{}, 1, `"vgg" cnn lenet linear mlp resnet transformer wresnet`},
 		{"cnn", Config{Input: image}, 1, "cnn classes 0 at least 2"},
 		{"cnn", Config{Input: []int{784}, Classes: 10}, 1, "input [784] [height, width, channels]"},
 		{"mlp", Config{Input: []int{28, 28}, Classes: 10}, 1, "input [28 28] [features]"},
@@ -29,6 +29,9 @@ func TestWrongConfigs(t *testing.T) {
 		{"cnn", Config{Input: image, Classes: 10, Widths: []int{16, 32, 64, 128}, Norm: GroupNorm}, 0.0625, "rate 0.0625 norm1 multiple of 4 has 1"},
 		{"cnn", Config{Input: []int{8, 8, 1}, Classes: 10, Norm: InstanceNorm}, 1, "norm4 single value 1×1"},
 		{"resnet", Config{Input: image, Classes: 10, Blocks: []int{1, 2}}, 1, "2 stages [1 2] 4 widths"},
+		{"wresnet", Config{Input: []int{32, 32, 3}, Classes: 10, Depth: 9}, 1, "depth 9 3 stages 32×32 at least 10"},
+		{"wresnet", Config{Input: []int{32, 32, 3}, Classes: 10, Widen: -1}, 1, "widen -1 at least 1"},
+		{"wresnet", Config{Input: []int{32, 32, 3}, Classes: 10, Widths: []int{4}}, 1, "widths not used depth widen"},
 		{"transformer", Config{Vocabulary: 10, Classes: 4}, 1, "classes 4 vocabulary"},
 		{"transformer", Config{}, 1, "vocabulary 0"},
 		{"transformer", Config{Vocabulary: 10, Heads: 7}, 1, "256 multiple of 7 heads"},

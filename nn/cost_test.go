@@ -8,7 +8,7 @@ import (
 var levels = []float64{1, 0.5, 0.25, 0.125, 0.0625}
 
 // TestCostTable checks the counts behind the tables of the HeteroFL paper (CNN on 28×28×1, ResNet on 32×32×3, Transformer
-// with a vocabulary of 33,278) at levels a to e.
+// with a vocabulary of 33,278) at levels a to e, and those of SemiFL's WRN-28-2 and WRN-28-8.
 func TestCostTable(t *testing.T) {
 	type row struct{ params, flops, macs int64 } // -1: not stated
 	for _, c := range []struct {
@@ -24,6 +24,8 @@ func TestCostTable(t *testing.T) {
 			{151762, 5498112, 5333632}, {38350, 1471104, 1388864}}},
 		{"resnet", Config{Input: []int{32, 32, 3}, Classes: 10}, []row{
 			{11172170, 557656064, -1}, {-1, -1, -1}, {-1, -1, -1}, {-1, -1, -1}, {44510, 2413184, -1}}},
+		{"wresnet", Config{Input: []int{32, 32, 3}, Classes: 10}, []row{{1467610, -1, 214353152}}},
+		{"wresnet", Config{Input: []int{32, 32, 3}, Classes: 100, Widen: 8}, []row{{23401012, -1, 3360131072}}},
 		{"transformer", Config{Vocabulary: 33278}, []row{
 			{19263486, -1, -1}, {9107710, -1, -1}, {4435326, -1, -1}, {2200510, -1, -1}, {1108446, -1, -1}}},
 	} {

@@ -63,7 +63,7 @@ func (g golden) tensor(name string, d weights.DType) weights.Tensor {
 // float64.
 func TestPyTorch(t *testing.T) {
 	paths, err := filepath.Glob("testdata/*.safetensors")
-	if err != nil || len(paths) < 13 {
+	if err != nil || len(paths) < 14 {
 		t.Fatalf("%d reference files (%v)", len(paths), err)
 	}
 	for _, path := range paths {

@@ -24,6 +24,7 @@ func TestGradients(t *testing.T) {
 		{"mlp", Config{Input: []int{5}, Classes: 3, Hidden: []int{8}, Activation: "gelu", Norm: "gn"}, 1, 2},
 		{"lenet", Config{Input: []int{6, 6, 2}, Classes: 3, Widths: []int{2, 4}, Hidden: []int{5}}, 0.5, 2},
 		{"resnet", Config{Input: []int{5, 5, 2}, Classes: 3, Widths: []int{4, 8}, Blocks: []int{1, 2}}, 0.5, 2},
+		{"wresnet", Config{Input: []int{8, 8, 1}, Classes: 3, Depth: 4, Widen: 1}, 0.25, 2},
 		{"resnet", Config{Input: []int{4, 4, 2}, Classes: 3, Widths: []int{2, 2}, Blocks: []int{1, 1}, Bottleneck: true}, 1, 2},
 		{"transformer", Config{Vocabulary: 6, Tokens: 4, Embedding: 8, Heads: 2, FeedForward: 6, Layers: 2}, 0.5, 2},
 	}

@@ -26,6 +26,9 @@ func TestInitialDistributions(t *testing.T) {
 			"linear.weight": uniform(512)}},
 		{"resnet", Config{Input: []int{32, 32, 3}, Classes: 10, Widths: []int{16, 32}, Blocks: []int{1, 1}}, map[string][2]float64{
 			"conv1.weight": uniform(27), "layer2.0.shortcut.weight": uniform(16), "linear.bias": {0, 0}}},
+		{"wresnet", Config{Input: []int{32, 32, 3}, Classes: 10, Depth: 10, Widen: 4}, map[string][2]float64{
+			"conv1.weight": {0, math.Sqrt(2. / (9 * 16))}, "layer1.0.conv1.weight": {0, math.Sqrt(2. / (9 * 64))},
+			"layer2.0.shortcut.weight": {0, math.Sqrt(2. / 128)}, "linear.weight": uniform(256), "linear.bias": {0, 0}}},
 		{"transformer", Config{Vocabulary: 1000, Embedding: 64}, map[string][2]float64{
 			"embedding.weight": {0, 1}, "position.weight": {0, 1}, "layers.0.attention.q.weight": uniform(64),
 			"layers.0.attention.q.bias": {0, 0}, "layers.0.linear1.weight": {0, 0.02}, "layers.0.linear2.weight": {0, 0.02},

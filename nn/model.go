@@ -21,6 +21,7 @@
 //	cnn          conv1, norm1, conv2, norm2 …, linear
 //	resnet       conv1, layer1.0.norm1, layer1.0.conv1, layer1.0.norm2, layer1.0.conv2, layer1.0.shortcut … (Sequentials
 //	             layer1, layer2 …), norm, linear
+//	wresnet      as resnet
 //	transformer  embedding, position (nn.Embedding), embedding_norm, layers.0.attention.{q,k,v,o}, layers.0.norm1,
 //	             layers.0.linear1, layers.0.linear2, layers.0.norm2 … (a ModuleList layers), decoder.linear1,
 //	             decoder.norm, decoder.linear2
@@ -30,7 +31,8 @@
 //
 // Initial values have PyTorch's distributions, U(−1/√fan, 1/√fan) for weights and biases of linear and convolution layers,
 // γ = 1 and β = 0, except in cnn, resnet and transformer, which follow HeteroFL: linear biases start at 0, feed-forward
-// weights are N(0, 0.02²) and every encoder layer starts as a copy of the first.
+// weights are N(0, 0.02²) and every encoder layer starts as a copy of the first. Linear biases of wresnet start at 0, too, and
+// its kernels are N(0, 2/fan_out).
 //
 // # Caveats
 //
@@ -125,6 +127,8 @@ type Init struct {
 	// The weight is the parameter Of, or this one if Of is empty.
 	FanIn bool
 	Of    string
+	// FanOut replaces Value by √(2/outputs of one input): the elements of the weight that share a position of its second axis.
+	FanOut bool
 	// Copy names a parameter whose initial values this one copies.
 	Copy string
 }
@@ -234,6 +238,10 @@ func (m *Model) Initial(d weights.DType, r *rng.Stream) weights.Set {
 		v := p.Init.Value
 		if p.Init.FanIn {
 			v = 1 / math.Sqrt(float64(m.fanIn(p)))
+		}
+		if p.Init.FanOut {
+			shape := p.Shape(m.Rate)
+			v = math.Sqrt(2 / (float64(t.Len()) / float64(shape[1])))
 		}
 		for i := range t.Len() {
 			switch p.Init.Kind {

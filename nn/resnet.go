@@ -2,6 +2,8 @@ package nn
 
 import (
 	"fmt"
+	"math/bits"
+	"slices"
 
 	"github.com/gomlx/gomlx/core/graph"
 )
@@ -32,16 +34,52 @@ func buildResNet(c Config, rate float64) (*Model, error) {
 	if expansion == 1 {
 		stem = stage(0)
 	}
+	return b.residualNet(stem, stage, c.Widths, c.Blocks, c.Bottleneck)
+}
+
+// buildWideResNet makes a wide residual network (Zagoruyko and Komodakis 2016, arXiv 1605.07146) as SemiFL uses it (Diao, Ding,
+// Tarokh, arXiv 2106.01432): a 3×3 convolution to 16 channels, then stages of 16·k, 32·k, 64·k … channels, k = c.Widen, of
+// buildResNet's blocks, of which all but the first stage halve the image, until its shorter side is 8 to 15 pixels: for a side of
+// s there are G = ⌊log₂ s⌋ − 2 stages, at least 1, of ⌊((c.Depth−1)/G − 1)/2⌋ blocks. WRN-28-2 on 32×32 images has 3 stages of 4.
+//
+// Kernels of convolutions start as N(0, 2/fan_out) with fan_out = height·width·outputs (He et al. 2015), linear as in
+// buildResNet.
+func buildWideResNet(c Config, rate float64) (*Model, error) {
+	b := newBuilder("wresnet", c, rate)
+	b.act = activations["relu"]
+	b.kernel = Init{Kind: Normal, FanOut: true}
+	stages := max(1, bits.Len(uint(min(c.Input[0], c.Input[1])))-3)
+	blocks := ((c.Depth-1)/stages - 1) / 2
+	if blocks < 1 {
+		b.fail("depth %d leaves no block for each of the %d stages that images of %d×%d have: give at least %d",
+			c.Depth, stages, c.Input[0], c.Input[1], 3*stages+1)
+		return b.done(nil)
+	}
+	widths := make([]int, stages)
+	for i := range widths {
+		widths[i] = 16 * c.Widen << i
+	}
+	stage := func(i int) Dim { return scaled(fmt.Sprintf("layer%d", i+1), widths[i]) }
+	stem := scaled("conv1", 16)
+	if widths[0] == 16 { // then the first shortcut is the identity
+		stem = stage(0)
+	}
+	return b.residualNet(stem, stage, widths, slices.Repeat([]int{blocks}, stages), false)
+}
+
+// residualNet builds stem, stages and the end of a residual network: stage(i) is the output axis of stage i, of blocks[i] blocks
+// of inner width widths[i].
+func (b *builder) residualNet(stem Dim, stage func(i int) Dim, widths, blocks []int, bottleneck bool) (*Model, error) {
 	conv, x := b.conv("conv1", b.input(), convolution{out: stem, kernel: 3, stride: 1})
 	layers := []layer{conv}
-	for i, blocks := range c.Blocks {
-		for j := range blocks {
+	for i, n := range blocks {
+		for j := range n {
 			stride := 1
 			if i > 0 && j == 0 {
 				stride = 2
 			}
 			var l layer
-			l, x = b.residual(fmt.Sprintf("layer%d.%d", i+1, j), x, stage(i), c.Widths[i], stride, c.Bottleneck)
+			l, x = b.residual(fmt.Sprintf("layer%d.%d", i+1, j), x, stage(i), widths[i], stride, bottleneck)
 			layers = append(layers, l)
 		}
 	}

@@ -20,6 +20,7 @@ func thinnable() map[string]Config {
 		"cnn":         {Input: []int{8, 8, 2}, Classes: 3, Widths: []int{16, 32, 48}},
 		"resnet":      {Input: []int{8, 8, 2}, Classes: 3, Widths: []int{16, 32}, Blocks: []int{1, 2}},
 		"bottleneck":  {Input: []int{8, 8, 2}, Classes: 3, Widths: []int{16, 32}, Blocks: []int{2, 1}, Bottleneck: true},
+		"wresnet":     {Input: []int{16, 16, 2}, Classes: 3, Depth: 7, Widen: 2},
 		"transformer": {Vocabulary: 5, Tokens: 3, Embedding: 64, Heads: 4, FeedForward: 32, Layers: 2},
 	}
 }
@@ -98,7 +99,7 @@ func TestHeadsAreSlicedOneByOne(t *testing.T) {
 func TestAnySliceComputesTheSame(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		configs := thinnable()
-		name := rapid.SampledFrom([]string{"mlp", "lenet", "cnn", "resnet", "bottleneck"}).Draw(t, "name")
+		name := rapid.SampledFrom([]string{"mlp", "lenet", "cnn", "resnet", "bottleneck", "wresnet"}).Draw(t, "name")
 		c := configs[name]
 		c.Norm = NoNorm
 		b, err := builderOf(name, c)

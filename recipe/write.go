@@ -267,6 +267,8 @@ var docs = map[string]string{
 	"model.norm":                "Norm layers: sbn (static batch norm), bn, in, ln, gn or none.",
 	"model.activation":          "relu, gelu, tanh or sigmoid.",
 	"model.vocabulary":          "transformer: number of tokens; leave out, the data says.",
+	"model.depth":               "wresnet: convolutions and linear layers along one path.",
+	"model.widen":               "wresnet: factor of the channels 16, 32, 64.",
 	"model.tokens":              "transformer: longest sequence; leave out, the data says.",
 	"model.embedding":           "transformer: width.",
 	"model.heads":               "transformer: attention heads.",
@@ -287,7 +289,7 @@ func relevant(section, name, field string) bool {
 		},
 		"model": {
 			"input": {}, "classes": {}, "hidden": {"mlp", "lenet"}, "blocks": {"resnet"}, "bottleneck": {"resnet"},
-			"widths": {"cnn", "lenet", "resnet"}, "norm": {"cnn", "resnet", "mlp", "lenet"}, "activation": {"mlp", "lenet", "cnn"},
+			"widths": {"cnn", "lenet", "resnet"}, "depth": {"wresnet"}, "widen": {"wresnet"}, "norm": {"cnn", "resnet", "wresnet", "mlp", "lenet"}, "activation": {"mlp", "lenet", "cnn"},
 			"vocabulary": {"transformer"}, "tokens": {"transformer"}, "embedding": {"transformer"}, "heads": {"transformer"},
 			"feed_forward": {"transformer"}, "layers": {"transformer"}, "dropout": {"transformer"},
 		},
