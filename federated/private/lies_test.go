@@ -272,13 +272,14 @@ type pinned struct {
 func (p pinned) Pinned(name string) bool { return slices.Contains(p.met, name) }
 func (p pinned) Insists() bool           { return p.insist }
 
-// TestPinnedPeers checks that who insists on keys that were exchanged outside refuses a session in which too few are.
+// TestPinnedPeers checks that who insists on keys that were exchanged outside refuses a session in which too few are: with
+// threshold 7, six besides its own.
 func TestPinnedPeers(t *testing.T) {
 	for _, tt := range []struct {
 		met    int
 		insist bool
 		want   error
-	}{{6, true, secagg.ErrPinned}, {7, true, nil}, {6, false, nil}, {0, false, nil}, {0, true, secagg.ErrPinned}} {
+	}{{5, true, secagg.ErrPinned}, {6, true, nil}, {5, false, nil}, {0, false, nil}, {0, true, secagg.ErrPinned}} {
 		t.Run(fmt.Sprintf("%d met, insists %v", tt.met, tt.insist), func(t *testing.T) {
 			s := newStage(t, averaging, nil)
 			s.run()
