@@ -13,6 +13,7 @@ import (
 // belongs to a client's data and is the same each time a row is read, in training and in evaluation.
 type Augment struct {
 	CropPad int  // pad every side by this many zero pixels, then crop the original size at a random place
+	Reflect bool // pad by mirroring at the edge, which is not repeated, instead of by zeros
 	FlipH   bool // mirror left-right with probability ½
 	Skew    Skew
 }
@@ -29,7 +30,7 @@ type Skew struct {
 
 // Fill writes the given rows as one batch: dst[b·size:(b+1)·size] is row rows[b], normalised by Mean and Std and
 // augmented. Images come out NHWC. The draws for example b are made before those for b+1, so the result depends only on
-// the arguments. Padding is a zero pixel before normalising, as torchvision pads.
+// the arguments. Padding is a zero pixel before normalising, as torchvision pads, or mirrors the image.
 //
 // Fill allocates nothing and may run concurrently with different streams; r may be nil if aug draws nothing. It panics
 // if len(dst) is not len(rows)·size, if a row is out of range, on token data, or if aug does not fit the shape.
@@ -101,32 +102,65 @@ func drawWindow(aug Augment, r *rng.Stream) window {
 	return w
 }
 
-// fillImage writes one image through its window. Output pixel (y, x) is pixel (y+w.y, x+w.x) of the skewed image, x
-// counted from the right if mirrored.
-func (e *Examples) fillImage(out []float32, row int, aug Augment, w window, tab *[4 * 256]float32, tabled bool) {
-	height, width, ch := e.Shape[0], e.Shape[1], e.Shape[2]
-	quarter := (aug.Skew.Quarter%4 + 4) % 4
-	if quarter%2 == 1 && height != width {
-		panic(fmt.Sprintf("dataset: a quarter turn of a %d×%d image changes its shape", height, width))
+// geometry is where the pixels of one augmented image come from.
+type geometry struct {
+	height, width, quarter int
+	reflect                bool
+	w                      window
+}
+
+func (e *Examples) geometry(aug Augment, w window) geometry {
+	g := geometry{e.Shape[0], e.Shape[1], (aug.Skew.Quarter%4 + 4) % 4, aug.Reflect, w}
+	if g.quarter%2 == 1 && g.height != g.width {
+		panic(fmt.Sprintf("dataset: a quarter turn of a %d×%d image changes its shape", g.height, g.width))
 	}
-	at := row * e.Size()
+	if aug.Reflect && aug.CropPad >= min(g.height, g.width) {
+		panic(fmt.Sprintf("dataset: %d×%d images have no %d pixels to mirror at an edge", g.height, g.width, aug.CropPad))
+	}
+	return g
+}
+
+// source returns which pixel of the stored image output pixel (y, x) is: pixel (y+w.y, x+w.x) of the skewed image, x counted
+// from the right if mirrored. It is not inside where padding shows.
+func (g geometry) source(y, x int) (pixel int, inside bool) {
+	sy, sx := y+g.w.y, x+g.w.x
+	if g.w.flip {
+		sx = g.width - 1 - x + g.w.x
+	}
+	if g.reflect {
+		sy, sx = mirrored(sy, g.height), mirrored(sx, g.width)
+	}
+	inside = uint(sy) < uint(g.height) && uint(sx) < uint(g.width)
+	switch g.quarter {
+	case 1:
+		sy, sx = sx, g.width-1-sy
+	case 2:
+		sy, sx = g.height-1-sy, g.width-1-sx
+	case 3:
+		sy, sx = g.height-1-sx, sy
+	}
+	return sy*g.width + sx, inside
+}
+
+// mirrored returns i, or its mirror image at the first or last of n positions.
+func mirrored(i, n int) int {
+	if i < 0 {
+		return -i
+	}
+	if i >= n {
+		return 2*(n-1) - i
+	}
+	return i
+}
+
+// fillImage writes one image through its window.
+func (e *Examples) fillImage(out []float32, row int, aug Augment, w window, tab *[4 * 256]float32, tabled bool) {
+	g, ch, at := e.geometry(aug, w), e.Shape[2], row*e.Size()
 	j := 0
-	for y := range height {
-		for x := range width {
-			sy, sx := y+w.y, x+w.x
-			if w.flip {
-				sx = width - 1 - x + w.x
-			}
-			inside := uint(sy) < uint(height) && uint(sx) < uint(width)
-			switch quarter {
-			case 1:
-				sy, sx = sx, width-1-sy
-			case 2:
-				sy, sx = height-1-sy, width-1-sx
-			case 3:
-				sy, sx = height-1-sx, sy
-			}
-			from := (sy*width + sx) * ch
+	for y := range g.height {
+		for x := range g.width {
+			pixel, inside := g.source(y, x)
+			from := pixel * ch
 			for c := range ch {
 				switch {
 				case !inside:
@@ -139,6 +173,36 @@ func (e *Examples) fillImage(out []float32, row int, aug Augment, w window, tab 
 				j++
 			}
 		}
+	}
+}
+
+// Bytes writes one row as the bytes that [Examples.Fill] would normalise: cropped, mirrored and turned. It panics unless the
+// data are images of bytes and aug adds no noise; see [Examples.HasBytes].
+func (e *Examples) Bytes(dst []uint8, row int32, aug Augment, r *rng.Stream) {
+	if len(dst) != e.Size() || !e.HasBytes(aug.Skew) {
+		panic(fmt.Sprintf("dataset: the bytes of an example of %s of shape %v into %d", e.Name, e.Shape, len(dst)))
+	}
+	g, ch, at := e.geometry(aug, drawWindow(aug, r)), e.Shape[2], int(row)*e.Size()
+	for y := range g.height {
+		for x := range g.width {
+			out := dst[(y*g.width+x)*ch : (y*g.width+x+1)*ch]
+			if pixel, inside := g.source(y, x); inside {
+				copy(out, e.U8[at+pixel*ch:])
+			} else {
+				clear(out)
+			}
+		}
+	}
+}
+
+// HasBytes reports whether examples, seen with that skew, are images of bytes.
+func (e *Examples) HasBytes(s Skew) bool { return e.U8 != nil && len(e.Shape) == 3 && s.Variance == 0 }
+
+// NormaliseBytes writes bytes of an example as [Examples.Fill] would.
+func (e *Examples) NormaliseBytes(dst []float32, from []uint8) {
+	ch := e.channels()
+	for j, v := range from {
+		dst[j] = e.normal(j%ch, float32(v)/255)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"github.com/cohort-learning/cohort/rng"
 )
@@ -265,4 +266,60 @@ func TestView(t *testing.T) {
 	if s.Len() != 4 || !slices.Equal(s.Labels, labels) || e.All().Len() != 10 {
 		t.Errorf("subset of %d with labels %v", s.Len(), s.Labels)
 	}
+}
+
+// TestReflect checks windows that reach over every edge against the definition: pixel −i is pixel i, pixel n−1+i is n−1−i.
+func TestReflect(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		h, w, c := rapid.IntRange(2, 6).Draw(t, "h"), rapid.IntRange(2, 6).Draw(t, "w"), rapid.SampledFrom([]int{1, 3}).Draw(t, "c")
+		e := &Examples{Shape: []int{h, w, c}, U8: make([]uint8, h*w*c)}
+		for i := range e.U8 {
+			e.U8[i] = uint8(i)
+		}
+		pad := rapid.IntRange(1, min(h, w)-1).Draw(t, "pad")
+		seed := rapid.Uint64().Draw(t, "seed")
+		aug := Augment{CropPad: pad, Reflect: true}
+		win := drawWindow(aug, rng.New(seed, 0, "", ""))
+		got := make([]uint8, len(e.U8))
+		e.Bytes(got, 0, aug, rng.New(seed, 0, "", ""))
+		fold := func(i, n int) int {
+			for i < 0 || i >= n {
+				if i < 0 {
+					i = -i
+				} else {
+					i = 2*n - 2 - i
+				}
+			}
+			return i
+		}
+		for y := range h {
+			for x := range w {
+				for k := range c {
+					want := e.U8[(fold(y+win.y, h)*w+fold(x+win.x, w))*c+k]
+					if v := got[(y*w+x)*c+k]; v != want {
+						t.Fatalf("pixel (%d, %d) through the window %+v is %d, want %d", y, x, win, v, want)
+					}
+				}
+			}
+		}
+	})
+}
+
+// TestBytes checks that bytes, normalised, are what Fill gives, whatever the augmentation.
+func TestBytes(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		c := rapid.SampledFrom([]int{1, 3}).Draw(t, "c")
+		e := &Examples{Shape: []int{4, 4, c}, U8: rapid.SliceOfN(rapid.Byte(), 32*c, 32*c).Draw(t, "pixels"),
+			Mean: []float32{0.3, 0.4, 0.5}[:c], Std: []float32{0.2, 0.25, 0.3}[:c]}
+		aug := Augment{CropPad: rapid.IntRange(0, 3).Draw(t, "pad"), Reflect: rapid.Bool().Draw(t, "reflect"), FlipH: rapid.Bool().Draw(t, "flip"),
+			Skew: Skew{Quarter: rapid.IntRange(0, 3).Draw(t, "quarter")}}
+		seed := rapid.Uint64().Draw(t, "seed")
+		want, got, b := make([]float32, 16*c), make([]float32, 16*c), make([]uint8, 16*c)
+		e.Fill(want, []int32{1}, aug, rng.New(seed, 0, "", ""))
+		e.Bytes(b, 1, aug, rng.New(seed, 0, "", ""))
+		e.NormaliseBytes(got, b)
+		if !slices.Equal(got, want) {
+			t.Fatalf("%+v: %v, want %v", aug, got, want)
+		}
+	})
 }

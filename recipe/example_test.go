@@ -22,7 +22,7 @@ func Example() {
 	fmt.Println(err)
 	// Output:
 	// fedavg 5 20 0.05
-	// my.yaml:3:3: train.bacth: there is no such field (did you mean "batch"?); the fields here are batch, clip, crop, epochs, flip, optimizer, schedule, skip_singles, steps
+	// my.yaml:3:3: train.bacth: there is no such field (did you mean "batch"?); the fields here are batch, clip, crop, epochs, flip, optimizer, reflect, schedule, skip_singles, steps
 }
 
 // twoLayers is a network of one's own: a hidden layer, which clients of lower levels have fewer units of, and an output

@@ -152,11 +152,14 @@ func (r *Recipe) problem(data *dataset.Examples) (*federated.Problem, error) {
 		return nil, err
 	}
 	t := r.Train
+	if t.Reflect && len(data.Shape) == 3 && t.Crop >= min(data.Shape[0], data.Shape[1]) {
+		return nil, fieldf("train.crop", "%d, and images of %d×%d have no so many pixels to mirror at an edge", t.Crop, data.Shape[0], data.Shape[1])
+	}
 	p := &federated.Problem{
 		Build: build, DType: weights.Float32, Rounds: r.Rounds,
 		Select: federated.Selection{Fraction: r.Round.Fraction, RoundUp: r.Round.Up},
 		Training: federated.Training{Epochs: t.Epochs, Steps: t.Steps, Batch: t.Batch, Optimizer: t.Optimizer.train(),
-			Rate: t.rate(r.Rounds), Clip: t.Clip, Augment: dataset.Augment{CropPad: t.Crop, FlipH: t.Flip}, SkipSingles: t.SkipSingles},
+			Rate: t.rate(r.Rounds), Clip: t.Clip, Augment: dataset.Augment{CropPad: t.Crop, Reflect: t.Reflect, FlipH: t.Flip}, SkipSingles: t.SkipSingles},
 		Measuring: federated.Measuring{Every: r.Evaluate.Every, Batch: r.Evaluate.Batch, Members: r.Evaluate.Clients,
 			Pooled: r.Evaluate.Statistics == "pooled"},
 	}

@@ -66,6 +66,7 @@ type Train struct {
 	Schedule    Schedule  `yaml:"schedule" doc:"How the learning rate changes from round to round."`
 	Clip        float64   `yaml:"clip,omitempty" doc:"Bound of the gradient's global L2 norm; 0 is none."`
 	Crop        int       `yaml:"crop,omitempty" doc:"Augmentation: pad images by this many pixels and crop at random."`
+	Reflect     bool      `yaml:"reflect,omitempty" doc:"Augmentation: pad by mirroring at the edge instead of by black."`
 	Flip        bool      `yaml:"flip,omitempty" doc:"Augmentation: mirror half of the images."`
 	SkipSingles bool      `yaml:"skip_singles,omitempty" doc:"Skip a last batch that is too small for batch norm instead of failing."`
 }
@@ -290,6 +291,8 @@ func (t Train) validate() error {
 		return fieldf("train.clip", "%g, expected 0 or more", t.Clip)
 	case t.Crop < 0:
 		return fieldf("train.crop", "%d, expected 0 or more", t.Crop)
+	case t.Reflect && t.Crop == 0:
+		return clashf("train.reflect", "train.crop", "true, and nothing is padded: set train.crop")
 	}
 	o := t.Optimizer
 	names := []string{"sgd", "adam", "adamw"}
