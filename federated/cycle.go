@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math"
-	"slices"
 	"sync"
 
 	"github.com/cohort-learning/cohort/dataset"
@@ -21,11 +19,12 @@ import (
 type Cycle struct {
 	*Problem
 	Rate float64 // of the global model
-	// Personal returns the weights that a member uses, from the global ones (by set name) and its memory. Nil: the global.
-	Personal func(at Local, sets map[string]weights.Set, keep *weights.Set) (weights.Set, error)
+	// Personal returns the model that a member uses of its own, from what it is sent to test (see SendTest) and its memory, which
+	// is nil before it first trained. Nil: members use the global model.
+	Personal func(ctx context.Context, at Local, t Task, keep *weights.Set) (Own, error)
 	// Mask is how members treat classes that they do not have when they test: with the label mask of their own data.
 	Mask train.Mask
-	// Serverless says that there is no global model worth testing (every member has its own).
+	// Serverless says that there is no global model to test: every member has its own.
 	Serverless bool
 	// SendTest names the sets that members need to test, beside "stats"; nil: "w".
 	SendTest []string
@@ -79,7 +78,7 @@ func (c *Cycle) After(s State, k int) (Phase, bool) {
 	if err != nil {
 		panic(fmt.Sprintf("federated: the architecture cannot be built at its own rate %g: %v", c.Rate, err))
 	}
-	if len(m.Norms) > 0 && !c.pooled() && c.Personal == nil {
+	if len(m.Norms) > 0 && !c.pooled() && !c.Serverless {
 		phases = append(phases, Phase{Name: "stats", Who: Selection{Everyone: true}, Barrier: true,
 			Folds: []Fold{{Name: "stats", Like: statsLike(m)}}})
 	}
@@ -87,7 +86,7 @@ func (c *Cycle) After(s State, k int) (Phase, bool) {
 		phases = append(phases, Phase{Name: "test"})
 	}
 	if c.Measuring.Members {
-		phases = append(phases, Phase{Name: "eval", Who: Selection{Everyone: true}, Barrier: true, Collect: []string{"correct", "examples"}})
+		phases = append(phases, Phase{Name: "eval", Who: Selection{Everyone: true}, Barrier: true, Collect: c.collected()})
 	}
 	if k >= len(phases) {
 		return Phase{}, false
@@ -176,54 +175,12 @@ func (c *Cycle) statistics(ctx context.Context, e *train.Engine, spec *train.Spe
 	return st.Sum, st.Batches, nil
 }
 
-func (c *Cycle) evalMember(ctx context.Context, at Local, spec *train.Spec, t Task, keep *weights.Set) (Result, error) {
-	if at.Test.Len() == 0 {
-		return Result{Status: Abstained}, nil
-	}
-	w, stats := t.Sets["w"], t.Sets["stats"]
-	if c.Personal != nil {
-		own, err := c.Personal(at, t.Sets, keep)
-		if err != nil {
-			return Result{}, err
-		}
-		w = own
-		if len(spec.Model.Norms) > 0 {
-			sum, n, err := c.statistics(ctx, at.Engine, spec, w, at.Train, at.augment(c.Training.Augment), at.Rand(t.Round, "stats"))
-			if err != nil {
-				return Result{}, err
-			}
-			stats = mean(sum, n)
-		}
-	}
-	var mask []float32
-	if spec.Mask != train.NoMask {
-		mask, _ = at.Labels(spec.Model.Classes)
-	}
-	m, err := c.evaluate(ctx, at.Engine, spec, w, stats, mask, at.Test, at.Skew, at.Rand(t.Round, "hidden"))
-	if err != nil {
-		return Result{}, err
-	}
-	return Result{Scalars: map[string]float64{
-		"examples": float64(m.N), "correct": float64(m.Correct), "loss": m.Loss * float64(m.N),
-	}}, nil
-}
-
 // mean returns sum/n, an empty set if n is 0.
 func mean(sum weights.Set, n int) weights.Set {
 	if n == 0 {
 		return weights.Set{}
 	}
 	return train.Statistics{Sum: sum, Batches: n}.Mean()
-}
-
-func (c *Cycle) evaluate(ctx context.Context, e *train.Engine, spec *train.Spec, w, stats weights.Set, mask []float32,
-	data dataset.View, skew dataset.Skew, r *rng.Stream) (train.Metrics, error) {
-	s, err := e.Begin(spec, w, train.Options{Stats: stats})
-	if err != nil {
-		return train.Metrics{}, err
-	}
-	defer s.Close()
-	return s.Evaluate(ctx, data, train.EvalOptions{Batch: c.Measuring.Batch, LabelMask: mask, Skew: skew, Random: r})
 }
 
 // Finish ends the phases of After.
@@ -236,7 +193,7 @@ func (c *Cycle) Finish(ctx context.Context, srv Server, s State, p Phase, sums m
 	case "test":
 		return c.test(ctx, srv, s)
 	case "eval":
-		measureMembers(&d, sums[""], roll, c.Loss == train.CrossEntropy)
+		c.measured(&d, sums[""], roll)
 		return s, d, nil
 	}
 	return s, d, fmt.Errorf("phase %q is unknown", p.Name)
@@ -259,7 +216,8 @@ func (c *Cycle) test(ctx context.Context, srv Server, s State) (State, Diagnosti
 	if srv.Test.Len() == 0 {
 		return s, d, nil
 	}
-	m, err := c.evaluate(ctx, srv.Engine, spec, s.Sets["w"], s.Sets["stats"], nil, srv.Test, dataset.Skew{}, srv.Rand(s.Round, "hidden"))
+	m, err := c.evaluate(ctx, srv.Engine, spec, s.Sets["w"], train.Options{Stats: s.Sets["stats"]},
+		train.EvalOptions{Random: srv.Rand(s.Round, "hidden")}, srv.Test)
 	if err != nil {
 		return s, d, fmt.Errorf("testing the global model: %w", err)
 	}
@@ -274,36 +232,4 @@ func (c *Cycle) test(ctx context.Context, srv Server, s State) (State, Diagnosti
 		d.Add("perplexity", "", m.Perplexity)
 	}
 	return s, d, nil
-}
-
-// measureMembers adds the members' loss and, if they classify, their accuracy: of all their test examples together, the
-// mean over members, and the mean over the worst tenth of the members.
-func measureMembers(d *Diagnostics, sum *Sum, roll Roll, classify bool) {
-	if sum == nil || sum.Scalars["examples"] == 0 {
-		return
-	}
-	n := sum.Scalars["examples"]
-	d.Add("loss.local", "", sum.Scalars["loss"]/n)
-	if !classify {
-		return
-	}
-	d.Add("accuracy.local", "", sum.Scalars["correct"]/n)
-	correct, examples := roll.Each.Values["correct"], roll.Each.Values["examples"]
-	if len(correct) == 0 { // only sums are known
-		return
-	}
-	acc := make([]float64, len(correct))
-	var mean float64
-	for i := range acc {
-		acc[i] = correct[i] / examples[i]
-		mean += acc[i]
-	}
-	d.Add("accuracy.local.mean", "", mean/float64(len(acc)))
-	slices.Sort(acc)
-	worst := acc[:max(1, int(math.Ceil(float64(len(acc))/10)))]
-	var w float64
-	for _, a := range worst {
-		w += a
-	}
-	d.Add("accuracy.local.worst", "", w/float64(len(worst)))
 }

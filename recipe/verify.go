@@ -152,7 +152,7 @@ func verifyMetrics(ctx context.Context, job *simulation.Job, dir string, run fun
 	}
 	defer m.Close()
 	w := &metricsWatcher{next: job.Observer, recorded: map[string]map[int]float64{}}
-	for _, name := range []string{"loss.train", "loss", "accuracy", "loss.local", "accuracy.local"} {
+	for _, name := range []string{"loss.train", "loss", "accuracy", "loss.local", "accuracy.local", "loss.personal", "accuracy.personal"} {
 		points, err := m.Series(name, "")
 		if err != nil {
 			return 0, 0, err

@@ -35,6 +35,9 @@ type Fit struct {
 
 	// Vary, if not nil, gives the spec of each step, counted from 0: see [Session.Switch].
 	Vary func(step int) *Spec
+	// Before, if not nil, is told the batch of each step, counted from 0, before the step is made; an error ends the fit. It may
+	// use the session to ask, and other sessions in any way.
+	Before func(step int, batch dataset.View) error
 	// Progress, if not nil, hears the loss of each step, counted from 1.
 	Progress func(step int, loss float64)
 }
@@ -108,6 +111,11 @@ func (s *Session) Fit(ctx context.Context, f Fit) (Report, error) {
 			}
 			if f.Vary != nil {
 				if err := s.Switch(f.Vary(round)); err != nil {
+					return finish(err)
+				}
+			}
+			if f.Before != nil {
+				if err := f.Before(r.Steps, dataset.View{Data: t.data, Rows: rows}); err != nil {
 					return finish(err)
 				}
 			}

@@ -17,15 +17,17 @@ import (
 type kind uint8
 
 const (
-	stepKind     kind = iota // train on one batch
-	gradientKind             // add the weighted gradient of one batch to a sum
-	statsKind                // batch statistics of one batch
-	evaluateKind             // losses and predictions of one batch
-	predictKind              // outputs of one batch
+	stepKind      kind = iota // train on one batch
+	gradientKind              // add the weighted gradient of one batch to a sum
+	statsKind                 // batch statistics of one batch
+	evaluateKind              // losses and predictions of one batch
+	predictKind               // outputs of one batch
+	curvatureKind             // add the weighted product of the Hessian of one batch and a direction to a sum
+	descendKind               // a step along a gradient that is given
 )
 
 func (k kind) String() string {
-	return [...]string{"step", "gradient", "statistics", "evaluation", "prediction"}[k]
+	return [...]string{"step", "gradient", "statistics", "evaluation", "prediction", "curvature", "descent"}[k]
 }
 
 // shape is what a program is compiled for beside its spec.
@@ -48,12 +50,13 @@ type port struct {
 type table uint8
 
 const (
-	paramTable table = iota // by parameter
-	stateTable              // by state tensor
-	sumTable                // by trained parameter: sum of raw gradients
-	extraTable              // by extra set and trained parameter
-	statTable               // by statistic
-	accTable                // by trained parameter: the gradient being summed
+	paramTable     table = iota // by parameter
+	stateTable                  // by state tensor
+	sumTable                    // by trained parameter: sum of raw gradients
+	extraTable                  // by extra set and trained parameter
+	statTable                   // by statistic
+	accTable                    // by trained parameter: the gradient being summed
+	directionTable              // by trained parameter: what the Hessian is multiplied with
 	tables
 	feedTable // by feed
 )
@@ -199,7 +202,7 @@ func (a *assembler) trace() {
 		a.adjust.Names = append(a.adjust.Names, a.name(i))
 	}
 	a.p.scalars = make([]int, len(a.s.Scalars))
-	training := a.at.kind == stepKind && a.s.Adjust != nil
+	training := (a.at.kind == stepKind || a.at.kind == descendKind) && a.s.Adjust != nil
 	for i := range a.p.scalars {
 		a.p.scalars[i] = -1
 	}
@@ -216,9 +219,9 @@ func (a *assembler) trace() {
 		}
 	}
 	switch a.at.kind {
-	case stepKind:
+	case stepKind, descendKind:
 		a.traceStep()
-	case gradientKind:
+	case gradientKind, curvatureKind:
 		a.traceGradient()
 	case statsKind:
 		a.traceStatistics()
@@ -356,8 +359,16 @@ func (a *assembler) traceStep() {
 		}
 	}
 
-	loss, grads := a.gradients()
-	a.result(loss)
+	var grads []*graph.Node
+	if a.at.kind == stepKind {
+		var loss *graph.Node
+		loss, grads = a.gradients()
+		a.result(loss)
+	} else {
+		for _, i := range who {
+			grads = append(grads, a.in(directionTable, a.l.place[i], "gradient:"+a.name(i), a.shapeOf(i)))
+		}
+	}
 	for k := range sums {
 		a.out(sumTable, a.l.place[who[k]], graph.Add(sums[k], grads[k]))
 	}
@@ -387,6 +398,9 @@ func (a *assembler) traceStep() {
 			a.out(stateTable, s, state[n])
 		}
 	}
+	if a.pass == nil { // nothing has run through the model
+		return
+	}
 	for i, p := range a.l.params {
 		if v := a.pass.Updated[p.Name]; v != nil && p.Role == nn.Buffer {
 			a.out(paramTable, i, v)
@@ -399,10 +413,35 @@ func (a *assembler) traceGradient() {
 	a.p.weight = at
 	loss, grads := a.gradients()
 	a.result(loss)
+	if a.at.kind == curvatureKind {
+		grads = a.curvature(grads)
+	}
 	for k, i := range a.l.trained {
 		sum := a.in(accTable, k, "acc:"+a.name(i), a.shapeOf(i))
 		a.out(accTable, k, graph.Add(sum, graph.Mul(grads[k], weight)))
 	}
+}
+
+// curvature returns the product of the Hessian and a direction d, the gradient of ⟨g, d⟩ at fixed d. The graph library gives
+// wrong shapes, or where they happen to fit wrong values, for gradients of the gradient of windows that move over an image.
+func (a *assembler) curvature(grads []*graph.Node) []*graph.Node {
+	for _, n := range a.g.Nodes() {
+		switch n.Type() {
+		case graph.NodeTypeConvGeneral, graph.NodeTypeReduceWindow, graph.NodeTypeSelectAndScatterMax, graph.NodeTypeSelectAndScatterMin:
+			panic("convolution and pooling cannot be differentiated twice; use the difference of two gradients")
+		}
+	}
+	var along *graph.Node
+	for k, i := range a.l.trained {
+		d := a.in(directionTable, k, "direction:"+a.name(i), a.shapeOf(i))
+		part := graph.ReduceAllSum(graph.Mul(grads[k], d))
+		if along == nil {
+			along = part
+		} else {
+			along = graph.Add(along, part)
+		}
+	}
+	return graph.Gradient(along, a.nodes(a.l.trained)...)
 }
 
 func (a *assembler) traceStatistics() {

@@ -15,6 +15,8 @@ type Options struct {
 	LabelMask []float32
 	// Extras holds the spec's extra sets: a tensor for every trained parameter, others are ignored.
 	Extras map[string]weights.Set
+	// Follows holds, in place of extra sets, sessions whose trained parameters they are: see [Session.Follow].
+	Follows map[string]*Session
 	// Scalars holds the spec's scalars.
 	Scalars map[string]float64
 	// OptimizerState continues from another session; empty starts afresh.
@@ -32,7 +34,8 @@ type Session struct {
 	l       *layout
 	id      identity
 	buffers [tables][]compute.Buffer
-	present []bool // label mask
+	follows []*Session // by extra set: whose parameters it is; nil: a set of its own
+	present []bool     // label mask
 	scalars []float64
 	counts  []int // steps of each group
 	steps   int
@@ -100,6 +103,12 @@ func (s *Session) begin(start weights.Set, o Options) error {
 		s.scalars[i] = v
 	}
 	for _, name := range s.l.spec.Extras {
+		if other := o.Follows[name]; other != nil {
+			if err := s.Follow(name, other); err != nil {
+				return err
+			}
+			continue
+		}
 		set, ok := o.Extras[name]
 		if !ok {
 			return fmt.Errorf("session of %s: extra set %q is missing", s.l.held.Name, name)
@@ -153,12 +162,47 @@ func (s *Session) SetParams(w weights.Set) error {
 	return nil
 }
 
-// SetExtra replaces an extra set.
-func (s *Session) SetExtra(name string, set weights.Set) error {
+// extra returns the place of an extra set among those of the spec.
+func (s *Session) extra(name string) (int, error) {
 	e := slices.Index(s.l.spec.Extras, name)
 	if e < 0 {
-		return fmt.Errorf("spec of %s has no extra set %q", s.l.held.Name, name)
+		return 0, fmt.Errorf("spec of %s has no extra set %q", s.l.held.Name, name)
 	}
+	if len(s.follows) == 0 {
+		s.follows = make([]*Session, len(s.l.spec.Extras))
+	}
+	return e, nil
+}
+
+// Follow makes an extra set be the trained parameters of another session of the same engine: as they are whenever a program of
+// s runs, without a copy. The other session must stay open, train the same parameters as s, and not run while s does.
+func (s *Session) Follow(name string, other *Session) error {
+	e, err := s.extra(name)
+	if err != nil {
+		return err
+	}
+	if other.e != s.e || other.closed || other.l.spec.DType != s.l.spec.DType || len(other.l.trained) != len(s.l.trained) {
+		return fmt.Errorf("extra set %q of %s cannot follow a session of %s: they do not train the same parameters on one engine",
+			name, s.l.held.Name, other.l.held.Name)
+	}
+	for j, i := range s.l.trained {
+		k := other.l.trained[j]
+		if s.l.params[i].Name != other.l.params[k].Name || !slices.Equal(s.l.shapes[i], other.l.shapes[k]) {
+			return fmt.Errorf("extra set %q of %s cannot follow a session of %s: it has %s %v where this has %s %v", name, s.l.held.Name,
+				other.l.held.Name, other.l.params[k].Name, other.l.shapes[k], s.l.params[i].Name, s.l.shapes[i])
+		}
+	}
+	s.follows[e] = other
+	return nil
+}
+
+// SetExtra replaces an extra set.
+func (s *Session) SetExtra(name string, set weights.Set) error {
+	e, err := s.extra(name)
+	if err != nil {
+		return err
+	}
+	s.follows[e] = nil
 	n := len(s.l.trained)
 	for j, i := range s.l.trained {
 		t, ok := set.Get(s.l.params[i].Name)
@@ -438,6 +482,19 @@ func (s *Session) Close() {
 	}
 }
 
+// followed returns the buffer of another session that an entry of the extra table is, nil if it is one of its own.
+func (s *Session) followed(index int) compute.Buffer {
+	n := len(s.l.trained)
+	if n == 0 || len(s.follows) == 0 {
+		return nil
+	}
+	other := s.follows[index/n]
+	if other == nil {
+		return nil
+	}
+	return other.buffers[paramTable][other.l.trained[index%n]]
+}
+
 // run executes l's program on the session's buffers. Outputs that belong to the session replace what was there, the
 // others are returned, until the lane runs again; the first of them is results[0]. After a failure the session is
 // unusable, since inputs may have been given away.
@@ -446,9 +503,12 @@ func (s *Session) run(l *lane) (results []compute.Buffer, err error) {
 		return nil, err
 	}
 	for i, in := range l.p.ins {
-		if in.table == feedTable {
+		switch {
+		case in.table == feedTable:
 			l.inputs[i] = l.fed[in.index]
-		} else {
+		case in.table == extraTable && s.followed(in.index) != nil:
+			l.inputs[i] = s.followed(in.index)
+		default:
 			l.inputs[i] = s.buffers[in.table][in.index]
 		}
 	}

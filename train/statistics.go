@@ -54,7 +54,8 @@ func (s *Session) walk(ctx context.Context, k kind, v dataset.View, p Pass, do f
 	if p.Batch < 0 {
 		return fmt.Errorf("batches of %d", p.Batch)
 	}
-	if err := s.checkView(v, p.Batch, p.SkipSmall, k == gradientKind); err != nil {
+	labelled := k == gradientKind || k == curvatureKind
+	if err := s.checkView(v, p.Batch, p.SkipSmall, labelled); err != nil {
 		return err
 	}
 	if err := s.checkRandom(p.Augment, p.Random, true); err != nil {
@@ -67,7 +68,7 @@ func (s *Session) walk(ctx context.Context, k kind, v dataset.View, p Pass, do f
 	}
 	t.shuffle()
 	at := shape{kind: k, group: everyGroup, tokens: s.rowTokens(v.Data)}
-	at.masked = k == gradientKind && s.l.spec.Mask != NoMask
+	at.masked = labelled && s.l.spec.Mask != NoMask
 	for t.next < len(t.rows) {
 		rows := t.take(p.Batch)
 		if len(rows) < max(1, s.l.spec.Model.MinBatch) {
@@ -81,7 +82,7 @@ func (s *Session) walk(ctx context.Context, k kind, v dataset.View, p Pass, do f
 		if err != nil {
 			return err
 		}
-		if k == gradientKind {
+		if labelled {
 			if err := l.checkTargets(s.l.spec, v.Data); err != nil {
 				return err
 			}
@@ -130,75 +131,6 @@ func (s *Session) Statistics(ctx context.Context, v dataset.View, p Pass) (Stati
 		return Statistics{}, fmt.Errorf("statistics of %s: %w", m.Name, err)
 	}
 	return t, nil
-}
-
-// Gradient returns the mean loss over v and its raw gradient (no Adjust, no clipping) at the session's weights:
-// Σ_b n_b·g_b / Σ_b n_b over batches b in training mode. With Pass.Batch 0 it is the gradient of FedSGD
-// (arXiv 1602.05629) and SCAFFOLD's option I (arXiv 1910.06378).
-func (s *Session) Gradient(ctx context.Context, v dataset.View, p Pass) (loss float64, grad weights.Set, err error) {
-	total := 0
-	if err = s.clearGradient(); err == nil {
-		err = s.walk(ctx, gradientKind, v, p, func(l *lane, n int) error {
-			part, err := s.addGradient(l, n)
-			loss += float64(part * float64(n))
-			total += n
-			return err
-		})
-	}
-	if err == nil && total == 0 {
-		err = fmt.Errorf("no batch is large enough")
-	}
-	if err == nil {
-		grad, err = s.trainedSet(accTable)
-	}
-	if err != nil {
-		return 0, weights.Set{}, fmt.Errorf("gradient of %s: %w", s.l.held.Name, err)
-	}
-	grad.Scale(1 / float64(total))
-	return loss / float64(total), grad, nil
-}
-
-// BatchGradient returns the mean loss of b and its raw gradient at the session's weights.
-func (s *Session) BatchGradient(b Batch) (float64, weights.Set, error) {
-	l, err := s.load(gradientKind, everyGroup, b)
-	if err != nil {
-		return 0, weights.Set{}, err
-	}
-	if err := s.clearGradient(); err != nil {
-		return 0, weights.Set{}, err
-	}
-	s.writeScalars(l)
-	loss, err := s.addGradient(l, 1)
-	if err != nil {
-		return 0, weights.Set{}, err
-	}
-	grad, err := s.trainedSet(accTable)
-	return loss, grad, err
-}
-
-func (s *Session) clearGradient() error {
-	if s.broken != nil {
-		return s.broken
-	}
-	for j, i := range s.l.trained {
-		if err := s.zero(accTable, j, len(s.l.trained), i); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// addGradient runs a filled lane that adds weight·gradient to the sum, and returns the loss.
-func (s *Session) addGradient(l *lane, weight int) (float64, error) {
-	if err := l.checkLabels(); err != nil {
-		return 0, err
-	}
-	l.set(l.p.weight, float64(weight))
-	results, err := s.run(l)
-	if err != nil {
-		return 0, err
-	}
-	return s.readLoss(results)
 }
 
 // Statistics collects batch statistics for the weights w: [Session.Statistics] in a session of its own.

@@ -114,6 +114,24 @@ func (s *Session) step(l *lane, group int, rate float64) (float64, error) {
 	if err := l.checkLabels(); err != nil {
 		return 0, err
 	}
+	s.writeRates(l, rate)
+	results, err := s.run(l)
+	if err != nil {
+		return 0, err
+	}
+	s.count(group)
+	loss, err := s.readLoss(results)
+	if err != nil {
+		return 0, err
+	}
+	if loss-loss != 0 {
+		return loss, &NonFiniteError{Model: s.l.held.Name, Step: s.steps, Loss: loss}
+	}
+	return loss, nil
+}
+
+// writeRates writes the numbers of the next step that the program uses: rates, and those of optimisers and of the spec.
+func (s *Session) writeRates(l *lane, rate float64) {
 	p := l.p
 	for j := range s.l.groups {
 		if p.rates[j] < 0 {
@@ -127,24 +145,16 @@ func (s *Session) step(l *lane, group int, rate float64) (float64, error) {
 		}
 	}
 	s.writeScalars(l)
-	results, err := s.run(l)
-	if err != nil {
-		return 0, err
-	}
+}
+
+// count notes a step of a group, or of all.
+func (s *Session) count(group int) {
 	s.steps++
 	for j := range s.counts {
 		if group < 0 || group == j {
 			s.counts[j]++
 		}
 	}
-	loss, err := s.readLoss(results)
-	if err != nil {
-		return 0, err
-	}
-	if loss-loss != 0 {
-		return loss, &NonFiniteError{Model: s.l.held.Name, Step: s.steps, Loss: loss}
-	}
-	return loss, nil
 }
 
 // writeScalars writes the spec's scalars where the program uses them.

@@ -69,7 +69,8 @@ func printComparison(io streams, c *recipe.Comparison) {
 		name, words string
 		format      func(float64) string
 	}{
-		{"accuracy", "accuracy", inPercent}, {"accuracy.local", "at clients", inPercent}, {"perplexity", "perplexity", nats},
+		{"accuracy", "accuracy", inPercent}, {"accuracy.local", "at clients", inPercent},
+		{"accuracy.personal", "own models", inPercent}, {"perplexity", "perplexity", nats},
 		{"mse", "mse", nats}, {"loss", "loss", nats}, {"epsilon", "spent", spent}, {"clip", "clip", digits}, {"secure.members", "in a sum", digits},
 		{"bytes.up", "sent up", inBytes}, {"bytes.protocol", "for keys and shares", inBytes},
 	}

@@ -238,8 +238,9 @@ func summarise(dir string) (result, error) {
 
 // print tells people what came of a run.
 func (r result) print(io streams) {
-	if _, ok := r.Metrics["accuracy"]; ok || r.Metrics["accuracy.local"] > 0 {
-		plotCurves(io, accuracyPlot, r.curves["accuracy"].as("global"), r.curves["accuracy.local"].as("at clients"))
+	if _, ok := r.Metrics["accuracy"]; ok || r.Metrics["accuracy.personal"] > 0 {
+		plotCurves(io, accuracyPlot, r.curves["accuracy"].as("global"), r.curves["accuracy.local"].as("at clients"),
+			r.curves["accuracy.personal"].as("own models"))
 	} else {
 		plotCurves(io, lossPlot, r.curves["loss.train"].as("training"), r.curves["loss"].as("test"))
 	}

@@ -99,7 +99,7 @@ func TestLocalOnly(t *testing.T) {
 	if n := together.Phase("train")[0].Traffic[0]; n.Down != 0 || n.Up != 0 {
 		t.Errorf("%d bytes down and %d up, want none", n.Down, n.Up)
 	}
-	if got := together.Metric("accuracy.local", ""); len(got) != 3 || got[2] < 0.6 {
+	if got := together.Metric("accuracy.personal", ""); len(got) != 3 || got[2] < 0.6 {
 		t.Errorf("local accuracy %v, want three values and more than 0.6 at last", got)
 	}
 }

@@ -47,7 +47,10 @@ func Nothing(nn.Param) bool { return false }
 // NewPartial returns federated averaging of the parameters that shared accepts.
 func NewPartial(p *federated.Problem, shared func(nn.Param) bool) *Partial {
 	a := &Partial{Cycle: federated.Cycle{Problem: p, Rate: 1, Serverless: true}, Shared: shared}
-	a.Personal = a.mixture
+	a.Personal = func(_ context.Context, at federated.Local, t federated.Task, keep *weights.Set) (federated.Own, error) {
+		w, err := a.mixture(at, t.Sets, keep)
+		return federated.Own{Weights: w}, err
+	}
 	return a
 }
 

@@ -72,8 +72,12 @@ var known = []struct {
 	{"accuracy.local", "Accuracy on the clients’ own test data", "accuracy", Percent},
 	{"accuracy.local.mean", "Mean of the clients’ own accuracies", "accuracy", Percent},
 	{"accuracy.local.worst", "Mean over the worst tenth of the clients", "accuracy", Percent},
+	{"accuracy.personal", "Accuracy of the clients’ own models on their own test data", "accuracy", Percent},
+	{"accuracy.personal.mean", "Mean of the accuracies of the clients’ own models", "accuracy", Percent},
+	{"accuracy.personal.worst", "Mean over the worst tenth of the clients’ own models", "accuracy", Percent},
 	{"loss", "Loss on the test set", "loss (nats)", Plain},
 	{"loss.local", "Loss on the clients’ own test data", "loss (nats)", Plain},
+	{"loss.personal", "Loss of the clients’ own models on their own test data", "loss (nats)", Plain},
 	{"loss.train", "Training loss", "loss (nats)", Plain},
 	{"perplexity", "Perplexity", "perplexity", Plain},
 	{"epsilon", "Privacy spent", "ε so far", Plain},
@@ -87,7 +91,7 @@ var known = []struct {
 }
 
 // learned is how many of them tell what was learned; those up to guarded tell how clients were protected, the rest what it cost.
-const learned, guarded = 8, 12
+const learned, guarded = 12, 16
 
 // Report lays the run out on a page.
 func (r Run) Report() (Report, error) {
@@ -247,7 +251,8 @@ func highlights(charts map[string]Chart, failures []record.Failure) (facts []Fac
 		}
 	}
 	add("Accuracy", "accuracy", "of the global model")
-	add("Local accuracy", "accuracy.local", "mean over clients")
+	add("Local accuracy", "accuracy.local", "of the global model, on the clients’ tests")
+	add("Personal accuracy", "accuracy.personal", "of the clients’ own models, on their tests")
 	add("Loss", "loss", "nats, on the test set")
 	add("Perplexity", "perplexity", "")
 	add("ε", "epsilon", "privacy spent")
