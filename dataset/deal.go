@@ -229,8 +229,9 @@ func (s Scheme) dealDirichletClient(train *Examples, r *rng.Stream) (*Partition,
 				mixOfLeft(upTo, q, class, next, start)
 				stale = false
 			}
-			u := r.Float64() * upTo[len(upTo)-1]
-			j := sort.Search(len(upTo)-1, func(i int) bool { return u < upTo[i] })
+			all := upTo[len(upTo)-1]
+			u := r.Float64() * all // all itself if that is too small to be rounded down; the last class may have nothing left
+			j := sort.Search(len(upTo)-1, func(i int) bool { return u < upTo[i] || upTo[i] == all })
 			c := class[j]
 			owner[rows[next[c]]] = int32(k)
 			next[c]++

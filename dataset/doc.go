@@ -10,7 +10,7 @@
 //   - [View] is one client's share: the data and its rows.
 //
 // A data set is loaded by name or from the user's own files ([Load], [Catalogue]): IDX, CIFAR, folders of PNG and JPEG,
-// CSV, token files; or it is drawn at run time from nothing but fonts ([Glyphs]) or from a formula ([Synthetic]).
+// CSV, token files; or it is drawn at run time from nothing but fonts ([Glyphs]) or from a formula ([Synthetic], [TwoLevel]).
 //
 //	split, err := dataset.Load(ctx, dataset.Spec{Name: "glyphs", Size: 16, Train: 6000, Test: 1000})
 //	dealt, err := dataset.Scheme{Name: "classes", Clients: 100, PerClient: 2}.Deal(split.Train, split.Test, seed)

@@ -46,7 +46,13 @@ type Spec struct {
 
 	Alpha   float64 `json:"alpha,omitempty" yaml:"alpha,omitempty"`     // synthetic: how much models differ; default 1, negative 0
 	Beta    float64 `json:"beta,omitempty" yaml:"beta,omitempty"`       // synthetic: how much features differ; default 1, negative 0
-	Clients int     `json:"clients,omitempty" yaml:"clients,omitempty"` // synthetic: number of clients; default 30
+	Clients int     `json:"clients,omitempty" yaml:"clients,omitempty"` // synthetic, two-level: number of clients; default 30, 50 or 20
+
+	Features int       `json:"features,omitempty" yaml:"features,omitempty"` // two-level: numbers a row; default 20 or 60
+	Between  float64   `json:"between,omitempty" yaml:"between,omitempty"`   // two-level: variance between clients; default 1, negative 0
+	Within   []float64 `json:"within,omitempty" yaml:"within,omitempty"`     // two-level-gaussian: variance of rows, one or one a client; default 1
+	Sizes    []int     `json:"sizes,omitempty" yaml:"sizes,omitempty"`       // two-level: training rows, one number a client or those of the first and the last
+	Tests    int       `json:"tests,omitempty" yaml:"tests,omitempty"`       // two-level: test rows a client; default 200
 }
 
 // Info describes a data set or format that [Load] knows.
@@ -64,6 +70,7 @@ type Info struct {
 //	name           example       classes  files
 //	glyphs         any, 1        10–62    none: drawn at run time
 //	synthetic      60            10       none: drawn at run time
+//	two-level-…    20 or 60      – or 10  none: drawn at run time (two-level-gaussian, two-level-softmax)
 //	mnist          28×28×1       10       train-images-idx3-ubyte … (.gz)
 //	fashion-mnist  28×28×1       10       as mnist
 //	cifar10        32×32×3       10       data_batch_1.bin … (.gz, .bz2), python version, archives
@@ -75,6 +82,8 @@ func Catalogue() []Info {
 	return []Info{
 		{"glyphs", "characters of the Go fonts, distorted and noisy, drawn at run time", "size×size×1", "10 to 62", "none", "this program; Go fonts: Bigelow & Holmes, BSD-3-Clause"},
 		{"synthetic", "Synthetic(α,β): a softmax model and features of their own for every client", "60", "10", "none", "formula of Li et al., arXiv 1812.06127"},
+		{"two-level-gaussian", "clients' means around a common mean, known: rows without labels, for model location", "20", "none", "none", "model of Chen et al., arXiv 2204.08069"},
+		{"two-level-softmax", "clients' softmax models around a common one, known", "60", "10", "none", "model of Chen et al., arXiv 2204.08069"},
 		{"mnist", "handwritten digits, 60,000 + 10,000", "28×28×1", "10", "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-… (.gz)", "LeCun, Cortes, Burges; CC BY-SA 3.0"},
 		{"fashion-mnist", "articles of clothing, 60,000 + 10,000", "28×28×1", "10", "as mnist", "Zalando; MIT"},
 		{"cifar10", "small photographs, 50,000 + 10,000", "32×32×3", "10", "data_batch_1.bin … test_batch.bin (.gz, .bz2), the python version, or the official .tar.gz", "Krizhevsky 2009; no formal licence"},
@@ -87,6 +96,11 @@ func Catalogue() []Info {
 		{"text", "your text, tokens between blanks, <eos> for each line", "tokens", "of the vocabulary", "a text file (.gz), and another for the test part", ""},
 		{"export", "a member's share, as written by cohort partition --export", "of the export", "of the export", "a member's folder, or the whole export", ""},
 	}
+}
+
+// Drawn reports whether a data set of that name is drawn at run time and needs no files.
+func Drawn(name string) bool {
+	return name == "glyphs" || name == "synthetic" || strings.HasPrefix(name, "two-level-")
 }
 
 // Validate reports a name that is not known or a field that is wrong whatever the files hold.
@@ -116,6 +130,8 @@ func (s Spec) Validate() error {
 		return s.glyphs().Validate()
 	case s.Name == "synthetic":
 		return s.synthetic().Validate()
+	case s.Name == "two-level-gaussian" || s.Name == "two-level-softmax":
+		return s.twoLevel().Validate()
 	}
 	return nil
 }
@@ -162,6 +178,8 @@ func (s Spec) read(ctx context.Context) (*Split, error) {
 		return s.glyphs().Load(ctx)
 	case "synthetic":
 		return s.synthetic().Load(ctx)
+	case "two-level-gaussian", "two-level-softmax":
+		return s.twoLevel().Load(ctx)
 	case "csv":
 		return loadTable(s)
 	case "images":

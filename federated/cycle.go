@@ -228,7 +228,7 @@ func (c *Cycle) test(ctx context.Context, srv Server, s State) (State, Diagnosti
 		d.Add("accuracy", "", m.Accuracy)
 	}
 	d.Add("loss", "", m.Loss)
-	if spec.Target != train.FromData {
+	if spec.Target != train.FromData && spec.Loss == train.CrossEntropy {
 		d.Add("perplexity", "", m.Perplexity)
 	}
 	return s, d, nil

@@ -64,7 +64,8 @@ type architecture struct {
 }
 
 var architectures = map[string]architecture{
-	"linear": {build: buildLinear},
+	"linear":   {build: buildLinear},
+	"location": {build: buildLocation},
 	"mlp": {
 		defaults: Config{Hidden: []int{200, 200}, Norm: NoNorm, Activation: "relu"},
 		uses:     []string{"hidden", "norm", "activation"}, build: buildMLP,
@@ -97,6 +98,7 @@ func Names() []string { return slices.Sorted(maps.Keys(architectures)) }
 // New returns the builder of a named architecture:
 //
 //   - linear: softmax regression
+//   - location: one vector, the mean of rows without labels
 //   - mlp: hidden linear layers with activations
 //   - lenet: the convolutional network of the FedAvg paper (arXiv 1602.05629, section 3)
 //   - cnn: the convolutional network of HeteroFL (arXiv 2010.01264)
@@ -208,6 +210,9 @@ func (c Config) validate(name string, a architecture) error {
 	if name == "transformer" {
 		return c.validateTransformer()
 	}
+	if name == "location" {
+		return c.validateLocation()
+	}
 	if c.Classes < 1 {
 		return fmt.Errorf("classes %d: need at least 2 for labels, or 1 to predict a number", c.Classes)
 	}
@@ -217,6 +222,13 @@ func (c Config) validate(name string, a architecture) error {
 		return fmt.Errorf("input %v: expected [features] or [height, width, channels]", c.Input)
 	default:
 		return fmt.Errorf("input %v: expected [height, width, channels]", c.Input)
+	}
+	return nil
+}
+
+func (c Config) validateLocation() error {
+	if len(c.Input) != 1 || c.Classes != 0 {
+		return fmt.Errorf("input %v and classes %d: it takes [features], and its output is as long", c.Input, c.Classes)
 	}
 	return nil
 }

@@ -1,6 +1,10 @@
 package nn
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/gomlx/gomlx/core/graph"
+)
 
 // buildLinear makes softmax regression: one linear layer from the flattened example to the classes, "linear" (torch:
 // nn.Linear). Nothing is thinned.
@@ -8,6 +12,18 @@ func buildLinear(c Config, rate float64) (*Model, error) {
 	b := newBuilder("linear", c, rate)
 	flat, in := flatten(b.input())
 	return b.done(chain(flat, b.torchLinear("linear", in, fixed("classes", c.Classes), true)))
+}
+
+// buildLocation makes the location model: its output is the vector "location", whatever the example. With the row itself as
+// target and mean squares it learns the mean of the rows; the curvature of that loss is 2/features at every coordinate.
+func buildLocation(c Config, rate float64) (*Model, error) {
+	b := newBuilder("location", c, rate)
+	d := fixed("features", c.Input[0])
+	b.model.Classes = d.Size
+	b.model.Params = append(b.model.Params, Param{Name: "location", Dims: []Dim{d}, Role: Kernel, Head: true})
+	return b.done(func(p *Pass, x *graph.Node) *graph.Node {
+		return graph.BroadcastToDims(graph.Reshape(p.Params["location"], 1, d.Size), x.Shape().Dimensions...)
+	})
 }
 
 // buildMLP makes hidden layers "linear1", "linear2" …, each followed by Scaler, norm ("norm1" …) and activation, and

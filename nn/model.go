@@ -16,6 +16,7 @@
 // running_var). Images are [batch, height, width, channels] here and are flattened in PyTorch's order, channel first.
 //
 //	linear       linear
+//	location     location
 //	mlp          linear1, norm1, linear2, norm2 …, linear
 //	lenet        conv1, conv2, linear1 …, linear; norm1 … if asked for
 //	cnn          conv1, norm1, conv2, norm2 …, linear

@@ -86,13 +86,12 @@ func (e *MissingDataError) Unwrap() error { return e.Err }
 // load loads data; its errors are a [FieldError], or a [MissingDataError] within one.
 func load(ctx context.Context, s dataset.Spec) (*dataset.Split, error) {
 	split, err := dataset.Load(ctx, s)
-	builtIn := s.Name == "glyphs" || s.Name == "synthetic"
 	switch {
 	case err == nil:
 		return split, nil
 	case ctx.Err() != nil:
 		return nil, err
-	case errors.Is(err, fs.ErrNotExist), !builtIn && s.Root == "" && s.Path == "":
+	case errors.Is(err, fs.ErrNotExist), !dataset.Drawn(s.Name) && s.Root == "" && s.Path == "":
 		err = &MissingDataError{err}
 	}
 	return nil, &FieldError{Field: "data", Err: err}
@@ -166,6 +165,9 @@ func (r *Recipe) problem(data *dataset.Examples) (*federated.Problem, error) {
 	if data.Labels == nil && data.Tok == nil {
 		p.Loss = train.MeanSquares
 	}
+	if r.Model.Name == "location" { // a row is its own target
+		p.Loss, p.Target = train.MeanSquares, train.FromInput
+	}
 	if data.Tok != nil { // a masked language model: predict every token of a row of which some are hidden
 		p.Target = train.FromInput
 		p.Hide = hide(len(data.Classes))
@@ -213,6 +215,12 @@ func (r *Recipe) config(data *dataset.Examples) (nn.Config, error) {
 		return c, fieldf("model.input", "%v, but examples of %s are %v", c.Input, data.Name, data.Shape)
 	}
 	c.Input = data.Shape
+	if r.Model.Name == "location" {
+		return c, nil
+	}
+	if data.Labels == nil && data.Targets == nil {
+		return c, fieldf("model.name", "data set %s has neither labels nor numbers to predict, which a %s learns from; a model of such rows is location", data.Name, r.Model.Name)
+	}
 	switch {
 	case c.Classes == 0 && data.Labels == nil:
 		c.Classes = 1 // the rows have numbers to predict

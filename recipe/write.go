@@ -245,7 +245,12 @@ var docs = map[string]string{
 	"data.test_rows":            "text: rows of the test text.",
 	"data.alpha":                "synthetic: how much the clients' models differ; negative is 0.",
 	"data.beta":                 "synthetic: how much their features differ; negative is 0.",
-	"data.clients":              "synthetic: number of clients.",
+	"data.clients":              "synthetic, two-level: number of clients.",
+	"data.features":             "two-level: numbers a row.",
+	"data.between":              "two-level: variance between the clients; 0 means 1, negative none.",
+	"data.within":               "two-level-gaussian: variance of rows, one number or one a client.",
+	"data.sizes":                "two-level: training rows, one number a client or those of the first and the last.",
+	"data.tests":                "two-level: test rows a client; 0 means 200.",
 	"partition.name":            "How: iid, classes, shards, dirichlet, dirichlet-client, pathological, quantity, noise, rotation or natural.",
 	"partition.clients":         "Number of clients.",
 	"partition.per_client":      "classes, pathological: classes a client; shards: shards a client.",
@@ -279,13 +284,15 @@ var docs = map[string]string{
 
 // relevant leaves fields out of a commented recipe that the chosen name has no use for.
 func relevant(section, name, field string) bool {
+	twoLevel := []string{"two-level-gaussian", "two-level-softmax"}
 	only := map[string]map[string][]string{
 		"data": {
 			"size": {"glyphs", "images"}, "noise": {"glyphs"}, "distort": {"glyphs"}, "channels": {"images"},
 			"path": {"csv", "images", "idx", "text", "export"}, "test_path": {"csv", "images", "idx", "text"},
 			"test_fraction": {"csv", "images", "idx"}, "target": {"csv"}, "task": {"csv"}, "header": {"csv"}, "key": {"csv"}, "drop": {"csv"},
 			"tokens": {"text", "ptb", "wikitext-2"}, "text_rows": {"text", "ptb", "wikitext-2"}, "test_rows": {"text", "ptb", "wikitext-2"},
-			"alpha": {"synthetic"}, "beta": {"synthetic"}, "clients": {"synthetic"}, "classes": {"glyphs"},
+			"alpha": {"synthetic"}, "beta": {"synthetic"}, "clients": append([]string{"synthetic"}, twoLevel...), "classes": {"glyphs"},
+			"features": twoLevel, "between": twoLevel, "within": twoLevel[:1], "sizes": twoLevel, "tests": twoLevel,
 		},
 		"model": {
 			"input": {}, "classes": {}, "hidden": {"mlp", "lenet"}, "blocks": {"resnet"}, "bottleneck": {"resnet"},

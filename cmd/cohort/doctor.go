@@ -123,7 +123,7 @@ func examine(ctx context.Context, o *engineOptions) *diagnosis {
 // findSet reads a data set and says what it found.
 func findSet(ctx context.Context, name, root string) setResult {
 	s := setResult{Name: name}
-	if name == "glyphs" || name == "synthetic" {
+	if dataset.Drawn(name) {
 		s.State = "built in"
 		return s
 	}
