@@ -24,7 +24,7 @@ var rooms = [][]string{
 	{"backend"},
 	{"dataset"},
 	{"nn"},
-	{"train"},
+	{"train", "recommend"},
 	{"journal"},
 	{"record"},
 	{"dashboard"},

@@ -95,6 +95,10 @@ func (d *differences) nature(here, there Schema) {
 			d.compare("the digest of the vocabulary", h.Digest, t.Digest)
 		}
 	}
+	if h, t := here.Ratings, there.Ratings; h != nil && t != nil {
+		d.list("item", h.Items, t.Items)
+		d.compare("the scale of ratings", [2]float32{h.Low, h.High}, [2]float32{t.Low, t.High})
+	}
 	if here.Kind == TableKind && there.Kind == TableKind && len(here.Features) == len(there.Features) {
 		d.list("feature", here.Features, there.Features)
 	}
@@ -174,6 +178,11 @@ func Adopt(e *Examples, s Schema) (*Examples, error) {
 		out.Features = s.Features
 	}
 	out.Encoding = s.Encoding
+	if e.Rated() {
+		r := *e.Ratings
+		r.Titles, r.Tags = s.Ratings.Titles, s.Ratings.Tags
+		out.Ratings = &r
+	}
 	return &out, nil
 }
 

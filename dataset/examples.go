@@ -16,7 +16,7 @@ type Examples struct {
 
 	U8  []uint8   // images 0..255 as stored
 	F32 []float32 // features, or images that are not bytes (raw scale 0..1)
-	Tok []int32   // token ids
+	Tok []int32   // token ids; of ratings, pairs of user and item
 
 	Labels  []int32   // class of each row; nil for regression and text
 	Targets []float32 // regression target of each row, or nil
@@ -29,6 +29,7 @@ type Examples struct {
 	Keys     []string  // natural key of each row (writer, user, hospital), or nil
 	Features []string  // names of the features of a table, or nil
 	Encoding *Encoding // how a table's columns became features, or nil; encodes further rows the same way
+	Ratings  *Ratings  // what the rows of ratings stand for; nil for all other data
 }
 
 // Split is a data set as it is loaded: examples to train on, and others to test on. Test may be nil when the source has
@@ -121,6 +122,11 @@ func (e *Examples) Validate() error {
 	} {
 		if !c.ok && c.n != n {
 			return fmt.Errorf("data set %s: %d %s for %d examples", e.Name, c.n, c.what, n)
+		}
+	}
+	if e.Ratings != nil {
+		if err := e.Ratings.validate(e); err != nil {
+			return err
 		}
 	}
 	for i, l := range e.Labels {

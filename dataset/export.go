@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 )
 
@@ -18,7 +19,8 @@ import (
 //
 //	dataset.json                            name, shape, classes, means and deviations (exported)
 //	train-images.idx, train-labels.idx      for images and tokens, or
-//	train.csv                               for tables: the features in order, then the label (its number) or target
+//	train.csv                               for tables: the features in order, then the label (its number) or target, or
+//	train.csv                               for ratings: user, item, rating
 //	test-images.idx, …                      if there is a test part
 //
 // Feature skew is applied. Numbers are written so that they read back bit for bit.
@@ -33,12 +35,13 @@ type exported struct {
 	Name     string    `json:"name"`
 	Member   string    `json:"member"`
 	Shape    []int     `json:"shape"`
-	Format   string    `json:"format"` // "idx" or "csv"
+	Format   string    `json:"format"` // "idx", "csv" or "ratings"
 	Classes  []string  `json:"classes,omitempty"`
 	Mean     []float32 `json:"mean,omitempty"`
 	Std      []float32 `json:"std,omitempty"`
 	Features []string  `json:"features,omitempty"`
 	Encoding *Encoding `json:"encoding,omitempty"`
+	Ratings  *Ratings  `json:"ratings,omitempty"`
 	Train    int       `json:"train"`
 	Test     int       `json:"test"`
 }
@@ -72,7 +75,14 @@ func (d *Dealt) exportMember(dir string, member Member, k int, train, test *Exam
 		Mean: train.Mean, Std: train.Std, Features: train.Features, Encoding: train.Encoding,
 		Train: member.Train, Test: member.Test, Format: "idx",
 	}
-	if len(train.Shape) == 1 && train.F32 != nil {
+	switch {
+	case train.Rated():
+		x.Format = "ratings"
+		x.Ratings = train.Ratings.of(d.Train.View(train, k))
+		if d.Test != nil {
+			x.Ratings = train.Ratings.of(d.Train.View(train, k), d.Test.View(test, k))
+		}
+	case len(train.Shape) == 1 && train.F32 != nil:
 		x.Format = "csv"
 	}
 	if err := x.writePart(dir, "train", train, d.Train.Rows(k), d.Train.Skew(k)); err != nil {
@@ -88,7 +98,10 @@ func (d *Dealt) exportMember(dir string, member Member, k int, train, test *Exam
 
 func (x *exported) writePart(dir, part string, e *Examples, rows []int32, skew Skew) error {
 	mine := e.skewed(rows, skew)
-	if x.Format == "csv" {
+	switch x.Format {
+	case "ratings":
+		return writeFile(filepath.Join(dir, part+".csv"), mine.writeRatings)
+	case "csv":
 		return writeFile(filepath.Join(dir, part+".csv"), mine.writeCSV)
 	}
 	inputs := &IDX{Dims: append([]int{len(rows)}, e.Shape...), U8: mine.U8, F32: mine.F32, I32: mine.Tok}
@@ -249,7 +262,7 @@ func loadExport(dir string) (*Split, error) {
 	if all.Train == nil {
 		return nil, fmt.Errorf("%s: an export without members", dir)
 	}
-	return all, nil
+	return all, all.sameUsers()
 }
 
 // join appends the examples of o, which must have the same shape and kind.
@@ -258,7 +271,15 @@ func (e *Examples) join(o *Examples) error {
 		fmt.Sprint(o.Shape, o.U8 == nil, o.F32 == nil, o.Tok == nil, o.Labels == nil, o.Targets == nil) {
 		return fmt.Errorf("examples of shape %v do not go with those of shape %v of the members before", o.Shape, e.Shape)
 	}
-	e.U8, e.F32, e.Tok = append(e.U8, o.U8...), append(e.F32, o.F32...), append(e.Tok, o.Tok...)
+	if e.Rated() != o.Rated() || e.Rated() && !slices.Equal(e.Ratings.Items, o.Ratings.Items) {
+		return errors.New("the members have not rated the same items")
+	}
+	if e.Rated() {
+		e.joinUsers(o)
+	} else {
+		e.Tok = append(e.Tok, o.Tok...)
+	}
+	e.U8, e.F32 = append(e.U8, o.U8...), append(e.F32, o.F32...)
 	e.Labels, e.Targets, e.Keys = append(e.Labels, o.Labels...), append(e.Targets, o.Targets...), append(e.Keys, o.Keys...)
 	return nil
 }
@@ -301,9 +322,12 @@ func loadMember(dir string) (*Split, error) {
 func (x *exported) readPart(dir, part string, n int) (*Examples, error) {
 	var e *Examples
 	var err error
-	if x.Format == "csv" {
+	switch x.Format {
+	case "ratings":
+		return x.readRatings(filepath.Join(dir, part+".csv"), n)
+	case "csv":
 		e, err = x.readCSV(filepath.Join(dir, part+".csv"))
-	} else {
+	default:
 		labels := filepath.Join(dir, part+"-labels.idx")
 		if !exists(labels) {
 			labels = ""

@@ -12,7 +12,7 @@ import (
 )
 
 // Spec says which data set to load. Name is a name of the [Catalogue], or one of its formats (idx, cifar10, cifar100,
-// csv, images, text, export) together with Path for the user's own files. A field that does not concern the data set
+// csv, images, text, ratings, export) together with Path for the user's own files. A field that does not concern the data set
 // must stay zero.
 type Spec struct {
 	Name     string `json:"name" yaml:"name"`
@@ -43,6 +43,16 @@ type Spec struct {
 	Tokens   int `json:"tokens,omitempty" yaml:"tokens,omitempty"`       // text: tokens an example, in order; default 64
 	TextRows int `json:"text_rows,omitempty" yaml:"text_rows,omitempty"` // text: rows that the training text is cut into; default 100
 	TestRows int `json:"test_rows,omitempty" yaml:"test_rows,omitempty"` // text: rows of the test text; default 10
+
+	User       string    `json:"user,omitempty" yaml:"user,omitempty"`               // ratings: name or number of the column of users; default found by its name, else the first
+	Item       string    `json:"item,omitempty" yaml:"item,omitempty"`               // ratings: of items, else the second
+	Rating     string    `json:"rating,omitempty" yaml:"rating,omitempty"`           // ratings: of ratings, else the third
+	Titles     string    `json:"titles,omitempty" yaml:"titles,omitempty"`           // ratings: a table of items and their titles
+	Scale      []float64 `json:"scale,omitempty" yaml:"scale,omitempty"`             // ratings: least and greatest rating; default those that occur
+	Ignore     []float64 `json:"ignore,omitempty" yaml:"ignore,omitempty"`           // ratings: values that are no ratings, such as -1
+	MinRatings int       `json:"min_ratings,omitempty" yaml:"min_ratings,omitempty"` // ratings: fewest of a user and of an item
+	Users      int       `json:"users,omitempty" yaml:"users,omitempty"`             // ratings: keep the first so many users; tastes: how many there are, default 300
+	Items      int       `json:"items,omitempty" yaml:"items,omitempty"`             // tastes: how many items there are, default 400
 
 	Alpha   float64 `json:"alpha,omitempty" yaml:"alpha,omitempty"`     // synthetic: how much models differ; default 1, negative 0
 	Beta    float64 `json:"beta,omitempty" yaml:"beta,omitempty"`       // synthetic: how much features differ; default 1, negative 0
@@ -77,7 +87,10 @@ type Info struct {
 //	cifar100       32×32×3       100      train.bin, test.bin …
 //	ptb            tokens        10,000   ptb.train.txt … (.gz)
 //	wikitext-2     tokens        33,278   wiki.train.tokens … (.gz)
-//	idx, csv, images, text, export: the user's own files, at Path
+//	movielens-100k ratings       –        u.data, u.item, u.user
+//	movielens-1m   ratings       –        ratings.dat, movies.dat, users.dat
+//	tastes         ratings       –        none: drawn at run time
+//	idx, csv, images, text, ratings, export: the user's own files, at Path
 func Catalogue() []Info {
 	return []Info{
 		{"glyphs", "characters of the Go fonts, distorted and noisy, drawn at run time", "size×size×1", "10 to 62", "none", "this program; Go fonts: Bigelow & Holmes, BSD-3-Clause"},
@@ -90,17 +103,21 @@ func Catalogue() []Info {
 		{"cifar100", "small photographs, 50,000 + 10,000", "32×32×3", "100", "train.bin, test.bin (.gz, .bz2), the python version, or the official .tar.gz", "Krizhevsky 2009; no formal licence"},
 		{"ptb", "Penn Treebank, word level, 929,589 training tokens", "tokens", "10,000", "ptb.train.txt, ptb.test.txt (.gz)", "Mikolov's preprocessing; research use"},
 		{"wikitext-2", "Wikipedia articles, word level, 2,088,628 training tokens", "tokens", "33,278", "wiki.train.tokens, wiki.test.tokens (.gz)", "Merity et al. 2016; CC BY-SA 3.0"},
+		{"movielens-100k", "100,000 ratings of films, 943 users, 1,682 items", "ratings 1 to 5", "none", "u.data, u.item, u.user, u.genre (.gz)", "GroupLens, Harper and Konstan 2015; research use"},
+		{"movielens-1m", "1,000,209 ratings of films, 6,040 users, 3,706 items", "ratings 1 to 5", "none", "ratings.dat, movies.dat, users.dat (.gz)", "GroupLens, Harper and Konstan 2015; research use"},
+		{"tastes", "ratings 1 to 5 that follow hidden tastes, drawn at run time", "ratings 1 to 5", "none", "none", "this program"},
 		{"idx", "your arrays in IDX format", "of the file", "of the labels", "a folder named as mnist's", ""},
 		{"csv", "your table", "features", "of the target", "a .csv or .tsv file (.gz); types, header and separator are found out", ""},
 		{"images", "your PNG and JPEG files, a folder a class", "size×size×channels", "of the folders", "CLASS/*.png, or train/CLASS/*.png and test/CLASS/*.png", ""},
 		{"text", "your text, tokens between blanks, <eos> for each line", "tokens", "of the vocabulary", "a text file (.gz), and another for the test part", ""},
+		{"ratings", "your ratings: a row a user, an item and a number", "ratings", "none", "a .csv, .tsv (.gz) or .parquet file; columns are found by name", ""},
 		{"export", "a member's share, as written by cohort partition --export", "of the export", "of the export", "a member's folder, or the whole export", ""},
 	}
 }
 
 // Drawn reports whether a data set of that name is drawn at run time and needs no files.
 func Drawn(name string) bool {
-	return name == "glyphs" || name == "synthetic" || strings.HasPrefix(name, "two-level-")
+	return name == "glyphs" || name == "synthetic" || name == "tastes" || strings.HasPrefix(name, "two-level-")
 }
 
 // Validate reports a name that is not known or a field that is wrong whatever the files hold.
@@ -112,7 +129,7 @@ func (s Spec) Validate() error {
 	switch {
 	case !slices.Contains(names, s.Name):
 		return unknown("data set", s.Name, names)
-	case s.Path == "" && slices.Contains([]string{"idx", "csv", "images", "text", "export"}, s.Name):
+	case s.Path == "" && slices.Contains([]string{"idx", "csv", "images", "text", "ratings", "export"}, s.Name):
 		return s.errf("it needs a path to your files")
 	case s.Train < 0 || s.Test < 0:
 		return s.errf("train %d and test %d must not be negative", s.Train, s.Test)
@@ -126,6 +143,12 @@ func (s Spec) Validate() error {
 		return s.errf("header is %q, expected present or none", s.Header)
 	case s.Tokens < 0 || s.TextRows < 0 || s.TestRows < 0:
 		return s.errf("tokens %d, text_rows %d and test_rows %d must not be negative", s.Tokens, s.TextRows, s.TestRows)
+	case len(s.Scale) != 0 && (len(s.Scale) != 2 || !(s.Scale[0] < s.Scale[1])):
+		return s.errf("scale %v, expected the least and the greatest rating, such as [1, 5]", s.Scale)
+	case s.MinRatings < 0 || s.Users < 0 || s.Items < 0:
+		return s.errf("min_ratings %d, users %d and items %d must not be negative", s.MinRatings, s.Users, s.Items)
+	case s.Name == "tastes":
+		return s.tastes().Validate()
 	case s.Name == "glyphs":
 		return s.glyphs().Validate()
 	case s.Name == "synthetic":
@@ -186,6 +209,10 @@ func (s Spec) read(ctx context.Context) (*Split, error) {
 		return loadImages(ctx, s)
 	case "text":
 		return loadText(s, s.Path, s.TestPath)
+	case "ratings":
+		return loadRatings(s, nil)
+	case "tastes":
+		return s.tastes().Load(ctx)
 	case "export":
 		return loadExport(s.Path)
 	}
@@ -205,6 +232,10 @@ func (s Spec) read(ctx context.Context) (*Split, error) {
 		return loadCIFAR(ctx, cifar10(), dir)
 	case "cifar100":
 		return loadCIFAR(ctx, cifar100(), dir)
+	case "movielens-100k":
+		return loadMovieLens(s, dir, movieLens100K)
+	case "movielens-1m":
+		return loadMovieLens(s, dir, movieLens1M)
 	case "ptb":
 		return s.namedText(dir, "ptb.train.txt", "ptb.test.txt")
 	case "wikitext-2":

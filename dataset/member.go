@@ -14,7 +14,7 @@ import (
 // LoadMember reads a member's own data, whatever form they are in, as the parties of a federation agreed to see them. Path is
 //
 //   - a member's folder of an export (cohort partition --export),
-//   - a CSV or TSV file, or a folder with train.csv and perhaps test.csv,
+//   - a CSV or TSV file, or a folder with train.csv and perhaps test.csv; of ratings also Parquet,
 //   - a folder of pictures, a sub-folder a class, perhaps below train/ and test/,
 //   - a folder with arrays in IDX format, named as MNIST's, or in CIFAR's format if the recipe speaks of CIFAR,
 //   - a text file, or a folder with train.txt and perhaps test.txt.
@@ -29,7 +29,7 @@ import (
 func LoadMember(ctx context.Context, path string, recipe Spec, agreed *Schema) (*Split, error) {
 	s := Spec{Path: path, TestFraction: recipe.TestFraction, Seed: recipe.Seed, Size: recipe.Size, Channels: recipe.Channels,
 		Target: recipe.Target, Task: recipe.Task, Key: recipe.Key, Header: recipe.Header, Drop: recipe.Drop, Tokens: recipe.Tokens,
-		TextRows: 1, TestRows: 1}
+		TextRows: 1, TestRows: 1, User: recipe.User, Item: recipe.Item, Rating: recipe.Rating, Ignore: recipe.Ignore}
 	if agreed != nil {
 		if err := agreed.Validate(); err != nil {
 			return nil, err
@@ -39,6 +39,9 @@ func LoadMember(ctx context.Context, path string, recipe Spec, agreed *Schema) (
 	name, err := s.look(recipe, agreed)
 	if err != nil {
 		return nil, fmt.Errorf("data of this member: %w", err)
+	}
+	if name == "csv" && (agreed != nil && agreed.Kind == RatingKind || agreed == nil && recipe.Name == "ratings") {
+		name = "ratings"
 	}
 	s.Name = name
 	split, err := s.readMember(ctx, recipe, agreed)
@@ -62,7 +65,7 @@ func LoadMember(ctx context.Context, path string, recipe Spec, agreed *Schema) (
 			return nil, fmt.Errorf("%s, read as %s: %w", path, name, err)
 		}
 	}
-	return split, nil
+	return split, split.sameUsers()
 }
 
 // look finds out in which format the data at Path are, by looking.
@@ -96,6 +99,7 @@ func (s *Spec) look(recipe Spec, agreed *Schema) (string, error) {
 		train, test []string
 	}{
 		{"csv", []string{"train.csv", "train.tsv"}, []string{"test.csv", "test.tsv"}},
+		{"ratings", []string{"train.parquet"}, []string{"test.parquet"}},
 		{"text", []string{"train.txt", "wiki.train.tokens", "ptb.train.txt"}, []string{"test.txt", "wiki.test.tokens", "ptb.test.txt"}},
 	} {
 		train, err := find(s.Path, f.train...)
@@ -138,6 +142,8 @@ func (s *Spec) lookFile(agreed *Schema) (string, error) {
 	}
 	ext := filepath.Ext(name)
 	switch {
+	case ext == ".parquet":
+		return "ratings", nil
 	case slices.Contains([]string{".csv", ".tsv", ".data"}, ext):
 		return "csv", nil
 	case agreed != nil && agreed.Kind == TableKind:
@@ -192,6 +198,8 @@ func (s Spec) readMember(ctx context.Context, recipe Spec, agreed *Schema) (*Spl
 			return nil, fmt.Errorf("%s is a table; the coordinator's data are %s", s.Path, agreed)
 		}
 		return loadTable(s)
+	case "ratings":
+		return s.memberRatings(agreed)
 	case "cifar10":
 		return loadCIFAR(ctx, cifar10(), s.Path)
 	case "cifar100":
@@ -307,4 +315,15 @@ func (s Spec) memberText(agreed *Schema) (*Split, error) {
 		}
 	}
 	return split, nil
+}
+
+// memberRatings reads ratings of the agreed items.
+func (s Spec) memberRatings(agreed *Schema) (*Split, error) {
+	switch {
+	case agreed == nil:
+		return loadRatings(s, nil)
+	case agreed.Kind != RatingKind:
+		return nil, fmt.Errorf("%s holds ratings; the coordinator's data are %s", s.Path, agreed)
+	}
+	return loadRatings(s, agreed.Ratings)
 }

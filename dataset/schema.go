@@ -21,10 +21,12 @@ const (
 	ImageKind  = "image"
 	TableKind  = "table"
 	TokensKind = "tokens"
+	RatingKind = "ratings"
 
 	ClassificationTask = "classification"
 	RegressionTask     = "regression"
 	LanguageTask       = "language"
+	RatingTask         = "recommendation"
 	NoTask             = "unlabelled"
 )
 
@@ -33,10 +35,10 @@ const (
 type Schema struct {
 	Version int    `json:"version"`
 	Name    string `json:"name,omitempty"` // of the data set, for people; never compared
-	Kind    string `json:"kind"`           // image, table or tokens
-	Task    string `json:"task"`           // classification, regression, language or unlabelled
-	Shape   []int  `json:"shape"`          // of one example: [height, width, channels], [features] or [tokens]
-	// Input is how values are stored: bytes, numbers or tokens. Bytes and numbers of an image are on one scale (a byte v is
+	Kind    string `json:"kind"`           // image, table, tokens or ratings
+	Task    string `json:"task"`           // classification, regression, language, recommendation or unlabelled
+	Shape   []int  `json:"shape"`          // of one example: [height, width, channels], [features], [tokens], or [2] of a rating
+	// Input is how values are stored: bytes, numbers, tokens or pairs. Bytes and numbers of an image are on one scale (a byte v is
 	// v/255), so that they agree.
 	Input      string      `json:"input"`
 	Classes    []string    `json:"classes,omitempty"` // index = label
@@ -46,6 +48,9 @@ type Schema struct {
 	Std      []float32 `json:"std,omitempty"`
 	Features []string  `json:"features,omitempty"` // of a table
 	Encoding *Encoding `json:"encoding,omitempty"` // how the columns of a table become features
+	// Ratings are the items that can be rated, and the scale. Users stay where they are; titles and tags are for people and never
+	// compared.
+	Ratings *Ratings `json:"ratings,omitempty"`
 }
 
 // Vocabulary stands for the words of a text: their number and the SHA-256 of the words, each followed by a line feed, in
@@ -67,6 +72,12 @@ func SchemaOf(e *Examples) Schema {
 	s := Schema{Version: SchemaVersion, Name: e.Name, Kind: TableKind, Task: NoTask, Shape: e.Shape, Input: "numbers",
 		Mean: e.Mean, Std: e.Std, Features: e.Features, Encoding: e.Encoding}
 	switch {
+	case e.Rated():
+		s.Kind, s.Task, s.Input = RatingKind, RatingTask, "pairs"
+		r := *e.Ratings
+		r.Users, r.Profiles = nil, nil
+		s.Ratings = &r
+		return s
 	case e.Tok != nil:
 		s.Kind, s.Task, s.Input = TokensKind, LanguageTask, "tokens"
 		s.Vocabulary = &Vocabulary{Size: len(e.Classes), Digest: wordsDigest(e.Classes)}
@@ -109,6 +120,8 @@ func (s Schema) Like() *Examples {
 	switch s.Input {
 	case "bytes":
 		e.U8 = []uint8{}
+	case "pairs":
+		e.Tok, e.Targets, e.Ratings = []int32{}, []float32{}, s.Ratings
 	case "tokens":
 		e.Tok = []int32{}
 		if e.Classes = s.Vocabulary.Words; e.Classes == nil {
@@ -131,6 +144,9 @@ func (s Schema) Digest() string {
 	s.Name = ""
 	if s.Vocabulary != nil {
 		s.Vocabulary = &Vocabulary{Size: s.Vocabulary.Size, Digest: s.Vocabulary.Digest}
+	}
+	if s.Ratings != nil {
+		s.Ratings = &Ratings{Items: s.Ratings.Items, Low: s.Ratings.Low, High: s.Ratings.High}
 	}
 	b, err := json.Marshal(s)
 	if err != nil { // numbers that are not finite: Validate refuses them
@@ -175,14 +191,17 @@ func (s Schema) Validate() error {
 		}
 		values *= d
 	}
-	inputs := map[string][]string{ImageKind: {"bytes", "numbers"}, TableKind: {"bytes", "numbers"}, TokensKind: {"tokens"}}[s.Kind]
+	inputs := map[string][]string{ImageKind: {"bytes", "numbers"}, TableKind: {"bytes", "numbers"}, TokensKind: {"tokens"}, RatingKind: {"pairs"}}[s.Kind]
 	tasks := []string{ClassificationTask, RegressionTask, NoTask}
-	if s.Kind == TokensKind {
+	switch s.Kind {
+	case TokensKind:
 		tasks = []string{LanguageTask}
+	case RatingKind:
+		tasks = []string{RatingTask}
 	}
 	switch {
 	case inputs == nil:
-		return bad("kind %q, expected image, table or tokens", s.Kind)
+		return bad("kind %q, expected image, table, tokens or ratings", s.Kind)
 	case len(s.Shape) == 0 || (s.Kind == ImageKind) != (len(s.Shape) == 3):
 		return bad("an example of kind %s cannot be %v", s.Kind, s.Shape)
 	case !slices.Contains(inputs, s.Input):
@@ -195,11 +214,21 @@ func (s Schema) Validate() error {
 		return bad("%d classes, at most %d are supported", len(s.Classes), maxSchemaClasses)
 	case (s.Vocabulary != nil) != (s.Kind == TokensKind):
 		return bad("a vocabulary and kind %s do not go together", s.Kind)
+	case (s.Ratings != nil) != (s.Kind == RatingKind):
+		return bad("items to rate and kind %s do not go together", s.Kind)
 	case s.Features != nil && (s.Kind != TableKind || len(s.Features) != values):
 		return bad("%d features for examples of %v", len(s.Features), s.Shape)
 	}
 	if i, j := twice(s.Classes); i != j {
 		return bad("classes %d and %d are both called %.80q", i, j, s.Classes[i])
+	}
+	if s.Ratings != nil {
+		if err := s.Ratings.validate(s.Like()); err != nil {
+			return bad("%w", err)
+		}
+		if i, j := twice(s.Ratings.Items); i != j || len(s.Ratings.Users) > 0 || s.Mean != nil {
+			return bad("items %d and %d are both %.80q, or users are named, or values normalised", i, j, s.Ratings.Items[i])
+		}
 	}
 	if v := s.Vocabulary; v != nil {
 		if v.Size < 1 || v.Size > maxSchemaClasses || v.Words != nil && (len(v.Words) != v.Size || wordsDigest(v.Words) != v.Digest) {

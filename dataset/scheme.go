@@ -14,7 +14,7 @@ import (
 // scheme and the seed.
 type Scheme struct {
 	Name    string `json:"name" yaml:"name"`
-	Clients int    `json:"clients,omitempty" yaml:"clients,omitempty"` // natural: 0 means one per key
+	Clients int    `json:"clients,omitempty" yaml:"clients,omitempty"` // natural: 0 means one per key; users: one per user
 
 	PerClient      int     `json:"per_client,omitempty" yaml:"per_client,omitempty"`           // classes, pathological: classes a client; shards: shards a client. Default 2
 	KeepDuplicates bool    `json:"keep_duplicates,omitempty" yaml:"keep_duplicates,omitempty"` // classes: a class drawn twice gives two shards instead of one
@@ -48,6 +48,7 @@ func Schemes() []SchemeInfo {
 		{"noise", "equal random parts, Gaussian noise growing with the client number", []string{"sigma"}, "Li et al., arXiv 2102.02079"},
 		{"rotation", "equal random parts, images turned by k mod 4 quarters", nil, "Ghosh et al., arXiv 2006.04088"},
 		{"natural", "by the key of each row: writer, user, hospital, text row", []string{"min_size"}, "Caldas et al., arXiv 1812.01097"},
+		{"users", "of ratings: whole users, equally many a client; without clients one user each", nil, "Le et al., arXiv 2212.08779"},
 	}
 }
 
@@ -104,7 +105,7 @@ func (s Scheme) Validate() error {
 		return nil
 	}
 	switch {
-	case s.Clients < 0 || s.Clients == 0 && s.Name != "natural":
+	case s.Clients < 0 || s.Clients == 0 && s.Name != "natural" && s.Name != "users":
 		return s.errf("%d clients, at least 1 is needed", s.Clients)
 	case s.PerClient < 0:
 		return s.errf("per_client is %d, it must be at least 1", s.PerClient)
@@ -178,6 +179,12 @@ func (s Scheme) Deal(train, test *Examples, seed uint64) (*Dealt, error) {
 	if train.Labels == nil && slices.Contains([]string{"classes", "shards", "dirichlet", "dirichlet-client", "pathological"}, s.Name) {
 		return nil, s.errf("data set %s has no class labels; use iid, quantity or natural", train.Name)
 	}
+	if train.Rated() != (s.Name == "users") {
+		if train.Rated() {
+			return nil, s.errf("the data set %s is ratings, which are dealt by whole users; use the scheme users", train.Name)
+		}
+		return nil, s.errf("the data set %s has no users; the scheme is for ratings", train.Name)
+	}
 	r := rng.New(seed, 0, "", "partition/"+s.Name)
 	d := new(Dealt)
 	var err error
@@ -201,6 +208,8 @@ func (s Scheme) Deal(train, test *Examples, seed uint64) (*Dealt, error) {
 		d.Train, err = s.dealQuantity(n, r)
 	case "natural":
 		d, err = s.dealNatural(train, test, r)
+	case "users":
+		d, err = s.dealUsers(train, test, r)
 	}
 	if err != nil {
 		return nil, err

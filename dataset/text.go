@@ -136,7 +136,7 @@ func (s Spec) examples(text []int32, rows, byDefault int, path string) (*Example
 // TokenSet returns the sorted distinct tokens of the view; nil if the data is not text. It is what a label set is for
 // classes.
 func (v View) TokenSet() []int32 {
-	if v.Data.Tok == nil {
+	if !v.Data.IsText() {
 		return nil
 	}
 	seen := make([]bool, len(v.Data.Classes))

@@ -210,6 +210,29 @@ func flatten(in features) (layer, Dim) {
 	}, d
 }
 
+// dropout multiplies an example of the given dimensions by the mask of that name in training. Of shorter sequences the head of the
+// mask is taken.
+func (b *builder) dropout(name string, drop float64, dims ...int) layer {
+	if drop == 0 {
+		return chain()
+	}
+	model := b.model
+	model.Noise = append(model.Noise, Noise{Name: name, Dims: dims, Drop: drop})
+	return func(p *Pass, x *graph.Node) *graph.Node {
+		if !p.Train {
+			return x
+		}
+		mask, ok := p.Noise[name]
+		if !ok {
+			panic(fmt.Sprintf("nn: %s needs the dropout mask %q in training", model.Name, name))
+		}
+		if length := x.Shape().Dimensions[1]; mask.Shape().Dimensions[1] > length {
+			mask = graph.SliceAxis(mask, 1, graph.AxisRange(0, length))
+		}
+		return graph.Mul(x, mask)
+	}
+}
+
 // scaler is HeteroFL's Scaler, u/ρ in training and u else (arXiv 2010.01264, section 3): activations of a thin network are
 // scaled up while it trains so that the wide one needs no correction.
 func scaler(p *Pass, x *graph.Node) *graph.Node {

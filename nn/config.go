@@ -19,7 +19,7 @@ type Config struct {
 	// Widths are the channels of the convolutions (cnn: one each, default 64, 128, 256, 512; lenet: two, default 32, 64) or
 	// of the stages of resnet (one each, default 64, 128, 256, 512).
 	Widths []int `yaml:"widths,omitempty"`
-	// Hidden are the widths of the hidden linear layers: mlp default 200, 200; lenet default 512.
+	// Hidden are the widths of the hidden linear layers: mlp default 200, 200; lenet default 512; ars, up to the code, 256, 128.
 	Hidden []int `yaml:"hidden,omitempty"`
 	// Blocks are the residual blocks of each stage of resnet: 2, 2, 2, 2 by default, which is ResNet-18; the tables of the
 	// HeteroFL paper use 1, 1, 1, 2.
@@ -32,7 +32,7 @@ type Config struct {
 	// Widen multiplies the channels of wresnet, 16, 32, 64 …: 2 by default, which is WRN-28-2.
 	Widen int `yaml:"widen,omitempty"`
 	// Norm is the kind of norm layers. Cnn, resnet and wresnet: sbn by default. Mlp and lenet: none by default. The transformer always
-	// has layer norm.
+	// has layer norm, ars by default.
 	Norm NormKind `yaml:"norm,omitempty"`
 	// Activation of mlp, lenet and cnn: relu (default), gelu, tanh or sigmoid.
 	Activation string `yaml:"activation,omitempty"`
@@ -49,7 +49,8 @@ type Config struct {
 	FeedForward int `yaml:"feed_forward,omitempty"`
 	// Layers is the number of transformer layers, 4 by default.
 	Layers int `yaml:"layers,omitempty"`
-	// Dropout is the probability with which the transformer drops an activation in training, 0 ≤ p < 1; nil is 0.2.
+	// Dropout is the probability with which the transformer drops an activation in training, and ars an element of the code,
+	// 0 ≤ p < 1; nil is 0.2, of ars 0.5.
 	Dropout *float64 `yaml:"dropout,omitempty"`
 }
 
@@ -64,6 +65,10 @@ type architecture struct {
 }
 
 var architectures = map[string]architecture{
+	"ars": {
+		defaults: Config{Hidden: []int{256, 128}, Norm: LayerNorm, Activation: "tanh", Dropout: new(0.5)},
+		uses:     []string{"hidden", "norm", "dropout"}, build: buildARS,
+	},
 	"linear":   {build: buildLinear},
 	"location": {build: buildLocation},
 	"mlp": {
@@ -105,6 +110,7 @@ func Names() []string { return slices.Sorted(maps.Keys(architectures)) }
 //   - resnet: residual network with pre-activation blocks (arXiv 1603.05027)
 //   - wresnet: wide residual network (arXiv 1605.07146)
 //   - transformer: HeteroFL's masked language model
+//   - ars: the auto-encoder recommender of PersonalFR (arXiv 2212.08779)
 //
 // It returns an error if the name is unknown, a field is wrong or unused, or the model cannot be built at rate 1.
 func New(name string, c Config) (Builder, error) {
@@ -207,6 +213,9 @@ func (c Config) validate(name string, a architecture) error {
 	if _, ok := activations[c.Activation]; !ok && c.Activation != "" {
 		return fmt.Errorf("activation %q: expected one of %v", c.Activation, slices.Sorted(maps.Keys(activations)))
 	}
+	if c.Dropout != nil && !(*c.Dropout >= 0 && *c.Dropout < 1) {
+		return fmt.Errorf("dropout %v: a probability in [0, 1)", *c.Dropout)
+	}
 	if name == "transformer" {
 		return c.validateTransformer()
 	}
@@ -217,6 +226,11 @@ func (c Config) validate(name string, a architecture) error {
 		return fmt.Errorf("classes %d: need at least 2 for labels, or 1 to predict a number", c.Classes)
 	}
 	switch {
+	case name == "ars" && c.Norm != "" && c.Norm != LayerNorm && c.Norm != NoNorm:
+		return fmt.Errorf("norm %q: expected %s or %s", c.Norm, LayerNorm, NoNorm)
+	case name == "ars" && len(c.Input) == 1:
+	case name == "ars":
+		return fmt.Errorf("input %v: expected [items]", c.Input)
 	case len(c.Input) == 3, len(c.Input) == 1 && (name == "linear" || name == "mlp"):
 	case name == "linear" || name == "mlp":
 		return fmt.Errorf("input %v: expected [features] or [height, width, channels]", c.Input)
@@ -239,9 +253,6 @@ func (c Config) validateTransformer() error {
 	}
 	if c.Vocabulary < 2 {
 		return fmt.Errorf("vocabulary %d: a language model needs at least 2 tokens", c.Vocabulary)
-	}
-	if c.Dropout != nil && !(*c.Dropout >= 0 && *c.Dropout < 1) {
-		return fmt.Errorf("dropout %v: a probability in [0, 1)", *c.Dropout)
 	}
 	return nil
 }

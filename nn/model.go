@@ -26,6 +26,7 @@
 //	transformer  embedding, position (nn.Embedding), embedding_norm, layers.0.attention.{q,k,v,o}, layers.0.norm1,
 //	             layers.0.linear1, layers.0.linear2, layers.0.norm2 … (a ModuleList layers), decoder.linear1,
 //	             decoder.norm, decoder.linear2
+//	ars          encoder.linear1, encoder.norm1, encoder.linear2, encoder.norm2, decoder.linear1, decoder.norm1, decoder.linear2
 //
 // In PyTorch sbn is BatchNorm2d (BatchNorm1d for vectors) without tracked statistics, in, ln and gn are GroupNorm with as
 // many groups as channels, 1 and 4; the transformer's norms are LayerNorm. All ε are 1e-5.
@@ -33,7 +34,8 @@
 // Initial values have PyTorch's distributions, U(−1/√fan, 1/√fan) for weights and biases of linear and convolution layers,
 // γ = 1 and β = 0, except in cnn, resnet and transformer, which follow HeteroFL: linear biases start at 0, feed-forward
 // weights are N(0, 0.02²) and every encoder layer starts as a copy of the first. Linear biases of wresnet start at 0, too, and
-// its kernels are N(0, 2/fan_out).
+// its kernels are N(0, 2/fan_out). The linear layers of ars
+// are Xavier uniform.
 //
 // # Caveats
 //

@@ -71,25 +71,9 @@ func (t transformer) embed(p *Pass, x *graph.Node) *graph.Node {
 	return graph.Add(scaler(p, tokens), scaler(p, graph.InsertAxes(positions, 0)))
 }
 
-// dropout multiplies by the mask of that name in training.
+// dropout drops elements of d at every position of a sequence in training.
 func (t transformer) dropout(name string, d Dim) layer {
-	if t.drop == 0 {
-		return chain()
-	}
-	t.model.Noise = append(t.model.Noise, Noise{Name: name, Dims: []int{t.tokens, t.builder.at(d)}, Drop: t.drop})
-	return func(p *Pass, x *graph.Node) *graph.Node {
-		if !p.Train {
-			return x
-		}
-		mask, ok := p.Noise[name]
-		if !ok {
-			panic(fmt.Sprintf("nn: %s needs the dropout mask %q in training", t.model.Name, name))
-		}
-		if length := x.Shape().Dimensions[1]; mask.Shape().Dimensions[1] > length {
-			mask = graph.SliceAxis(mask, 1, graph.AxisRange(0, length))
-		}
-		return graph.Mul(x, mask)
-	}
+	return t.builder.dropout(name, t.drop, t.tokens, t.builder.at(d))
 }
 
 // encoder adds layer i: x ← norm1(x + drop(attention(x))), x ← norm2(x + drop(linear2(drop(gelu(linear1(x)))))).

@@ -196,6 +196,9 @@ func (r *Recipe) architecture(data *dataset.Examples) (nn.Builder, error) {
 // config describes the recipe's model with inputs and outputs as the data has them.
 func (r *Recipe) config(data *dataset.Examples) (nn.Config, error) {
 	c := r.Model.Config
+	if data.Rated() {
+		return c, fieldf("model.name", "data set %s is ratings of users and items, which a %s does not take", data.Name, r.Model.Name)
+	}
 	if r.Model.Name == "transformer" {
 		if data.Tok == nil {
 			return c, fieldf("model.name", "a transformer reads text; data set %s has none", data.Name)

@@ -110,7 +110,7 @@ func read(file string, text []byte, set []string, base string) (r *Recipe, err e
 			return nil, err
 		}
 		if base != "" && i == 0 {
-			for _, path := range []*string{&r.Data.Path, &r.Data.TestPath, &r.Model.From} {
+			for _, path := range []*string{&r.Data.Path, &r.Data.TestPath, &r.Data.Titles, &r.Model.From} {
 				if *path != "" && !filepath.IsAbs(*path) {
 					*path = filepath.Join(base, *path)
 				}

@@ -223,12 +223,12 @@ func docOf(f yamlField, path string) string {
 
 // docs holds the meaning of the fields of structs that other packages define.
 var docs = map[string]string{
-	"data.name":                 "A data set of \"cohort datasets\", or a format of your own files: idx, csv, images, text, cifar10, export.",
+	"data.name":                 "A data set of \"cohort datasets\", or a format of your own files: idx, csv, images, text, ratings, cifar10, export.",
 	"data.path":                 "Your own file or folder.",
 	"data.test_path":            "The test part, if it lies apart.",
 	"data.train":                "Examples to keep for training, a random choice; 0 is all. Glyphs: how many are drawn.",
 	"data.test":                 "Examples to keep for testing; 0 is all. Glyphs: how many are drawn.",
-	"data.test_fraction":        "csv, images, idx: part held out if there is no test part; 0 means 0.2, negative none.",
+	"data.test_fraction":        "csv, images, idx, ratings: part held out if there is no test part; 0 means 0.2, of ratings 0.1; negative none.",
 	"data.seed":                 "Seed of choices and drawn data; 0 is the run's.",
 	"data.size":                 "glyphs, images: height and width in pixels.",
 	"data.classes":              "glyphs: 10 to 62 classes.",
@@ -243,6 +243,15 @@ var docs = map[string]string{
 	"data.tokens":               "text: tokens an example.",
 	"data.text_rows":            "text: rows that the training text is cut into.",
 	"data.test_rows":            "text: rows of the test text.",
+	"data.user":                 "ratings: name or number of the column of users; empty finds it.",
+	"data.item":                 "ratings: name or number of the column of items; empty finds it.",
+	"data.rating":               "ratings: name or number of the column of ratings; empty finds it.",
+	"data.titles":               "ratings: a table of items and their titles.",
+	"data.scale":                "ratings: the least and the greatest there can be, such as [1, 5]; empty takes those that occur.",
+	"data.ignore":               "ratings: values that are no ratings, such as [-1].",
+	"data.min_ratings":          "ratings: leave out users and items with fewer.",
+	"data.users":                "ratings, movielens: keep the first so many users. tastes: how many there are.",
+	"data.items":                "tastes: how many items there are.",
 	"data.alpha":                "synthetic: how much the clients' models differ; negative is 0.",
 	"data.beta":                 "synthetic: how much their features differ; negative is 0.",
 	"data.clients":              "synthetic, two-level: number of clients.",
@@ -251,7 +260,7 @@ var docs = map[string]string{
 	"data.within":               "two-level-gaussian: variance of rows, one number or one a client.",
 	"data.sizes":                "two-level: training rows, one number a client or those of the first and the last.",
 	"data.tests":                "two-level: test rows a client; 0 means 200.",
-	"partition.name":            "How: iid, classes, shards, dirichlet, dirichlet-client, pathological, quantity, noise, rotation or natural.",
+	"partition.name":            "How: iid, classes, shards, dirichlet, dirichlet-client, pathological, quantity, noise, rotation, natural, or of ratings users.",
 	"partition.clients":         "Number of clients.",
 	"partition.per_client":      "classes, pathological: classes a client; shards: shards a client.",
 	"partition.keep_duplicates": "classes: a class drawn twice gives two shards instead of one.",
@@ -279,7 +288,7 @@ var docs = map[string]string{
 	"model.heads":               "transformer: attention heads.",
 	"model.feed_forward":        "transformer: width of the feed-forward layers.",
 	"model.layers":              "transformer: layers.",
-	"model.dropout":             "transformer: dropout probability.",
+	"model.dropout":             "transformer, ars: dropout probability.",
 }
 
 // relevant leaves fields out of a commented recipe that the chosen name has no use for.
@@ -288,17 +297,19 @@ func relevant(section, name, field string) bool {
 	only := map[string]map[string][]string{
 		"data": {
 			"size": {"glyphs", "images"}, "noise": {"glyphs"}, "distort": {"glyphs"}, "channels": {"images"},
-			"path": {"csv", "images", "idx", "text", "export"}, "test_path": {"csv", "images", "idx", "text"},
-			"test_fraction": {"csv", "images", "idx"}, "target": {"csv"}, "task": {"csv"}, "header": {"csv"}, "key": {"csv"}, "drop": {"csv"},
+			"path": {"csv", "images", "idx", "text", "ratings", "export"}, "test_path": {"csv", "images", "idx", "text", "ratings"},
+			"user": {"ratings"}, "item": {"ratings"}, "rating": {"ratings"}, "titles": {"ratings"}, "scale": {"ratings"}, "ignore": {"ratings"},
+			"min_ratings": {"ratings", "movielens-100k", "movielens-1m"}, "users": {"ratings", "tastes", "movielens-100k", "movielens-1m"}, "items": {"tastes"},
+			"test_fraction": {"csv", "images", "idx", "ratings", "tastes", "movielens-100k", "movielens-1m"}, "target": {"csv"}, "task": {"csv"}, "header": {"csv", "ratings"}, "key": {"csv"}, "drop": {"csv"},
 			"tokens": {"text", "ptb", "wikitext-2"}, "text_rows": {"text", "ptb", "wikitext-2"}, "test_rows": {"text", "ptb", "wikitext-2"},
 			"alpha": {"synthetic"}, "beta": {"synthetic"}, "clients": append([]string{"synthetic"}, twoLevel...), "classes": {"glyphs"},
 			"features": twoLevel, "between": twoLevel, "within": twoLevel[:1], "sizes": twoLevel, "tests": twoLevel,
 		},
 		"model": {
-			"input": {}, "classes": {}, "hidden": {"mlp", "lenet"}, "blocks": {"resnet"}, "bottleneck": {"resnet"},
-			"widths": {"cnn", "lenet", "resnet"}, "depth": {"wresnet"}, "widen": {"wresnet"}, "norm": {"cnn", "resnet", "wresnet", "mlp", "lenet"}, "activation": {"mlp", "lenet", "cnn"},
+			"input": {}, "classes": {}, "hidden": {"mlp", "lenet", "ars"}, "blocks": {"resnet"}, "bottleneck": {"resnet"},
+			"widths": {"cnn", "lenet", "resnet"}, "depth": {"wresnet"}, "widen": {"wresnet"}, "norm": {"cnn", "resnet", "wresnet", "mlp", "lenet", "ars"}, "activation": {"mlp", "lenet", "cnn"},
 			"vocabulary": {"transformer"}, "tokens": {"transformer"}, "embedding": {"transformer"}, "heads": {"transformer"},
-			"feed_forward": {"transformer"}, "layers": {"transformer"}, "dropout": {"transformer"},
+			"feed_forward": {"transformer"}, "layers": {"transformer"}, "dropout": {"transformer", "ars"},
 		},
 	}
 	names, ok := only[section][field]

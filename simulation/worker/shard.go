@@ -22,6 +22,8 @@ type form struct {
 	Input   string    `json:"input"` // bytes, numbers or tokens
 	Labels  bool      `json:"labels,omitempty"`
 	Targets bool      `json:"targets,omitempty"`
+	// Ratings says what the pairs of ratings are, without what is only for people.
+	Ratings *dataset.Ratings `json:"ratings,omitempty"`
 }
 
 func formOf(e *dataset.Examples) form {
@@ -31,6 +33,9 @@ func formOf(e *dataset.Examples) form {
 		f.Input = "bytes"
 	case e.Tok != nil:
 		f.Input = "tokens"
+	}
+	if r := e.Ratings; r != nil {
+		f.Ratings = &dataset.Ratings{Users: r.Users, Items: r.Items, Low: r.Low, High: r.High}
 	}
 	return f
 }
@@ -74,7 +79,7 @@ func (f form) stride() (uint64, error) {
 
 // empty returns no examples of the form.
 func (f form) empty() *dataset.Examples {
-	e := &dataset.Examples{Name: f.Name, Shape: f.Shape, Classes: f.Classes, Mean: f.Mean, Std: f.Std}
+	e := &dataset.Examples{Name: f.Name, Shape: f.Shape, Classes: f.Classes, Mean: f.Mean, Std: f.Std, Ratings: f.Ratings}
 	switch f.Input {
 	case "bytes":
 		e.U8 = []uint8{}
