@@ -11,6 +11,7 @@ import (
 	"github.com/cohort-learning/cohort/rng"
 	"github.com/cohort-learning/cohort/train"
 	"github.com/cohort-learning/cohort/weights"
+	"github.com/gomlx/gomlx/core/graph"
 )
 
 // Cycle is the part of an algorithm that most methods share: after training, in rounds that are due, static batch norm
@@ -67,6 +68,28 @@ func (c *Cycle) Spec(variant string, rate float64, change func(*train.Spec)) (*t
 	c.specs[key] = s
 	return s, nil
 }
+
+// Pulled returns the method's training step with a pull towards an anchor a, and what a session of it needs: the gradient of
+// μ/2·‖w − a‖², which is μ(w − a), is added to that of the loss. Without a pull it is the plain training step.
+func (c *Cycle) Pulled(anchor weights.Set, mu float64) (*train.Spec, train.Options, error) {
+	if mu == 0 {
+		spec, err := c.Spec("train", c.Rate, nil)
+		return spec, train.Options{}, err
+	}
+	spec, err := c.Spec("pulled", c.Rate, func(s *train.Spec) {
+		s.Extras, s.Scalars = []string{Anchor}, []string{"mu"}
+		s.Adjust = func(a *train.Adjust) {
+			for _, n := range a.Names {
+				pull := graph.Mul(graph.Sub(a.Params[n], a.Extras[Anchor][n]), a.Scalars["mu"])
+				a.Grads[n] = graph.Add(a.Grads[n], pull)
+			}
+		}
+	})
+	return spec, train.Options{Extras: map[string]weights.Set{Anchor: anchor}, Scalars: map[string]float64{"mu": mu}}, err
+}
+
+// Anchor is the extra set of [Cycle.Pulled] that a session is pulled to.
+const Anchor = "anchor"
 
 // After returns the phase at step k after training in a round, or false.
 func (c *Cycle) After(s State, k int) (Phase, bool) {

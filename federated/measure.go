@@ -25,7 +25,28 @@ const (
 	tellLoss     = "loss"
 	tellExamples = "examples"
 	ofOwn        = "personal."
+	tellBegun    = ofOwn + "begun"
 )
+
+// Begun adds to what a member tells of its training whether it began a model of its own, having kept none: at its first visit, or
+// when what it kept was lost.
+func (r *Result) Begun(keep *weights.Set) {
+	begun := 0.0
+	if keep == nil {
+		begun = 1
+	}
+	r.Scalars[tellBegun] = begun
+}
+
+// Begun adds how many members began a model of their own, if they told.
+func (d *Diagnostics) Begun(sum *Sum) {
+	if sum == nil {
+		return
+	}
+	if n, told := sum.Scalars[tellBegun]; told {
+		d.Add(tellBegun, "", n)
+	}
+}
 
 // models returns the prefixes of the models that members test: the global one if there is one, and their own.
 func (c *Cycle) models() (prefixes []string) {

@@ -10,6 +10,7 @@ import (
 	"github.com/cohort-learning/cohort/federated/baselines"
 	"github.com/cohort-learning/cohort/federated/fedavg"
 	"github.com/cohort-learning/cohort/federated/heterofl"
+	"github.com/cohort-learning/cohort/federated/personal"
 	"github.com/cohort-learning/cohort/federated/scaffold"
 )
 
@@ -53,6 +54,20 @@ func All() []Method {
 			func() Options { return fedavg.AdaptiveDefaults(fedavg.Adagrad) }},
 		{"scaffold", "SCAFFOLD", "control variates against client drift; clients keep state", "Karimireddy et al., arXiv 1910.06378",
 			func() Options { return scaffold.Defaults() }},
+		{"ditto", "Ditto", "every client keeps a model of its own near the global one", "Li et al., arXiv 2012.04221",
+			func() Options { return personal.DittoDefaults() }},
+		{"per-fedavg", "Per-FedAvg", "a global model that one step on own data makes personal", "Fallah et al., arXiv 2002.07948",
+			func() Options { return personal.PerFedAvgDefaults() }},
+		{"pfedme", "pFedMe", "clients' own models near the global one, which moves towards them", "Dinh et al., arXiv 2006.08848",
+			func() Options { return personal.PFedMeDefaults() }},
+		{"apfl", "APFL", "clients mix a model of their own with the global one", "Deng et al., arXiv 2003.13461",
+			func() Options { return personal.APFLDefaults() }},
+		{"fedrep", "FedRep", "a shared body, trained in turn with every client's own last layer", "Collins et al., arXiv 2102.07078",
+			func() Options { return personal.FedRepDefaults() }},
+		{"fedper", "FedPer", "a shared body, trained together with every client's own last layer", "Arivazhagan et al., arXiv 1912.00818",
+			func() Options { return personal.FedPerDefaults() }},
+		{"finetune", "Fine-tuning", "fedavg whose clients train the model on for themselves: the yardstick of personal models", "",
+			func() Options { return personal.FineTuneDefaults() }},
 		{"fedbn", "FedBN", "clients keep their own batch norm layers, for unlike features", "Li et al., arXiv 2102.07623",
 			func() Options { return baselines.PartialDefaults("uniform", baselines.AllButBatchNorm) }},
 		{"lg-fedavg", "LG-FedAvg", "clients keep their representation and share the last layer", "Liang et al., arXiv 2001.01523",

@@ -15,7 +15,7 @@ func TestExamples(t *testing.T) {
 		t.Fatal(err)
 	}
 	families := map[string]bool{"heterofl": false, "fedrolex": false, "fedavg": false, "fedprox": false, "fedadam": false, "scaffold": false,
-		"fedbn": false, "local": false}
+		"fedbn": false, "local": false, "ditto": false, "per-fedavg": false, "pfedme": false, "apfl": false, "fedrep": false, "fedper": false, "finetune": false}
 	planned := 0
 	for _, file := range files {
 		r, err := Load(file)

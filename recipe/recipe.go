@@ -152,8 +152,11 @@ func Default(method string) (*Recipe, error) {
 		Run:      Run{Checkpoint: 1},
 		Options:  m.Options(),
 	}
-	if m.Name == "scaffold" { // its corrections are for plain SGD
+	switch m.Name {
+	case "scaffold", "per-fedavg": // what they compute is of plain SGD
 		r.Train.Optimizer.Momentum = 0
+	case "pfedme": // the rate of the authors: times lambda it must stay below 1
+		r.Train.Optimizer.Momentum, r.Train.Optimizer.Rate = 0, 0.005
 	}
 	return r, nil
 }

@@ -6,7 +6,6 @@ import (
 	"math"
 
 	"github.com/cohort-learning/cohort/dataset"
-	"github.com/cohort-learning/cohort/methods"
 	"github.com/cohort-learning/cohort/nn"
 	"github.com/cohort-learning/cohort/recipe"
 )
@@ -45,24 +44,22 @@ func baseline(seed uint64, method string) (*recipe.Recipe, error) {
 func baselinesSmall(ctx context.Context, l *Lab) error {
 	const source = "federated baselines, small setting; thresholds are targets"
 	got := map[string]outcome{}
-	for _, m := range methods.All() {
-		r, err := baseline(l.Seed, m.Name)
+	for _, m := range []string{"fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "scaffold", "fedbn", "lg-fedavg", "local", "centralised"} {
+		r, err := baseline(l.Seed, m)
 		if err != nil {
 			return err
 		}
-		switch m.Name {
-		case "heterofl", "fedrolex", "feddropout", "fjord": // a linear model has no hidden width to thin
-			continue
+		switch m {
 		case "fedbn": // it is about batch norm: a small network that has some
 			r.Model = recipe.Model{Name: "mlp", Config: nn.Config{Hidden: []int{32}, Norm: nn.BatchNorm}}
 		case "lg-fedavg":
 			r.Model = recipe.Model{Name: "mlp", Config: nn.Config{Hidden: []int{32}}}
 		}
-		o, err := l.run(ctx, m.Name, r)
+		o, err := l.run(ctx, m, r)
 		if err != nil {
-			return fmt.Errorf("%s: %w", m.Name, err)
+			return fmt.Errorf("%s: %w", m, err)
 		}
-		got[m.Name] = o
+		got[m] = o
 	}
 	rounds := func(m string) float64 { return got[m].first("accuracy", 80) }
 	for _, m := range []string{"fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "scaffold", "centralised"} {

@@ -28,6 +28,10 @@ type Partial struct {
 	federated.Cycle
 	Shared  func(nn.Param) bool
 	Uniform bool // weigh members alike instead of by their examples
+	// Step returns what a member trains with, and Train trains it in a round. Those of NewPartial train all parameters together,
+	// as the problem says.
+	Step  func() (*train.Spec, error)
+	Train func(ctx context.Context, at federated.Local, s *train.Session, round int) (train.Report, error)
 
 	mu    sync.Mutex
 	drawn bool // first is that of seed
@@ -47,8 +51,12 @@ func Nothing(nn.Param) bool { return false }
 // NewPartial returns federated averaging of the parameters that shared accepts.
 func NewPartial(p *federated.Problem, shared func(nn.Param) bool) *Partial {
 	a := &Partial{Cycle: federated.Cycle{Problem: p, Rate: 1, Serverless: true}, Shared: shared}
+	a.Step = func() (*train.Spec, error) { return a.Spec("train", a.Rate, nil) }
+	a.Train = func(ctx context.Context, at federated.Local, s *train.Session, round int) (train.Report, error) {
+		return s.Fit(ctx, a.Fit(at, round))
+	}
 	a.Personal = func(_ context.Context, at federated.Local, t federated.Task, keep *weights.Set) (federated.Own, error) {
-		w, err := a.mixture(at, t.Sets, keep)
+		w, err := a.Mixture(at, t.Sets, keep)
 		return federated.Own{Weights: w}, err
 	}
 	return a
@@ -93,8 +101,8 @@ func (a *Partial) rest(seed uint64) (weights.Set, error) {
 	return a.first, err
 }
 
-// mixture joins the shared part with a member's own, or with the initial rest at its first visit.
-func (a *Partial) mixture(at federated.Local, sets map[string]weights.Set, keep *weights.Set) (weights.Set, error) {
+// Mixture joins the shared part with a member's own, or with the initial rest at its first visit.
+func (a *Partial) Mixture(at federated.Local, sets map[string]weights.Set, keep *weights.Set) (weights.Set, error) {
 	m, err := a.Build(a.Rate)
 	if err != nil {
 		return weights.Set{}, err
@@ -149,11 +157,11 @@ func (c partialClient) Run(ctx context.Context, at federated.Local, t federated.
 	if at.Train.Len() == 0 {
 		return federated.Result{Status: federated.Abstained}, nil
 	}
-	w, err := c.mixture(at, t.Sets, keep)
+	w, err := c.Mixture(at, t.Sets, keep)
 	if err != nil {
 		return federated.Result{}, err
 	}
-	spec, err := c.Spec("train", c.Rate, nil)
+	spec, err := c.Step()
 	if err != nil {
 		return federated.Result{}, err
 	}
@@ -162,7 +170,7 @@ func (c partialClient) Run(ctx context.Context, at federated.Local, t federated.
 		return federated.Result{}, err
 	}
 	defer s.Close()
-	report, err := s.Fit(ctx, c.Fit(at, t.Round))
+	report, err := c.Train(ctx, at, s, t.Round)
 	if err != nil {
 		return federated.Result{}, err
 	}
@@ -185,6 +193,7 @@ func (c partialClient) Run(ctx context.Context, at federated.Local, t federated.
 		Addends: map[string]weights.Set{"w": shared.Sub(t.Sets["w"])}}
 	if rest.Len() > 0 {
 		r.Keep = &rest
+		r.Begun(keep)
 	}
 	return r, nil
 }
@@ -197,6 +206,7 @@ func (a *Partial) Finish(ctx context.Context, srv federated.Server, s federated.
 	sum := sums[""]
 	var d federated.Diagnostics
 	d.Training(sum)
+	d.Begun(sum)
 	s = s.With("w", sum.Total["w"].AddMean(s.Sets["w"]))
 	s.Version++
 	return s, d, nil

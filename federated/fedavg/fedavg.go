@@ -28,9 +28,7 @@ import (
 
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/nn"
-	"github.com/cohort-learning/cohort/train"
 	"github.com/cohort-learning/cohort/weights"
-	"github.com/gomlx/gomlx/core/graph"
 )
 
 // Algorithm is federated averaging. The zero values of its fields beside the problem give FedAvg itself.
@@ -149,7 +147,7 @@ func (c client) Run(ctx context.Context, at federated.Local, t federated.Task, k
 		return federated.Result{Status: federated.Abstained}, nil
 	}
 	w := t.Sets["w"]
-	spec, o, err := c.step(w, params.Mu)
+	spec, o, err := c.Pulled(w, params.Mu)
 	if err != nil {
 		return federated.Result{}, err
 	}
@@ -192,24 +190,6 @@ func (a *Algorithm) Reply(t federated.Task, r federated.Trained) (federated.Resu
 	}
 	return federated.Result{Weight: weight, Addends: map[string]weights.Set{"w": r.Weights.Sub(t.Sets["w"])},
 		Scalars: federated.FitScalars(r.Report)}, nil
-}
-
-// step returns the local step with the proximal gradient μ(w − w_received), if there is one.
-func (c client) step(w weights.Set, mu float64) (*train.Spec, train.Options, error) {
-	if mu == 0 {
-		spec, err := c.Spec("train", c.Rate, nil)
-		return spec, train.Options{}, err
-	}
-	spec, err := c.Spec("proximal", c.Rate, func(s *train.Spec) {
-		s.Extras, s.Scalars = []string{"received"}, []string{"mu"}
-		s.Adjust = func(a *train.Adjust) {
-			for _, n := range a.Names {
-				pull := graph.Mul(graph.Sub(a.Params[n], a.Extras["received"][n]), a.Scalars["mu"])
-				a.Grads[n] = graph.Add(a.Grads[n], pull)
-			}
-		}
-	})
-	return spec, train.Options{Extras: map[string]weights.Set{"received": w}, Scalars: map[string]float64{"mu": mu}}, err
 }
 
 // Finish implements [federated.Algorithm].
