@@ -17,6 +17,17 @@ type PhaseOpened struct {
 	InFlight int           `json:"inflight,omitempty"` // members still at work from earlier rounds
 	Roster   int           `json:"roster"`             // how many members the population had, those that are gone included
 	Opened   time.Duration `json:"opened"`
+	// Apart says that the order of member i is number First+i, whoever else is asked: see [Config.Apart].
+	Apart bool `json:"apart,omitempty"`
+	First int  `json:"first,omitempty"`
+}
+
+// order returns the number of the next order, which is for a member; next is the least that is free where they are counted.
+func (o PhaseOpened) order(member, next int) int {
+	if o.Apart {
+		return o.First + member
+	}
+	return next
 }
 
 // cohort is who is asked according to the record.

@@ -21,6 +21,9 @@ type Config struct {
 	Spool Spool
 	// Recorded, if not nil, says how the phases of a run on record were opened, and the run repeats them: nobody is drawn.
 	Recorded func(round int, phase string) (PhaseOpened, error)
+	// Apart numbers the orders of a phase by the members' places in the roster instead of one after the other, so that from the
+	// number of its own order no member can tell who else was asked, nor how many.
+	Apart bool
 }
 
 // ErrStopped is returned by Run when Config.Stop ended it before its last round; the last snapshot resumes it.
@@ -205,6 +208,9 @@ func (d *driver) open(p Phase) (PhaseOpened, error) {
 	}
 	round := d.state.Round
 	o := PhaseOpened{Round: round, Phase: p.Name, Base: d.state.Version, Roster: d.roster, InFlight: d.waiting(p.Name), Opened: d.members.Now()}
+	if d.cfg.Apart {
+		o.Apart, o.First = true, d.nextID
+	}
 	if d.cfg.Recorded == nil {
 		who, err := p.Who.draw(d.srv, d.roster, d.busy(p), round, cmp.Or(p.Who.Stream, p.Name)+"/selection")
 		if err != nil {

@@ -76,12 +76,15 @@ func (d *driver) exchange(ctx context.Context, p Phase, opened PhaseOpened) (*fo
 	if pace.Deadline > 0 {
 		deadline = opened.Opened + pace.Deadline
 	}
+	if opened.Apart {
+		d.nextID = opened.First + opened.Roster
+	}
 	from := &base{d.state, p}
 	out := d.waiting(p.Name) // orders of this phase that have not been folded
 	for sent := 0; ; {
 		for ; sent < who.n && out < window; sent++ {
-			id := d.nextID
-			d.nextID++
+			id := opened.order(who.at(sent), d.nextID)
+			d.nextID = max(d.nextID, id+1)
 			if d.inside[id] {
 				continue
 			}

@@ -3,6 +3,7 @@ package federated
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 
@@ -51,17 +52,35 @@ func (c Config) Summable(alg Algorithm, s State) error {
 		return errors.New("its robust rule reads every result by itself, and a relay's sum hides what it is made of: run it without a rule, or let all " +
 			"members join the coordinator itself")
 	}
-	const most = 1000 // phases of a round
-	for s.Step = 0; s.Step < most; s.Step++ {
-		p, ok := alg.Next(s)
-		if !ok {
-			return nil
-		}
+	for p := range phases(alg, s) {
 		if err := p.Summable(); err != nil {
 			return fmt.Errorf("phase %s: %w", p.Name, err)
 		}
 	}
 	return nil
+}
+
+// DrawsInSecret reports whether members of a run are drawn by secret coins, so that nobody but the coordinator is to know who
+// takes part in a round. The state is that before the first round.
+func DrawsInSecret(alg Algorithm, s State) bool {
+	for p := range phases(alg, s) {
+		if p.Who.Coins {
+			return true
+		}
+	}
+	return false
+}
+
+// phases are those of a round, as far as its first state tells.
+func phases(alg Algorithm, s State) iter.Seq[Phase] {
+	return func(yield func(Phase) bool) {
+		const most = 1000
+		for s.Step = 0; s.Step < most; s.Step++ {
+			if p, ok := alg.Next(s); !ok || !yield(p) {
+				return
+			}
+		}
+	}
 }
 
 // Summable returns why the results of a phase cannot be added before they reach the coordinator, or nil.

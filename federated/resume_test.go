@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/federated/fedtest"
@@ -85,6 +86,57 @@ func TestBadUnderway(t *testing.T) {
 			t.Errorf("opened %+v, closed %+v, error %v", l.Opened, l.Phases, err)
 		case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
 			t.Errorf("error %v, want %q in it", err, want)
+		}
+	}
+}
+
+// Where orders are numbered apart, the number of a member's order follows from its place, whoever else is asked, also when the run
+// goes on from any round; a phase that was opened with numbers one after the other keeps them.
+func TestApart(t *testing.T) {
+	who := federated.Selection{Fraction: 0.4, Coins: true}
+	see := func(numbers map[int]map[int]int, change func(*fedtest.Run)) *fedtest.Trace {
+		return do(t, crowd(9), learn(who), 6, func(r *fedtest.Run) {
+			r.Config.Apart = true
+			r.Config.Window = 2
+			r.Members.Delay = func(o *federated.Order) time.Duration {
+				if numbers[o.Round] == nil {
+					numbers[o.Round] = map[int]int{}
+				}
+				numbers[o.Round][o.Member.Index] = o.ID
+				return time.Second
+			}
+			if change != nil {
+				change(r)
+			}
+		})
+	}
+	numbers := map[int]map[int]int{}
+	l := see(numbers, nil)
+	for round, of := range numbers {
+		for member, id := range of {
+			if id != 9*round+member {
+				t.Errorf("round %d: the order of member %d is number %d", round, member, id)
+			}
+		}
+	}
+	again := map[int]map[int]int{}
+	see(again, func(r *fedtest.Run) { r.From, r.Kept = &l.Snapshots[2], l.Kept[2] })
+	for round, of := range again {
+		if round < 3 || fmt.Sprint(of) != fmt.Sprint(numbers[round]) {
+			t.Errorf("round %d after resuming: %v, not %v", round, of, numbers[round])
+		}
+	}
+	old := map[int]map[int]int{}
+	see(old, func(r *fedtest.Run) {
+		u := &federated.Underway{Opened: federated.PhaseOpened{Phase: "train", Roster: 9, Selected: federated.Indices{4, 7}}}
+		r.From = &federated.Snapshot{Under: u}
+	})
+	if got := fmt.Sprint(old[0]); got != "map[4:0 7:1]" {
+		t.Errorf("orders of a phase that was opened otherwise: %s", got)
+	}
+	for member, id := range old[1] {
+		if id != 2+member {
+			t.Errorf("in the phase after it member %d has number %d", member, id)
 		}
 	}
 }

@@ -39,6 +39,29 @@
 // A reader refuses a version that it does not know, and skips kinds that it
 // does not know. No line is longer than [MaxLine] bytes.
 //
+// # Sealed records
+//
+// A record that is not for everybody who may see the journal is sealed: its K is
+// sealed, its T that of the record before it, and its B a string, in base64
+// without padding, of 16 bytes of salt and then AES-256-GCM of
+//
+//	{"kind":"K","time":"T","body":B}
+//
+// with the real ones, and blanks behind it that hide how long it is. Key and
+// nonce are the first 32 and the last 12 bytes of HKDF-SHA256 of the journal's
+// key with that salt; its info, which is also the associated data, is
+//
+//	cohort journal v1, record S of ID
+//
+// with the number of the record and the run that the header names, so that no
+// sealed record fits another place. The salt is random: a journal that is put
+// back from a copy, and goes on otherwise, uses no nonce twice. Where even the
+// number of records would tell something, some of the kind filling, with the
+// body null, stand among them. Chain and hashes are over what stands in the
+// file, so that whoever lacks the key can check them as well. The journal's key
+// is its owner's matter: of a run it is HKDF-SHA256 of the key in its file
+// secret.key without salt, with the info "cohort journal".
+//
 // To check a journal: for every line compare H with the hash of the bytes, S
 // with the count, P with the H before. The chain shows accidents and tampering
 // by whoever lacks the newest hash; it proves nothing against the journal's

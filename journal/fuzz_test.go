@@ -3,6 +3,7 @@ package journal
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"io"
 	"strings"
@@ -88,6 +89,37 @@ func FuzzLine(f *testing.F) {
 		}
 		if again := appendLine(nil, &r); !bytes.Equal(again, line) {
 			t.Fatalf("accepted\n%q\nbut writes\n%q", line, again)
+		}
+	})
+}
+
+// FuzzSealed opens sealed bodies of anything, and anything that is sealed rightly. What opens can be sealed and opened again.
+func FuzzSealed(f *testing.F) {
+	k := &keyring{run: "r", fetch: func() ([32]byte, error) { return [32]byte{1}, nil }}
+	good := Record{Seq: 3, Time: time.Unix(1769860800, 5).UTC(), Kind: "result.received", Body: []byte(`{"member":"a"}`)}
+	k.seal(&good, time.Unix(1769860800, 0).UTC(), 128)
+	f.Add([]byte(good.outer.Body), []byte(`{"kind":"a","time":"2026-01-31T12:00:00.000000000Z","body":null}  `))
+	f.Add([]byte(`"AAAA"`), []byte(`{"kind":"sealed","time":"","body":1,"more":2}`))
+	f.Add([]byte(`7`), []byte(`{}{}`))
+	f.Fuzz(func(t *testing.T, body, inner []byte) {
+		if r, err := k.open(Record{Seq: 3, Kind: KindSealed, Body: body}); err == nil && !bytes.Equal(r.Body, good.Body) { // salts differ
+			t.Fatalf("forged: %+v", r)
+		}
+		salt := make([]byte, saltLen)
+		key, _ := k.get()
+		c, nonce, about := box(key, salt, "r", 3)
+		text := append([]byte(`"`), sealText.EncodeToString(c.Seal(salt, nonce, inner, about))...)
+		r, err := k.open(Record{Seq: 3, Kind: KindSealed, Body: append(text, '"')})
+		if err != nil {
+			return
+		}
+		if !ValidKind(r.Kind) || !json.Valid(r.Body) {
+			t.Fatalf("opened %+v", r)
+		}
+		again := Record{Seq: 3, Time: r.Time, Kind: r.Kind, Body: r.Body}
+		k.seal(&again, r.Time, 64)
+		if back, err := k.open(*again.outer); err != nil || back.Kind != r.Kind || !back.Time.Equal(r.Time) {
+			t.Fatalf("sealed again: %+v %v", back, err)
 		}
 	})
 }

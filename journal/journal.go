@@ -53,6 +53,9 @@ type Options struct {
 	// record and everything behind it are moved to a file beside the journal,
 	// and a record of kind [KindCut] says so.
 	FromLastGood bool
+	// Key fetches the key of sealed records, see [Entry]. It is called when the first of them is written or read, and again if it
+	// failed; nil means that there is none.
+	Key func() ([32]byte, error)
 }
 
 // A Header is the body of record 0.
@@ -103,6 +106,13 @@ type Cut struct {
 type Entry struct {
 	Kind string
 	Body any
+	// Seal, if above 0, hides kind, time and body from whoever lacks the key of the journal, and of their length all but how many
+	// times Seal bytes it takes to hold them.
+	Seal int
+	// Fill, if above 0, hides how many sealed records were written since the last entry with it: so many empty ones are written
+	// before this one that the number of sealed records in the journal, this one included, is a multiple of Fill. They are as
+	// long as if they were sealed with Filler.
+	Fill, Filler int
 }
 
 // A Journal appends to the journal of one folder, whose lock it holds.
@@ -115,11 +125,13 @@ type Journal struct {
 	lock     io.Closer
 	header   Header
 	recovery Recovery
+	key      keyring
 
 	// commit is held while a group of records is written and synced. Whoever
 	// gets it commits everything that has queued up until then.
 	commit sync.Mutex
 	broken bool // the file may hold bytes behind size: cut before writing
+	tail   tail // of the file
 
 	mu    sync.Mutex // guards what follows; never held during input or output
 	queue []*request
@@ -161,6 +173,7 @@ const markEvery = 1024
 
 // A request is the entries of one call to Append, waiting for their commit.
 type request struct {
+	entries []Entry
 	records []Record // Seq, Time, Prev and Hash are set by the commit
 	err     error
 	done    bool
@@ -184,7 +197,7 @@ func Create(dir string, o Options) (*Journal, error) {
 			return ErrExists
 		}
 		j.broken = true // cuts what a killed Create left
-		j.header = Header{Format: Format, Version: Version, Run: o.Run}
+		j.header, j.key.run = Header{Format: Format, Version: Version, Run: o.Run}, o.Run
 		if _, err := j.Append(KindOpened, j.header); err != nil {
 			return err
 		}
@@ -210,7 +223,7 @@ func (o Options) fs() FS {
 
 // open does what Create and Open share; begin is what differs.
 func open(dir string, o Options, begin func(*Journal) error, flag int) (_ *Journal, err error) {
-	j := &Journal{path: filepath.Join(dir, FileName), fsys: o.fs(), now: o.Now}
+	j := &Journal{path: filepath.Join(dir, FileName), fsys: o.fs(), now: o.Now, key: keyring{fetch: o.Key}}
 	if j.now == nil {
 		j.now = time.Now
 	}
@@ -246,11 +259,13 @@ func (j *Journal) recover(o Options) error {
 		r, err = s.Next()
 		if err == nil {
 			j.mark(r)
+			j.tail.add(r)
 		}
 		if err == nil && r.Seq == 0 {
 			if j.header, err = readHeader(r); err != nil {
 				return err
 			}
+			j.key.run = j.header.Run
 		}
 	}
 	head, some := s.Head()
@@ -346,7 +361,7 @@ func readHeader(r Record) (Header, error) {
 // the same commit. The journal stays usable: it has been cut back to the last
 // whole record, or will be before the next write. See [IsFull].
 func (j *Journal) Append(kind string, body any) (Record, error) {
-	recs, err := j.AppendAll([]Entry{{kind, body}})
+	recs, err := j.AppendAll([]Entry{{Kind: kind, Body: body}})
 	if err != nil {
 		return Record{}, err
 	}
@@ -357,7 +372,7 @@ func (j *Journal) Append(kind string, body any) (Record, error) {
 // none is in the journal; but a crash during the call may leave only the first
 // few.
 func (j *Journal) AppendAll(entries []Entry) ([]Record, error) {
-	req := &request{records: make([]Record, len(entries))}
+	req := &request{records: make([]Record, len(entries)), entries: entries}
 	for i, e := range entries {
 		if !ValidKind(e.Kind) {
 			panic(fmt.Sprintf("journal: invalid kind %q", e.Kind))
@@ -368,6 +383,14 @@ func (j *Journal) AppendAll(entries []Entry) ([]Record, error) {
 		}
 		if n := len(body); n > MaxLine-1024 { // leaves room for the other members
 			return nil, fmt.Errorf("append %s to journal: a body of %d bytes is above the limit of %d", e.Kind, n, MaxLine-1024)
+		}
+		if e.Seal > 0 {
+			if _, err := j.key.get(); err != nil {
+				return nil, fmt.Errorf("append %s to journal: %w", e.Kind, err)
+			}
+			if n := sealedLen(len(body), e.Seal); n > MaxLine-1024 {
+				return nil, fmt.Errorf("append %s to journal: a body of %d bytes is above the limit of %d once it is sealed", e.Kind, len(body), MaxLine-1024)
+			}
 		}
 		req.records[i] = Record{Kind: e.Kind, Body: body}
 	}
@@ -404,22 +427,13 @@ func (j *Journal) commitQueue() {
 	j.queue = nil
 	j.mu.Unlock()
 
-	var buf []byte
-	offset := size
-	next := head.Seq + 1
-	if size == 0 {
-		next = 0
-	}
+	w := lines{j: j, head: head, offset: size, empty: size == 0, tail: j.tail}
 	for _, req := range batch {
 		for i := range req.records {
-			r := &req.records[i]
-			r.Seq, r.Time, r.Prev = next, j.now().UTC(), head.Hash
-			r.Offset = offset + int64(len(buf))
-			buf = appendLine(buf, r)
-			head = Head{Seq: r.Seq, Hash: r.Hash}
-			next++
+			w.add(&req.records[i], req.entries[i])
 		}
 	}
+	buf := w.buf
 	err := ErrClosed
 	began := time.Now()
 	if !ended {
@@ -433,18 +447,15 @@ func (j *Journal) commitQueue() {
 		}
 	}
 	if err == nil {
+		j.tail = w.tail
 		j.mu.Lock()
-		j.head, j.size = head, size+int64(len(buf))
+		j.head, j.size = w.head, size+int64(len(buf))
 		if len(buf) > 0 {
 			j.stats.Syncs++
 			j.stats.SyncTime += took
 		}
-		for _, req := range batch {
-			j.stats.Records += uint64(len(req.records))
-			for _, r := range req.records {
-				j.mark(r)
-			}
-		}
+		j.stats.Records += uint64(w.n)
+		j.marks = append(j.marks, w.marks...)
 		j.mu.Unlock()
 	}
 }
@@ -499,12 +510,18 @@ func (j *Journal) Recovery() Recovery { return j.recovery }
 func (j *Journal) Path() string { return j.path }
 
 // Records returns the records that are durable at the moment when the iteration
-// begins, in order; only those of the given kinds, if any are given. An error
-// ends the iteration.
+// begins, in order, sealed ones opened; only those of the given kinds, if any
+// are given. An error ends the iteration.
 func (j *Journal) Records(kinds ...string) iter.Seq2[Record, error] { return j.From(0, kinds...) }
 
 // From is Records, but begins with the record that has the number seq.
 func (j *Journal) From(seq uint64, kinds ...string) iter.Seq2[Record, error] {
+	return j.key.opened(j.Lines(seq), kinds)
+}
+
+// Lines returns the records from the number seq on as they stand in the file:
+// sealed ones stay sealed.
+func (j *Journal) Lines(seq uint64) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		j.mu.Lock()
 		size := j.size
@@ -513,7 +530,7 @@ func (j *Journal) From(seq uint64, kinds ...string) iter.Seq2[Record, error] {
 		j.mu.Unlock()
 		s := NewScanner(io.NewSectionReader(j.file, m.offset, size-m.offset), j.path)
 		s.next, s.offset, s.prev = m.seq, m.offset, m.prev
-		records(s, kinds, func(r Record, err error) bool {
+		records(s, nil, func(r Record, err error) bool {
 			return err == nil && r.Seq < seq || yield(r, err)
 		})
 	}

@@ -188,7 +188,7 @@ func TestAppendAfterOpen(t *testing.T) {
 	if r.Seq != 4 || r.Prev != head.Hash {
 		t.Errorf("continued with %+v after %+v", r, head)
 	}
-	all, err := j.AppendAll([]journal.Entry{{"round.closed", round{Round: 4}}, {"other", 1}, {"round.closed", round{Round: 5}}})
+	all, err := j.AppendAll([]journal.Entry{{Kind: "round.closed", Body: round{Round: 4}}, {Kind: "other", Body: 1}, {Kind: "round.closed", Body: round{Round: 5}}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,6 +45,19 @@ type Record struct {
 	Prev   Hash            // hash of the record before; zero in record 0
 	Hash   Hash            // hash of this record
 	Offset int64           // byte at which its line begins in the file
+
+	outer *Record // as it stands in the file, if that is otherwise: sealed
+}
+
+// Sealed reports whether the record is sealed in the file.
+func (r Record) Sealed() bool { return r.outer != nil || r.Kind == KindSealed }
+
+// written returns the record as it stands in the file.
+func (r *Record) written() *Record {
+	if r.outer != nil {
+		return r.outer
+	}
+	return r
 }
 
 // Decode unmarshals the record's body into v and names the record if that fails.
@@ -174,4 +187,4 @@ func parseHash(b []byte) (h Hash, ok bool) {
 }
 
 // Line returns the record as it stands in the journal's file, line feed included.
-func (r Record) Line() []byte { return appendLine(nil, &r) }
+func (r Record) Line() []byte { return appendLine(nil, r.written()) }

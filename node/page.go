@@ -186,7 +186,7 @@ func (p *page) read(l *living) {
 
 // readFrom reads the journal in a folder.
 func readFrom(dir string, from uint64, f func(journal.Record) error) error {
-	for rec, err := range journal.Read(journal.OS(), dir) {
+	for rec, err := range record.Read(journal.OS(), dir) {
 		if err == nil && rec.Seq >= from {
 			err = f(rec)
 		}

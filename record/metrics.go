@@ -101,7 +101,7 @@ func ReadMetrics(dir string) (*Metrics, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(m.init(""), m.update(journal.Read(journal.OS(), dir))); err != nil {
+	if err := errors.Join(m.init(""), m.update(Read(journal.OS(), dir))); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
 	return m, nil

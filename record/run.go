@@ -111,7 +111,7 @@ func Create(dir string, meta Meta, recipe []byte, o Options) (_ *Run, err error)
 		meta.Created = o.now()
 	}
 	r := &Run{dir: dir, o: o, meta: meta}
-	jo := journal.Options{FS: o.fs(), Now: o.Now, Run: meta.ID}
+	jo := journal.Options{FS: o.fs(), Now: o.Now, Run: meta.ID, Key: journalKey(o.fs(), dir)}
 	r.journal, err = journal.Create(dir, jo)
 	if errors.Is(err, journal.ErrExists) {
 		r.journal, err = takeOver(dir, jo, err)
@@ -159,7 +159,7 @@ func Resume(dir string, o Options) (_ *Run, err error) {
 		return nil, fmt.Errorf("resume run: %w", err)
 	}
 	r := &Run{dir: dir, o: o, meta: meta}
-	r.journal, err = journal.Open(dir, journal.Options{FS: o.fs(), Now: o.Now, Run: meta.ID, FromLastGood: o.FromLastGood})
+	r.journal, err = journal.Open(dir, journal.Options{FS: o.fs(), Now: o.Now, Run: meta.ID, FromLastGood: o.FromLastGood, Key: journalKey(o.fs(), dir)})
 	if err != nil {
 		return nil, fmt.Errorf("resume run: %w", err)
 	}

@@ -31,7 +31,7 @@ type pastPhase struct {
 
 // ReadHistory reads a history from the records of a journal, of a simulation or of a coordinator, such as
 //
-//	ReadHistory(journal.Read(journal.OS(), dir))
+//	ReadHistory(record.Read(journal.OS(), dir))
 //
 // What a run that went back to a checkpoint has recorded twice counts as it was recorded last.
 func ReadHistory(records iter.Seq2[journal.Record, error]) (*History, error) {

@@ -19,7 +19,7 @@ const (
 	KindPhaseOpened = "phase.opened"
 	KindPhaseClosed = "phase.closed"
 	KindRoundClosed = "round.closed"
-	KindSealed      = "noise.sealed" // before anything is made with the run's secrets
+	KindSealed      = record.KindSecret // before anything is made with the run's secrets
 	KindEnded       = "run.ended"
 )
 

@@ -179,7 +179,7 @@ func (v *verification) repeat(ctx context.Context, stop <-chan struct{}, o *engi
 	}
 	job.Config.Stop, job.Observer = stop, p
 	job.Secret = simulation.KeptSecrets(journal.OS(), v.Run)
-	h, err := simulation.ReadHistory(journal.Read(journal.OS(), v.Run))
+	h, err := simulation.ReadHistory(record.Read(journal.OS(), v.Run))
 	if err != nil {
 		return err
 	}

@@ -26,7 +26,15 @@ func (d *desk) coming(id int) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	_, inside := d.settled[id]
-	return d.behind && d.orders[id] == nil && id > d.issued && !inside
+	return d.behind && d.orders[id] == nil && (id > d.issued || id < d.reserved) && !inside
+}
+
+// reserve takes up the numbers below next, whether there are orders of all of them or not.
+func (d *desk) reserve(next int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.reserved = max(d.reserved, next)
+	d.highest = max(d.highest, next-1)
 }
 
 // caughtUp says that all orders of before the run was resumed have been issued again.

@@ -216,7 +216,7 @@ func (r *Run) duties(from string, holding []transport.Holding) *transport.Duties
 		if end.final != nil {
 			r.srv.download(from, []transport.Ref{*end.final})
 		}
-		if msg, err := r.closeMessage(end); err == nil {
+		if msg, err := r.closeMessage(end, everybody); err == nil {
 			add(msg)
 		}
 		return d
@@ -244,6 +244,10 @@ func (r *Run) settle(from string, holding []transport.Holding, d *transport.Duti
 		if rec, ok := r.desk.awaits(h.Order); ok && rec.Member == from { // first: it is here or there
 			continue
 		}
+		if r.foreign(from, h.Order) {
+			forgotten = append(forgotten, h.Order)
+			continue
+		}
 		if x, _ := r.desk.find(h.Order); x != nil {
 			continue
 		}
@@ -262,7 +266,7 @@ func (r *Run) settle(from string, holding []transport.Holding, d *transport.Duti
 			continue
 		}
 		told[c.head.Hash] = true
-		msg, err := r.closeMessage(c)
+		msg, err := r.closeMessage(c, r.place(from))
 		if err != nil {
 			continue
 		}
@@ -276,9 +280,9 @@ func (r *Run) settle(from string, holding []transport.Holding, d *transport.Duti
 	return true
 }
 
-// closeMessage signs the end of a phase.
-func (r *Run) closeMessage(c closed) ([]byte, error) {
-	body, err := c.body()
+// closeMessage signs the end of a phase as the member in a place of the run is told of it.
+func (r *Run) closeMessage(c closed, place int) ([]byte, error) {
+	body, err := c.body(place)
 	if err != nil {
 		return nil, err
 	}
@@ -294,7 +298,10 @@ func (r *Run) closeMessage(c closed) ([]byte, error) {
 
 // announce tells all members that a phase has closed, and reports whether that is on its way.
 func (r *Run) announce(c closed) bool {
-	msg, err := r.closeMessage(c)
+	if c.Apart {
+		return r.announceApart(c)
+	}
+	msg, err := r.closeMessage(c, everybody)
 	if err == nil {
 		err = r.srv.o.Hub.Broadcast(msg)
 	}

@@ -10,6 +10,7 @@ import (
 // is durable, in the order of the records.
 type appender struct {
 	j     *journal.Journal
+	seal  func(*journal.Entry) // hides what members are not to know
 	spool *spool
 	mu    sync.Mutex
 	queue []pending
@@ -25,8 +26,8 @@ type pending struct {
 	then   func(journal.Record, error)
 }
 
-func newAppender(j *journal.Journal, sp *spool) *appender {
-	a := &appender{j: j, spool: sp, wake: make(chan struct{}, 1), done: make(chan struct{})}
+func newAppender(j *journal.Journal, sp *spool, seal func(*journal.Entry)) *appender {
+	a := &appender{j: j, seal: seal, spool: sp, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	go a.run()
 	return a
 }
@@ -86,6 +87,7 @@ func (a *appender) write(batch []pending) {
 	entries := make([]journal.Entry, len(batch))
 	for i, p := range batch {
 		entries[i] = p.entry
+		a.seal(&entries[i])
 	}
 	var recs []journal.Record
 	if err == nil {

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/transport"
 )
 
@@ -70,13 +71,21 @@ func has(sorted []int, x int) bool {
 	return ok
 }
 
-// body returns the message body.
-func (c closed) body() (*transport.Close, error) {
-	counted, err := c.Orders.MarshalText()
+// everybody is who a close is for that names all orders.
+const everybody = -1
+
+// body returns the message body, for the member in a place of the run. Where orders are numbered by place, which are in it
+// would tell who took part: there each member is told of its own.
+func (c closed) body(place int) (*transport.Close, error) {
+	orders, lost := c.Orders, c.Given
+	if c.Apart {
+		orders, lost = only(orders, c.First+place), only(lost, c.First+place)
+	}
+	counted, err := orders.MarshalText()
 	if err != nil {
 		return nil, err
 	}
-	given, err := c.Given.MarshalText()
+	given, err := lost.MarshalText()
 	if err != nil {
 		return nil, err
 	}
@@ -85,6 +94,14 @@ func (c closed) body() (*transport.Close, error) {
 		b.Final = 1
 	}
 	return b, b.State.UnmarshalText([]byte(c.State))
+}
+
+// only returns the set of one number, if it is in another set.
+func only(sorted federated.Indices, x int) federated.Indices {
+	if has(sorted, x) {
+		return federated.Indices{x}
+	}
+	return nil
 }
 
 // head returns how far the journal had come when the newest phase closed.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/cohort-learning/cohort/journal"
 	"github.com/cohort-learning/cohort/journal/faultfs"
+	"github.com/cohort-learning/cohort/record"
 	"github.com/cohort-learning/cohort/simulation"
 	"github.com/cohort-learning/cohort/transport"
 )
@@ -130,7 +131,7 @@ func (w *world) replay(when string) {
 
 func (w *world) replayed() error {
 	dir := filepath.Join(w.dir, "run")
-	h, err := simulation.ReadHistory(journal.Read(journal.OS(), dir))
+	h, err := simulation.ReadHistory(record.Read(journal.OS(), dir))
 	if err != nil {
 		return err
 	}

@@ -52,6 +52,7 @@ type desk struct {
 	offering sync.WaitGroup
 	highest  int               // order issued so far
 	issued   int               // of them in this process
+	reserved int               // numbers of orders below are taken: which of them there are is not to be seen
 	behind   bool              // the run was resumed, and orders of before may be issued again
 	gone     map[string]string // why members are gone
 	levels   map[string]string // of members, as their newest tasks say

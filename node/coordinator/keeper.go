@@ -70,6 +70,11 @@ func (k *keeper) begin(members int) error {
 	if k.from != nil {
 		return nil
 	}
+	if k.r.hiding.on {
+		if err := k.r.hide(members); err != nil {
+			return err
+		}
+	}
 	srv := k.r.server()
 	srv.Population = k.r.people
 	alg := k.r.spec.Algorithm
@@ -118,9 +123,23 @@ func (k *keeper) PhaseOpened(p federated.PhaseOpened) error {
 	k.opened, k.inside, k.unsaved = p, nil, 0
 	k.r.round.Store(int64(p.Round))
 	k.r.spool.turn()
-	_, err := k.r.rec.Journal().Append(simulation.KindPhaseOpened, p)
+	k.r.desk.reserve(k.r.hiding.span(p))
+	_, err := k.append(simulation.KindPhaseOpened, p, p.Phase)
 	k.asked(p)
 	return err
+}
+
+// append writes a record about a phase, so that members see no more of it than they may.
+func (k *keeper) append(kind string, body any, phase string) (journal.Record, error) {
+	e := journal.Entry{Kind: kind, Body: body}
+	if learning(phase) {
+		k.r.hiding.seal(&e)
+	}
+	recs, err := k.r.rec.Journal().AppendAll([]journal.Entry{e})
+	if err != nil {
+		return journal.Record{}, err
+	}
+	return recs[0], nil
 }
 
 // asked shows what the phase asks of whom.
@@ -172,7 +191,7 @@ func (k *keeper) SaveFold(opened federated.PhaseOpened, write func(io.Writer) er
 	if err != nil {
 		return fmt.Errorf("checkpoint of the sums: %w", err)
 	}
-	if _, err := k.r.rec.Journal().Append(KindFold, folds{Round: opened.Round, Phase: opened.Phase, File: file, Digest: digest, Inside: len(seats)}); err != nil {
+	if _, err := k.append(KindFold, folds{Round: opened.Round, Phase: opened.Phase, File: file, Digest: digest, Inside: len(seats)}, opened.Phase); err != nil {
 		return err
 	}
 	k.inside = map[int]seat{}
@@ -196,12 +215,13 @@ func (k *keeper) PhaseClosed(p federated.PhaseClosed, snapshot func() federated.
 	k.saves++
 	k.r.desk.caughtUp()
 	counted, given := k.outcome(p)
-	end := closing{Orders: counted, Given: given, Step: s.State.Step, State: s.State.Digest(), Checkpoint: c.Digest.String(), Clock: s.Clock}
+	end := closing{Orders: counted, Given: given, Step: s.State.Step, State: s.State.Digest(), Checkpoint: c.Digest.String(), Clock: s.Clock,
+		Apart: k.opened.Apart, First: k.opened.First}
 	body, err := merge(simulation.PhaseRecord(p), end)
 	if err != nil {
 		return err
 	}
-	rec, err := k.r.rec.Journal().Append(simulation.KindPhaseClosed, body)
+	rec, err := k.append(simulation.KindPhaseClosed, body, p.Phase)
 	if err != nil {
 		return err
 	}

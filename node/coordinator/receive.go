@@ -104,8 +104,14 @@ func (d *desk) claimBlobs(x *order, blobs []transport.Ref) (wrong string) {
 	return ""
 }
 
+// over is what is said of tasks that nobody waits for.
+const over = "the phase of this task is over"
+
 // claim finds the open order that a member speaks of; refused says why it may not.
 func (r *Run) claim(from string, id int, task transport.Digest) (x *order, refused *transport.Failure) {
+	if r.foreign(from, id) {
+		return nil, &transport.Failure{Code: transport.CodeStale, Message: over}
+	}
 	x, past := r.desk.find(id)
 	if x == nil && r.desk.coming(id) {
 		if _, over := r.keeper.closes.of(id); !over {
@@ -114,7 +120,7 @@ func (r *Run) claim(from string, id int, task transport.Digest) (x *order, refus
 	}
 	switch {
 	case x == nil && past:
-		return nil, &transport.Failure{Code: transport.CodeStale, Message: "the phase of this task is over"}
+		return nil, &transport.Failure{Code: transport.CodeStale, Message: over}
 	case x == nil || !r.mayAnswer(from, x):
 		return nil, &transport.Failure{Code: transport.CodeUnknown, Message: "there is no such task"}
 	}
@@ -151,7 +157,7 @@ func (r *Run) result(from string, e transport.Envelope, body *transport.Result, 
 			return
 		}
 		if refused.Code == transport.CodeStale {
-			if r.counted(body.Order, digest) {
+			if !r.foreign(from, body.Order) && r.counted(body.Order, digest) {
 				verdict(transport.Duplicate, "", "")
 			} else {
 				verdict(transport.Late, refused.Code, refused.Message)

@@ -136,4 +136,6 @@ type closing struct {
 	State      string            `json:"state"`                // digest of the state after the phase
 	Checkpoint string            `json:"checkpoint,omitempty"` // digest of the snapshot's file
 	Clock      time.Duration     `json:"clock"`
+	Apart      bool              `json:"apart,omitempty"` // orders are First and the member's place in the run
+	First      int               `json:"first,omitempty"`
 }

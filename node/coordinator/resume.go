@@ -21,6 +21,7 @@ type past struct {
 	folds      *folds                 // the newest checkpoint of its sums
 	results    map[int]*result        // accepted, by order, and not in a phase that has closed
 	bundles    map[int]*bundle        // partial sums likewise, by number of the record
+	enrolled   int                    // members that had agreed when the run was opened
 	clock      time.Duration          // up-time so far
 	end        time.Time              // of the last record
 	ended      bool
@@ -81,13 +82,14 @@ func (r *Run) recallOne(rec journal.Record, p *past, saw func(time.Duration)) er
 		if err := rec.Decode(&o); err != nil {
 			return err
 		}
-		p.checkpoint = o.Checkpoint
+		p.checkpoint, p.enrolled = o.Checkpoint, o.Clients
 	case simulation.KindPhaseOpened:
 		var o federated.PhaseOpened
 		if err := rec.Decode(&o); err != nil {
 			return err
 		}
 		p.under, p.folds = &o, nil
+		r.hiding.span(o)
 		saw(o.Opened)
 	case KindReceived:
 		var x received
@@ -178,6 +180,7 @@ func (k *keeper) restore(p *past) error {
 		r.desk.highest = max(r.desk.highest, x.Order)
 	}
 	r.desk.pins.add(used)
+	r.desk.reserve(r.hiding.end())
 	k.restoreBundles(p)
 	if err := r.spool.sweep(); err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 
 	"github.com/cohort-learning/cohort/dataset"
 	"github.com/cohort-learning/cohort/journal"
+	"github.com/cohort-learning/cohort/record"
 	"github.com/cohort-learning/cohort/simulation"
 	"github.com/cohort-learning/cohort/transport"
 )
@@ -20,7 +21,7 @@ type Attendance struct {
 // ReadAttendance reads it from the journal in the folder of a run.
 func ReadAttendance(dir string) (a Attendance, err error) {
 	index := map[string]int{}
-	for rec, err := range journal.Read(journal.OS(), dir, KindAdmitted, KindReceived, KindPartial) {
+	for rec, err := range record.Read(journal.OS(), dir, KindAdmitted, KindReceived, KindPartial) {
 		if err != nil {
 			return a, err
 		}

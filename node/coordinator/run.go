@@ -68,6 +68,7 @@ type Run struct {
 	closed  bool
 
 	summable error // why relays cannot add the results of its members; nil: they can
+	hiding   hiding
 
 	delegating  sync.Mutex
 	delegations map[string]string // those behind each relay, as recorded last
@@ -175,7 +176,7 @@ func (r *Run) work(ctx context.Context) error {
 	srv := r.server()
 	srv.Population = r.people
 	cfg := r.spec.Config
-	cfg.Stop = r.stop
+	cfg.Stop, cfg.Apart = r.stop, r.hiding.on
 	if len(r.desk.bundles) > 0 { // they wait for all orders inside
 		cfg.Window = r.people.Len()
 	}
@@ -363,8 +364,9 @@ func (r *Run) lose(name, reason string) {
 func (r *Run) Agrees(member string) bool { return r.agrees(member) }
 
 // WriteJournal writes the lines of the run's journal from a record on, also when the run is over: a member that was away may come
-// back only then.
+// back only then. Sealed records stay sealed.
 func (r *Run) WriteJournal(w io.Writer, from uint64) error {
+	end := r.shown()
 	over := func() bool {
 		r.closing.RLock()
 		defer r.closing.RUnlock()
@@ -372,9 +374,12 @@ func (r *Run) WriteJournal(w io.Writer, from uint64) error {
 	}
 	if !over() {
 		var read error
-		for rec, err := range r.rec.Journal().From(from) {
+		for rec, err := range r.rec.Journal().Lines(from) {
 			if read = err; err != nil {
 				break
+			}
+			if rec.Seq > end {
+				return nil
 			}
 			if _, err := w.Write(rec.Line()); err != nil {
 				return err
@@ -391,6 +396,9 @@ func (r *Run) WriteJournal(w io.Writer, from uint64) error {
 		}
 		if rec.Seq < from {
 			continue
+		}
+		if rec.Seq > end {
+			return nil
 		}
 		if _, err := w.Write(rec.Line()); err != nil {
 			return err

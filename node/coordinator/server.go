@@ -265,9 +265,14 @@ func (r *Run) prepare() error {
 	window, absent := cmp.Or(r.spec.Window, 64), cmp.Or(r.spec.Absent, time.Minute)
 	r.spool = newSpool(r.srv.o.FS, filepath.Join(r.rec.Dir(), "spool"))
 	r.desk = newDesk(r, r.srv.o.Blobs, r.srv.pins, r.spool, window, absent, p.clock, r.log)
-	r.appender = newAppender(r.rec.Journal(), r.spool)
+	r.appender = newAppender(r.rec.Journal(), r.spool, r.hiding.seal)
 	if r.limit, err = r.resultLimit(); err != nil {
 		return err
+	}
+	if r.hiding.on && p.checkpoint != "" {
+		if err := r.hide(p.enrolled); err != nil {
+			return err
+		}
 	}
 	if err := r.keeper.restore(p); err != nil {
 		return err
@@ -302,6 +307,7 @@ func (r *Run) resultLimit() (int64, error) {
 	}
 	r.model = n
 	r.summable = r.spec.Config.Summable(r.spec.Algorithm, s)
+	r.hiding.on = federated.DrawsInSecret(r.spec.Algorithm, s)
 	if leaves := r.srv.o.Relays.Leaves(); leaves > 0 && r.summable != nil {
 		return 0, fmt.Errorf("%d members are behind relays: %w", leaves, r.summable)
 	}

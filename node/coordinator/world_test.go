@@ -59,6 +59,7 @@ type world struct {
 	members map[string]*puppet
 	stands  map[string]*stand // relays
 	absent  time.Duration
+	gate    chan struct{} // what members wait for before they compute; nil: nothing
 	roster  map[string]identity.Member
 }
 
@@ -262,6 +263,7 @@ type puppet struct {
 	done map[int]bool // orders whose phases have closed
 
 	verdicts map[transport.Outcome]int
+	heard    []transport.Envelope
 	theirs   blob.Store // of the coordinator, as it was when the member joined last
 	left     bool
 	over     chan struct{}
@@ -386,6 +388,9 @@ func (m *puppet) receive(msg []byte) {
 	if err != nil {
 		panic(err)
 	}
+	m.mu.Lock()
+	m.heard = append(m.heard, e)
+	m.mu.Unlock()
 	switch e.Kind {
 	case transport.KindTerms:
 		_, _, err := m.request(&transport.Consent{Terms: transport.DigestOf(msg), Samples: m.member.Samples}, transport.Envelope{})
@@ -425,6 +430,9 @@ func (m *puppet) work(e transport.Envelope, msg []byte) {
 	}
 	keep := m.keep[-1]
 	m.mu.Unlock()
+	if m.w.gate != nil {
+		<-m.w.gate
+	}
 	ctx := context.Background()
 	task := federated.Task{Group: b.Group, Tag: b.Tag, Params: b.Params, Round: e.Round, Phase: e.Step, Base: b.Base, Sets: map[string]weights.Set{}}
 	var err error
