@@ -14,6 +14,7 @@ import (
 // Secure says that the server sees sums of many clients only; see package federated/private. Sums "" has no secure sums.
 type Secure struct {
 	Sums      string  `yaml:"sums,omitempty" doc:"masked: the server learns nothing but sums. plain: the same sums to the bit without masks, for simulations."`
+	Members   int     `yaml:"members,omitempty" doc:"Fewest clients that a secure sum is begun with, else the round has none; 0 means 3, as of two each knows the other's result."`
 	Threshold float64 `yaml:"threshold,omitempty" doc:"Part of a session's clients that can open its sum; 0 means the least that is safe, two thirds."`
 	Holders   int     `yaml:"holders,omitempty" doc:"Fewest clients that must hold a part of the model for it to be sent; 0 means as many as the threshold."`
 	Curious   bool    `yaml:"curious,omitempty" doc:"Trust the server to keep to the protocol: a threshold of half is enough then."`
@@ -27,7 +28,7 @@ type Secure struct {
 }
 
 func (s Secure) options() private.SecureOptions {
-	o := private.SecureOptions{Curious: s.Curious, Threshold: s.Threshold, Holders: s.Holders, Sparse: s.Sparse, Corrupt: s.Corrupt,
+	o := private.SecureOptions{Members: s.Members, Curious: s.Curious, Threshold: s.Threshold, Holders: s.Holders, Sparse: s.Sparse, Corrupt: s.Corrupt,
 		Dropout: s.Dropout, Bits: s.Bits, Clip: s.Clip, Levels: s.Levels, MaxWeight: s.MaxWeight, Plain: s.Sums == "plain"}
 	if s.Sparse {
 		o.Corrupt, o.Dropout = cmp.Or(s.Corrupt, 0.1), cmp.Or(s.Dropout, 0.1)
@@ -145,6 +146,7 @@ func unsuited(err error) error {
 	field, ok := map[private.Cause]FieldError{
 		private.Evaluation:  {Field: "evaluate.clients", With: "privacy"},
 		private.Statistics:  {Field: "evaluate.statistics", With: "privacy"},
+		private.Members:     {Field: "secure.members"},
 		private.Drawing:     {Field: "round.fraction", With: "secure"},
 		private.Distributed: {Field: "privacy.distributed"},
 		private.Scale:       {Field: "privacy.scale"},

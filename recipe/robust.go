@@ -102,6 +102,11 @@ func (r *Recipe) driven() federated.Config {
 
 // fits returns an error, of a field, if the recipe's robust rule can never work on the method with these members.
 func (r *Recipe) fits(ctx context.Context, a federated.Algorithm, srv federated.Server) error {
+	if w, ok := a.(interface{ Enough(federated.Server) error }); ok {
+		if err := w.Enough(srv); err != nil {
+			return unsuited(err)
+		}
+	}
 	if r.Robust.Rule == "" {
 		return nil
 	}

@@ -266,6 +266,8 @@ func (a *Secure) acceptable(l *terms) error {
 	}
 	m := p.Neighbourhood()
 	switch {
+	case l.Members < a.o.least():
+		return fmt.Errorf("secure aggregation: %w: a session of %d members, and at least %d were agreed", secagg.ErrMalformed, l.Members, a.o.least())
 	case l.Threshold < a.threshold(m):
 		return fmt.Errorf("secure aggregation: %w: a threshold of %d of %d, and at least %d was agreed", secagg.ErrMalformed, l.Threshold, m, a.threshold(m))
 	case a.fits(l) != nil:

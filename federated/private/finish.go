@@ -165,8 +165,8 @@ func (f *finish) begin() (federated.State, error) {
 	if at.Cohort != nil {
 		n = len(at.Cohort)
 	}
-	if n < 2 {
-		return f.s, failedf("%d members take part, and a sum of fewer than 2 hides nothing", n)
+	if least := f.a.o.least(); n < least {
+		return f.s, failedf("%d members take part, and a secure sum is begun with %d or more (secure.members)", n, least)
 	}
 	t := &terms{Session: sessionName(f.srv.Scope, f.s.Round, f.method.Name, at.Rows), Members: n, Layout: l}
 	if t.Neighbours, t.Threshold, err = f.a.graph(n, len(l.Holdings)); err != nil {

@@ -103,6 +103,24 @@ func TestSparseAsAgreed(t *testing.T) {
 	}
 }
 
+// TestMembersAsAgreed checks that a member refuses a session of fewer members than was agreed.
+func TestMembersAsAgreed(t *testing.T) {
+	l := &layout{Folds: []foldLayout{{Name: "w", Tensors: []tensorLayout{{Name: "w", Shape: []int{4}}}}}, Holdings: []weights.Index{nil}}
+	if err := l.place(); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		least, n int
+		want     string
+	}{{0, 3, ""}, {0, 2, "a session of 2 members, and at least 3 were agreed"}, {2, 2, ""}, {20, 20, ""}, {20, 19, "a session of 19 members, and at least 20 were agreed"}} {
+		a := NewSecure(nil, SecureOptions{Members: c.least})
+		err := a.acceptable(&terms{Session: "s", Members: c.n, Threshold: a.threshold(c.n), Layout: l})
+		if c.want == "" && err != nil || c.want != "" && (!errors.Is(err, secagg.ErrMalformed) || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("at least %d agreed, a session of %d: %v", c.least, c.n, err)
+		}
+	}
+}
+
 // labelled is a method with rows for labels; of the rest nothing is asked.
 type labelled struct{ federated.Algorithm }
 

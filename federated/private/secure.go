@@ -1,6 +1,7 @@
 package private
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,6 +18,7 @@ import (
 // SecureOptions are the terms of secure sums that everybody agrees to before a run. The zero value has the defaults of package
 // secagg and the complete graph.
 type SecureOptions struct {
+	Members   int     // fewest members that a session is begun with; 0: 3. Of two each knows the other's result from the sum
 	Curious   bool    // the coordinator keeps to the protocol; else it may lie, and thresholds are higher
 	Threshold float64 // part of those in a session whose shares open secrets; 0: the least that is safe
 	Holders   int     // fewest members that must hold a part of the model for it to be sent; 0: as many as the threshold
@@ -35,6 +37,8 @@ type SecureOptions struct {
 // Validate returns an error that begins with the option that cannot be.
 func (o SecureOptions) Validate() error {
 	switch {
+	case o.Members != 0 && o.Members < 2:
+		return fmt.Errorf("members %d: expected at least 2, a sum of one is its result", o.Members)
 	case !(o.Threshold >= 0 && o.Threshold <= 1):
 		return fmt.Errorf("threshold %g: expected a part, above 0 and at most 1", o.Threshold)
 	case o.Holders != 0 && o.Holders < 2:
@@ -60,6 +64,9 @@ func (o SecureOptions) params(t *terms) secagg.Params {
 	}
 	return p.Defaults()
 }
+
+// least is how many members a session is begun with at least.
+func (o SecureOptions) least() int { return cmp.Or(o.Members, 3) }
 
 func (o SecureOptions) model() secagg.Model {
 	if o.Curious {
@@ -137,7 +144,35 @@ func (a *Secure) Check(srv federated.Server) error {
 	if err := a.o.Validate(); err != nil {
 		return err
 	}
-	return a.Fits(srv)
+	if err := a.Fits(srv); err != nil {
+		return err
+	}
+	srv.Population = complete{srv.Population}
+	return a.Enough(srv)
+}
+
+// complete is a population with those that are gone: a run that they have left goes on without sums until others come.
+type complete struct{ federated.Population }
+
+// Member implements [federated.Population].
+func (c complete) Member(i int) federated.Member {
+	m := c.Population.Member(i)
+	m.Gone = false
+	return m
+}
+
+// Enough returns an [UnfitError] if a round asks fewer members of the population than a session is begun with.
+func (a *Secure) Enough(srv federated.Server) error {
+	s, err := a.Algorithm.Init(context.Background(), srv)
+	if err != nil {
+		return err
+	}
+	p, ok := a.Algorithm.Next(s)
+	if n, least := p.Who.Count(srv.Population), a.o.least(); ok && n < least {
+		return unfit(Members, "a round asks %d of %d members, and a secure sum is begun with %d or more: ask more of them (round.fraction), or let more join; "+
+			"with secure.members 2, each of two would know the other's result from the sum", n, srv.Population.Len(), least)
+	}
+	return nil
 }
 
 // Fits returns an [UnfitError] if the results of the method are none that can be summed securely, or who takes part is secret.

@@ -163,3 +163,65 @@ func TestSecureDropouts(t *testing.T) {
 		})
 	}
 }
+
+// leavers is a population of whom the first are gone.
+type leavers struct {
+	federated.Population
+	gone int
+}
+
+func (l leavers) Member(i int) federated.Member {
+	m := l.Population.Member(i)
+	m.Gone = i < l.gone
+	return m
+}
+
+// TestFewMembers checks that no secure sum is begun with fewer members than was agreed: not as the run begins, nor in a round that
+// fewer are left for, which ends without touching the model.
+func TestFewMembers(t *testing.T) {
+	w := world(t)
+	for _, c := range []struct {
+		least  int
+		asked  float64
+		refuse string
+	}{
+		{0, 0.3, ""},
+		{0, 0.2, "a round asks 2 of 10 members, and a secure sum is begun with 3 or more"},
+		{2, 0.2, ""},
+		{10, 1, ""},
+		{10, 0.9, "a round asks 9 of 10 members, and a secure sum is begun with 10 or more"},
+	} {
+		p := fedtest.Problem(t, 6, 3)
+		p.Select.Fraction = c.asked
+		a := private.NewSecure(fedavg.New(p), private.SecureOptions{Members: c.least})
+		err := a.Check(w.Server())
+		var unfit *private.UnfitError
+		if c.refuse == "" && err != nil || c.refuse != "" && (!errors.As(err, &unfit) || unfit.Cause != private.Members || !strings.Contains(err.Error(), c.refuse)) {
+			t.Errorf("at least %d, %g of 10 asked: %v", c.least, c.asked, err)
+		}
+	}
+
+	for gone, note := range map[int]string{6: "", 7: "no secure sum of train: 3 members take part, and a secure sum is begun with 4 or more (secure.members): the model stays as it is"} {
+		problem := fedtest.Problem(t, 6, 3)
+		problem.Select.Fraction = 1
+		a := private.NewSecure(fedavg.New(problem), private.SecureOptions{Members: 4})
+		srv := w.Server()
+		srv.Population = leavers{srv.Population, gone}
+		if err := a.Check(srv); err != nil { // they may come back
+			t.Error(err)
+		}
+		before, err := a.Init(t.Context(), srv)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, ok := a.Next(before)
+		after, d, err := a.Finish(t.Context(), srv, before, p, nil, federated.Roll{})
+		if !ok || err != nil || strings.Join(d.Notes, " ") != note || !after.Sets["w"].Equal(before.Sets["w"]) {
+			t.Errorf("%d are gone: %q %v", gone, d.Notes, err)
+		}
+		next, ok := a.Next(after)
+		if note == "" && next.Name != "train.keys" || note != "" && ok && strings.HasPrefix(next.Name, "train") {
+			t.Errorf("%d are gone: then comes %q", gone, next.Name)
+		}
+	}
+}

@@ -10,6 +10,7 @@ const (
 	Method      Cause = "method"      // the method itself
 	Evaluation  Cause = "evaluation"  // members measure the model on their own data
 	Statistics  Cause = "statistics"  // members compute the model's batch norm statistics
+	Members     Cause = "members"     // too few take part in a round
 	Drawing     Cause = "drawing"     // who takes part is drawn by secret coins
 	Distributed Cause = "distributed" // members add the noise
 	Scale       Cause = "scale"       // integers of noise that members add
