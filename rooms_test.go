@@ -35,7 +35,7 @@ var rooms = [][]string{
 	{"federated/fedtest"},
 	{"federated/private"},
 	{"federated/baselines", "federated/fedavg", "federated/heterofl", "federated/scaffold", "federated/selffl"},
-	{"federated/personal"},
+	{"federated/personal", "federated/semifl"},
 	{"methods"},
 	{"simulation"},
 	{"recipe"},

@@ -21,6 +21,7 @@ type Manifest struct {
 	Classes []string `json:"classes,omitempty"`
 	Train   Part     `json:"train"`
 	Test    *Part    `json:"test,omitempty"`
+	Server  int      `json:"server,omitempty"` // training samples that are the server's
 	Members []Member `json:"members"`
 }
 
@@ -50,7 +51,7 @@ type Member struct {
 // Manifest describes the lists dealt from train and test (nil if there was none).
 func (d *Dealt) Manifest(train, test *Examples) *Manifest {
 	p := d.Train
-	m := &Manifest{Schema: 1, Data: train.Name, Scheme: p.Scheme, Seed: p.Seed, Train: p.part(train)}
+	m := &Manifest{Schema: 1, Data: train.Name, Scheme: p.Scheme, Seed: p.Seed, Train: p.part(train), Server: len(d.Server)}
 	if train.Labels != nil {
 		m.Classes = train.Classes
 	}
@@ -122,9 +123,12 @@ func (m *Manifest) WriteText(w io.Writer, most int) error {
 		most = len(m.Members)
 	}
 	fmt.Fprintf(w, "%s, %s, seed %d: %d members hold %d of %d training samples",
-		m.Data, m.Scheme, m.Seed, len(m.Members), m.Train.Samples-m.Train.Dropped, m.Train.Samples)
+		m.Data, m.Scheme, m.Seed, len(m.Members), m.Train.Samples-m.Train.Dropped-m.Server, m.Train.Samples)
 	if m.Test != nil {
 		fmt.Fprintf(w, " and %d of %d test samples", m.Test.Samples-m.Test.Dropped, m.Test.Samples)
+	}
+	if m.Server > 0 {
+		fmt.Fprintf(w, ", the server %d", m.Server)
 	}
 	fmt.Fprintf(w, "\nsizes %d to %d, median %d", m.Train.Smallest, m.Train.Largest, m.Train.Median)
 	if m.Classes != nil {
@@ -178,5 +182,8 @@ func (s Scheme) String() string {
 		}
 	}
 	fmt.Fprintf(&b, " clients=%d", s.Clients)
+	if s.Server > 0 {
+		fmt.Fprintf(&b, " server=%d", s.Server)
+	}
 	return b.String()
 }

@@ -20,8 +20,12 @@ type Partition struct {
 }
 
 // Dealt is a training and a test set dealt to the same clients: no client is tested on a class that it does not hold
-// for training. Test is nil if there was no test set.
-type Dealt struct{ Train, Test *Partition }
+// for training. Test is nil if there was no test set. Server holds the rows of the training set that are the server's, ascending;
+// nil: it has none to itself.
+type Dealt struct {
+	Train, Test *Partition
+	Server      []int32
+}
 
 // nobody owns a dropped row.
 const nobody = -1
@@ -87,8 +91,8 @@ func (p *Partition) Rows(client int) []int32 {
 // Size returns the number of samples that a client holds.
 func (p *Partition) Size(client int) int { return int(p.offsets[client+1] - p.offsets[client]) }
 
-// Dropped returns the number of samples that no client holds.
-func (p *Partition) Dropped() int { return p.Samples - len(p.rows) }
+// Dropped returns the number of samples that neither a client nor the server holds.
+func (p *Partition) Dropped() int { return p.Samples - len(p.rows) - p.Scheme.Server }
 
 // Name returns the natural key of a client, or its number as "client-007".
 func (p *Partition) Name(client int) string {

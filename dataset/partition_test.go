@@ -486,3 +486,71 @@ func TestNewPartition(t *testing.T) {
 		}
 	}
 }
+
+// TestServerRows checks that the server's examples are equally many of each class, that no client holds one, that clients hold
+// what they would of the rest, and that the choice needs nothing but labels and seed.
+func TestServerRows(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		classes, each := rapid.IntRange(2, 5).Draw(t, "classes"), rapid.IntRange(1, 4).Draw(t, "each")
+		e := &Examples{Name: "toy", Shape: []int{1}, Classes: make([]string, classes)}
+		n := classes * rapid.IntRange(20, 40).Draw(t, "rows")
+		for i := range n {
+			e.U8, e.Labels = append(e.U8, uint8(i)), append(e.Labels, int32(i%classes))
+		}
+		s := rapid.SampledFrom([]Scheme{
+			{Name: "iid", Clients: 4}, {Name: "classes", Clients: 2 * classes, PerClient: 2, KeepDuplicates: true},
+			{Name: "dirichlet", Clients: 3, Alpha: 1, MinSize: 1}, {Name: "dirichlet", Clients: 3, Alpha: 0.5, MinSize: 2, Balance: true},
+		}).Draw(t, "scheme")
+		s.Server = each * classes
+		seed := rapid.Uint64().Draw(t, "seed")
+		d, err := s.Deal(e, nil, seed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		owner := make([]int, n)
+		for _, row := range d.Server {
+			owner[row]++
+		}
+		for c, k := range histogram(e, d.Server) {
+			if k != each {
+				t.Fatalf("%d examples of class %d at the server, want %d", k, c, each)
+			}
+		}
+		held := len(d.Server)
+		for k := range d.Train.Clients() {
+			held += d.Train.Size(k)
+			for _, row := range d.Train.Rows(k) {
+				owner[row]++
+			}
+			if s.Name == "classes" && len(d.Train.LabelSet(e, k)) > 2 {
+				t.Fatalf("client %d holds classes %v", k, d.Train.LabelSet(e, k))
+			}
+		}
+		for row, k := range owner {
+			if k > 1 || k == 0 && s.Name != "iid" {
+				t.Fatalf("%s: row %d is held %d times", s, row, k)
+			}
+		}
+		if held+d.Train.Dropped() != n {
+			t.Fatalf("%d held and %d dropped of %d", held, d.Train.Dropped(), n)
+		}
+		again, err := s.ServerRows(&Examples{Name: "toy", Shape: []int{2}, U8: make([]uint8, 2*n), Labels: e.Labels, Classes: e.Classes}, seed)
+		if err != nil || !slices.Equal(again, d.Server) {
+			t.Fatalf("the same labels and seed choose %v (%v), before %v", again, err, d.Server)
+		}
+	})
+}
+
+func TestServerRowsWrong(t *testing.T) {
+	e := &Examples{Name: "toy", Shape: []int{1}, U8: make([]uint8, 9), Labels: []int32{0, 0, 0, 0, 0, 0, 0, 1, 1}, Classes: []string{"a", "b"}}
+	for server, want := range map[int]string{3: "not divisible by the 2 classes", 6: "class 1 (b) has 2 examples", 10: "leaves none", -2: "must not be negative"} {
+		s := Scheme{Name: "iid", Clients: 2, Server: server}
+		if _, err := s.Deal(e, nil, 1); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("server %d: error %v, want one with %q", server, err, want)
+		}
+	}
+	bare := &Examples{Name: "toy", Shape: []int{1}, U8: make([]uint8, 9)}
+	if _, err := (Scheme{Name: "iid", Clients: 2, Server: 2}).Deal(bare, nil, 1); err == nil || !strings.Contains(err.Error(), "no class labels") {
+		t.Errorf("without labels: error %v", err)
+	}
+}

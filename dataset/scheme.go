@@ -15,6 +15,8 @@ import (
 type Scheme struct {
 	Name    string `json:"name" yaml:"name"`
 	Clients int    `json:"clients,omitempty" yaml:"clients,omitempty"` // natural: 0 means one per key; users: one per user
+	// Server is how many examples, equally many of each class, the server holds and no client does.
+	Server int `json:"server,omitempty" yaml:"server,omitempty"`
 
 	PerClient      int     `json:"per_client,omitempty" yaml:"per_client,omitempty"`           // classes, pathological: classes a client; shards: shards a client. Default 2
 	KeepDuplicates bool    `json:"keep_duplicates,omitempty" yaml:"keep_duplicates,omitempty"` // classes: a class drawn twice gives two shards instead of one
@@ -107,6 +109,8 @@ func (s Scheme) Validate() error {
 	switch {
 	case s.Clients < 0 || s.Clients == 0 && s.Name != "natural" && s.Name != "users":
 		return s.errf("%d clients, at least 1 is needed", s.Clients)
+	case s.Server < 0:
+		return s.errf("server is %d, it must not be negative", s.Server)
 	case s.PerClient < 0:
 		return s.errf("per_client is %d, it must be at least 1", s.PerClient)
 	case s.MinSize < 0:
@@ -161,6 +165,64 @@ func (s Scheme) errf(format string, args ...any) error {
 	return fmt.Errorf("partition %s: %w", s.Name, fmt.Errorf(format, args...))
 }
 
+// dealRest sets the server's examples apart and deals the others.
+func (s Scheme) dealRest(train, test *Examples, seed uint64) (*Dealt, error) {
+	mine, err := s.ServerRows(train, seed)
+	if err != nil {
+		return nil, err
+	}
+	rest := make([]int32, 0, train.Len()-len(mine))
+	for row := range int32(train.Len()) {
+		if _, found := slices.BinarySearch(mine, row); !found {
+			rest = append(rest, row)
+		}
+	}
+	light := *train // what dealing looks at
+	light.Shape, light.U8, light.F32, light.Tok = []int{1}, make([]uint8, train.Len()), nil, nil
+	light.Mean, light.Std = nil, nil
+	alone := s
+	alone.Server = 0
+	d, err := alone.Deal(light.Subset(rest), test, seed)
+	if err != nil {
+		return nil, err
+	}
+	p := d.Train
+	for i, row := range p.rows {
+		p.rows[i] = rest[row]
+	}
+	p.Samples, p.Scheme.Server, d.Server = train.Len(), s.Server, mine
+	return d, nil
+}
+
+// ServerRows returns the rows of the server's examples, ascending: Server/classes of each class, drawn at random by seed. They are
+// the same wherever they are asked for.
+func (s Scheme) ServerRows(train *Examples, seed uint64) ([]int32, error) {
+	classes := train.NumClasses()
+	switch {
+	case train.Labels == nil:
+		return nil, s.errf("server is %d, and data set %s has no class labels", s.Server, train.Name)
+	case s.Server%classes != 0:
+		return nil, s.errf("server is %d, which is not divisible by the %d classes of %s, of which it holds equally many examples", s.Server, classes, train.Name)
+	case s.Server >= train.Len():
+		return nil, s.errf("server is %d, of %d examples, which leaves none to clients", s.Server, train.Len())
+	}
+	each := s.Server / classes
+	rows, start := byClass(train.Labels, classes)
+	r := rng.New(seed, 0, "", "partition/server")
+	out := make([]int32, 0, s.Server)
+	for c := range classes {
+		mine := rows[start[c]:start[c+1]]
+		if len(mine) < each {
+			return nil, s.errf("server is %d, so %d of each class, and class %d (%s) has %d examples", s.Server, each, c, train.Classes[c], len(mine))
+		}
+		for _, i := range r.Sample(len(mine), each) {
+			out = append(out, mine[i])
+		}
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
 // Deal divides the training set, and the test set along with it (nil: none).
 //
 // IID schemes deal the test set the same way; "classes" gives every client test shards of just the classes it holds;
@@ -172,6 +234,9 @@ func (s Scheme) Deal(train, test *Examples, seed uint64) (*Dealt, error) {
 		return nil, err
 	}
 	s = s.defaults()
+	if s.Server > 0 {
+		return s.dealRest(train, test, seed)
+	}
 	n := train.Len()
 	if s.Clients > n {
 		return nil, s.errf("%d clients for %d samples; every client needs at least one", s.Clients, n)

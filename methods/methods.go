@@ -12,6 +12,7 @@ import (
 	"github.com/cohort-learning/cohort/federated/heterofl"
 	"github.com/cohort-learning/cohort/federated/personal"
 	"github.com/cohort-learning/cohort/federated/scaffold"
+	"github.com/cohort-learning/cohort/federated/semifl"
 )
 
 // Options are a method's own part of a recipe: a struct whose fields have yaml names and doc texts.
@@ -68,6 +69,16 @@ func All() []Method {
 			func() Options { return personal.FedPerDefaults() }},
 		{"finetune", "Fine-tuning", "fedavg whose clients train the model on for themselves: the yardstick of personal models", "",
 			func() Options { return personal.FineTuneDefaults() }},
+		{"semifl", "SemiFL", "a few labels at the server, none at the clients", "Diao et al., arXiv 2106.01432",
+			func() Options { return semifl.DefaultOptions() }},
+		{"fedavg-fixmatch", "FedAvg with FixMatch", "the naive rival of semifl: clients relabel every batch, the server trains at the same time", "Sohn et al., arXiv 2001.07685",
+			func() Options { return semifl.FixMatchOptions() }},
+		{"fedsgd-fixmatch", "FedSGD with FixMatch", "fedavg-fixmatch with one step a round", "Sohn et al., arXiv 2001.07685",
+			func() Options { return semifl.FedSGDOptions() }},
+		{"fedrgd", "FedRGD", "fedavg-fixmatch that averages within two groups of clients first", "Zhang et al., arXiv 2008.11364",
+			func() Options { return semifl.RGDOptions() }},
+		{"fedmatch", "FedMatch, simplified", "fedavg-fixmatch whose server and clients train parts of each convolution", "Jeong et al., arXiv 2006.12097",
+			func() Options { return semifl.MatchOptions() }},
 		{"fedbn", "FedBN", "clients keep their own batch norm layers, for unlike features", "Li et al., arXiv 2102.07623",
 			func() Options { return baselines.PartialDefaults("uniform", baselines.AllButBatchNorm) }},
 		{"lg-fedavg", "LG-FedAvg", "clients keep their representation and share the last layer", "Liang et al., arXiv 2001.01523",

@@ -97,7 +97,7 @@ func (h *Host) Start(ctx context.Context, r *recipe.Recipe, o RunOptions) (*coor
 	shown := newLiving()
 	run, err := h.Server.Start(coordinator.Spec{
 		ID: id, Recipe: r.YAML(), Schema: schema, Members: members, Algorithm: alg, Server: plan.Server(engine, nil),
-		Config: plan.Config(), Metrics: federated.Measured, Check: checkDeclaration, Observer: o.Observer,
+		Config: plan.Config(), Metrics: federated.MeasuredBy(alg), Check: checkDeclaration, Observer: o.Observer,
 		Changed: shown.poke,
 	}, rec)
 	if err != nil {

@@ -139,7 +139,7 @@ func (p *Plan) countPhase(a federated.Algorithm, fleet *simulation.Fleet, s fede
 		share := asked / float64(n)
 		down, up := share*float64(t.Bytes()), share*float64(answerBytes(ph, t))
 		if secure {
-			up = share * p.Recipe.Secure.vectorBytes(ph, t)
+			up = share * p.Recipe.Secure.vectorBytes(federated.MeasuredBy(a), ph, t)
 			down += inboxes * share / asked
 		}
 		if ph.Name != "train" {

@@ -13,9 +13,9 @@ import (
 
 // vectorBytes is what a member's vector of secure sums takes: a word for each number of the float32 tensors in what it would
 // send in the open, and 64 bits for each of the others, of the scalars and of the weight.
-func (s Secure) vectorBytes(ph federated.Phase, t federated.Task) float64 {
+func (s Secure) vectorBytes(scalars []string, ph federated.Phase, t federated.Task) float64 {
 	word := float64(cmp.Or(s.Bits, 64)) / 8
-	n := 8 * float64(len(federated.Measured)+1)
+	n := 8 * float64(len(scalars)+1)
 	for _, f := range ph.Folds {
 		like := f.Like
 		if f.Indexed && t.Index != nil {

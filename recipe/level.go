@@ -6,6 +6,7 @@ import (
 
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/federated/heterofl"
+	"github.com/cohort-learning/cohort/federated/semifl"
 	"github.com/cohort-learning/cohort/nn"
 )
 
@@ -33,40 +34,51 @@ func (p *Plan) Levels() ([]Level, error) {
 }
 
 func levelsOf(a federated.Algorithm, build nn.Builder, clients int) ([]Level, error) {
-	h, ok := a.(*heterofl.Algorithm)
-	if !ok {
+	mode, dynamic := modeOf(a)
+	if mode == nil {
 		l, err := newLevel(build, "", 1)
 		l.Clients = clients
 		return []Level{l}, err
 	}
 	var out []Level
-	for _, m := range h.Mode {
+	for _, m := range mode {
 		l, err := newLevel(build, m.Name, m.Rate)
 		if err != nil {
 			return nil, err
 		}
 		out = append(out, l)
 	}
-	for i, n := range deal(h, clients) {
+	for i, n := range deal(mode, dynamic, clients) {
 		out[i].Clients = n
 	}
 	return out, nil
 }
 
+// modeOf returns the levels of a method, nil if it has none, and whether they are redrawn every round.
+func modeOf(a federated.Algorithm) (heterofl.Mode, bool) {
+	switch a := a.(type) {
+	case *heterofl.Algorithm:
+		return a.Mode, a.Dynamic
+	case *semifl.Algorithm:
+		return a.Mode, a.Dynamic
+	}
+	return nil, false
+}
+
 // deal returns how many of n clients have each level of a mode; on average, if levels are redrawn every round.
-func deal(h *heterofl.Algorithm, n int) []int {
-	counts := make([]int, len(h.Mode))
-	if !h.Dynamic {
+func deal(mode heterofl.Mode, dynamic bool, n int) []int {
+	counts := make([]int, len(mode))
+	if !dynamic {
 		for i := range n {
-			counts[h.Mode.Fixed(i, n)]++
+			counts[mode.Fixed(i, n)]++
 		}
 		return counts
 	}
 	shares := 0
-	for _, m := range h.Mode {
+	for _, m := range mode {
 		shares += m.Share
 	}
-	for i, m := range h.Mode {
+	for i, m := range mode {
 		counts[i] = int(math.Round(float64(n*m.Share) / float64(max(1, shares))))
 	}
 	return counts

@@ -66,6 +66,13 @@ func (r *Recipe) planServer(ctx context.Context, from ServerData) (*ServerPlan, 
 		if p.Split, err = load(ctx, r.spec(from.Dir)); err != nil {
 			return nil, err
 		}
+		if r.Partition.Server > 0 { // the same as in a simulation
+			rows, err := r.Partition.ServerRows(p.Split.Train, r.Seed)
+			if err != nil {
+				return nil, within("partition", r.Partition, err)
+			}
+			p.Split.Train = p.Split.Train.Subset(rows)
+		}
 		if from.Schema == nil {
 			p.Schema = dataset.SchemaOf(p.Split.Train)
 			if from.Words {

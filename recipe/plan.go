@@ -48,7 +48,14 @@ func (r *Recipe) plan(ctx context.Context, dataDir string) (*Plan, error) {
 	if p.Problem, err = r.problem(p.Split.Train); err != nil {
 		return nil, err
 	}
-	a, err := p.Algorithm()
+	bare, err := r.bare(p.Problem)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.labels(bare); err != nil {
+		return nil, err
+	}
+	a, err := r.wrapped(bare)
 	if err != nil {
 		return nil, err
 	}

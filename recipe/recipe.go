@@ -20,6 +20,7 @@ import (
 
 	"github.com/cohort-learning/cohort/dataset"
 	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/federated/semifl"
 	"github.com/cohort-learning/cohort/methods"
 	"github.com/cohort-learning/cohort/nn"
 )
@@ -157,6 +158,9 @@ func Default(method string) (*Recipe, error) {
 		r.Train.Optimizer.Momentum = 0
 	case "pfedme": // the rate of the authors: times lambda it must stay below 1
 		r.Train.Optimizer.Momentum, r.Train.Optimizer.Rate = 0, 0.005
+	}
+	if _, ok := r.Options.(*semifl.Options); ok {
+		r.semiSupervised()
 	}
 	return r, nil
 }

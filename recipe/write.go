@@ -262,6 +262,7 @@ var docs = map[string]string{
 	"data.tests":                "two-level: test rows a client; 0 means 200.",
 	"partition.name":            "How: iid, classes, shards, dirichlet, dirichlet-client, pathological, quantity, noise, rotation, natural, or of ratings users.",
 	"partition.clients":         "Number of clients.",
+	"partition.server":          "Examples, equally many of each class, that the server holds and no client does; for semi-supervised learning.",
 	"partition.per_client":      "classes, pathological: classes a client; shards: shards a client.",
 	"partition.keep_duplicates": "classes: a class drawn twice gives two shards instead of one.",
 	"partition.remainder":       "shards: drop or spread what does not divide.",

@@ -64,13 +64,17 @@ func (f *Fleet) Local(m federated.Member) federated.Local {
 }
 
 // Server returns the coordinator's side. In a simulation it may see all data, which only methods that say so use: test data
-// to evaluate the global model, pooled training data for centralised learning and pooled statistics.
+// to evaluate the global model, pooled training data for centralised learning and pooled statistics; of training data only its own,
+// if some were set apart for it.
 func (f *Fleet) Server() federated.Server {
 	s := federated.Server{Engine: f.Engine, Seed: f.Seed, Scope: scope, Population: f, Secret: passing()}
 	if f.Split == nil {
 		return s
 	}
 	s.Train = f.Split.Train.All()
+	if f.Dealt != nil && f.Dealt.Server != nil {
+		s.Train.Rows = f.Dealt.Server
+	}
 	if f.Split.Test != nil {
 		s.Test = f.Split.Test.All()
 	}

@@ -13,6 +13,7 @@
 package augment
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -26,17 +27,31 @@ type Image struct {
 	Pix                     []uint8
 }
 
-// Policy is what may happen to an image. Its zero value does nothing; [Default] and [Small] are good ones.
+// Policy is what may happen to an image. Fields that are zero, but Draws, are those of [Default] or [Small]: see [Policy.For].
 type Policy struct {
 	Draws     int      `yaml:"draws" doc:"Operations drawn for an image; each is applied with probability a half."`
-	Ops       []string `yaml:"ops" doc:"Operations to draw from, see the documentation."`
-	Factor    float64  `yaml:"factor" doc:"brightness, color, contrast, sharpness: 1 changes nothing, 0 takes all of it away."`
-	Cutout    int      `yaml:"cutout" doc:"cutout: side of the grey square, in pixels."`
-	Translate int      `yaml:"translate" doc:"translate-x, translate-y: pixels."`
-	Rotate    float64  `yaml:"rotate" doc:"rotate: degrees."`
-	Shear     float64  `yaml:"shear" doc:"shear-x, shear-y: pixels a pixel."`
-	Posterize int      `yaml:"posterize" doc:"posterize: bits that are kept."`
-	Solarize  int      `yaml:"solarize" doc:"solarize: least value that is inverted."`
+	Ops       []string `yaml:"ops,omitempty" doc:"Operations to draw from; none given: all for colour images, those that invert nothing for grey ones."`
+	Factor    float64  `yaml:"factor,omitempty" doc:"brightness, color, contrast, sharpness: 1 changes nothing; 0 means 1.9."`
+	Cutout    int      `yaml:"cutout,omitempty" doc:"cutout: side of the grey square, in pixels; 0 means 40 for colour images, 14 for grey ones."`
+	Translate int      `yaml:"translate,omitempty" doc:"translate-x, translate-y: pixels; 0 means 10 for colour images, 4 for grey ones."`
+	Rotate    float64  `yaml:"rotate,omitempty" doc:"rotate: degrees; 0 means 30."`
+	Shear     float64  `yaml:"shear,omitempty" doc:"shear-x, shear-y: pixels a pixel; 0 means 0.3."`
+	Posterize int      `yaml:"posterize,omitempty" doc:"posterize: bits that are kept; 0 means 4."`
+	Solarize  int      `yaml:"solarize,omitempty" doc:"solarize: least value that is inverted."`
+}
+
+// For returns the policy with what is zero filled in for images of so many channels: from [Default] for three, else from [Small].
+func (p Policy) For(channels int) Policy {
+	d := Small()
+	if channels == 3 {
+		d = Default()
+	}
+	if len(p.Ops) == 0 {
+		p.Ops = d.Ops
+	}
+	p.Factor, p.Cutout, p.Translate = cmp.Or(p.Factor, d.Factor), cmp.Or(p.Cutout, d.Cutout), cmp.Or(p.Translate, d.Translate)
+	p.Rotate, p.Shear, p.Posterize = cmp.Or(p.Rotate, d.Rotate), cmp.Or(p.Shear, d.Shear), cmp.Or(p.Posterize, d.Posterize)
+	return p
 }
 
 // Default returns the policy of the paper, for colour images of 32×32 pixels: two of all operations.
@@ -96,8 +111,6 @@ func (p Policy) Validate() error {
 	switch {
 	case p.Draws < 0:
 		return fmt.Errorf("draws: %d, expected 0 or more", p.Draws)
-	case p.Draws > 0 && len(p.Ops) == 0:
-		return fmt.Errorf("ops: none, expected some of %s", strings.Join(Ops(), ", "))
 	case !(p.Factor >= 0 && p.Factor <= 100):
 		return fmt.Errorf("factor: %g, expected a number from 0 to 100", p.Factor)
 	case p.Cutout < 0:
@@ -122,7 +135,7 @@ func (p Policy) Validate() error {
 }
 
 // Apply changes an image. All that is random comes from r, so that the same stream gives the same image. The policy must be
-// valid and the image not empty.
+// valid and complete, and the image not empty.
 func (p Policy) Apply(im Image, r *rng.Stream) {
 	for range p.Draws {
 		o := find(p.Ops[r.IntN(len(p.Ops))])

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"math"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -253,7 +254,6 @@ func TestValidate(t *testing.T) {
 	}
 	for want, change := range map[string]func(*Policy){
 		"draws":     func(p *Policy) { p.Draws = -1 },
-		"ops":       func(p *Policy) { p.Ops = nil },
 		`"flip"`:    func(p *Policy) { p.Ops = []string{"flip"} },
 		"factor":    func(p *Policy) { p.Factor = math.NaN() },
 		"cutout":    func(p *Policy) { p.Cutout = -1 },
@@ -268,5 +268,19 @@ func TestValidate(t *testing.T) {
 		if err := p.Validate(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v", want, err)
 		}
+	}
+}
+
+// TestFor checks what is filled in for grey and colour images, and that what is given stays.
+func TestFor(t *testing.T) {
+	if got, want := (Policy{Draws: 2}).For(3), Default(); !reflect.DeepEqual(got, want) {
+		t.Errorf("colour: %+v, want %+v", got, want)
+	}
+	if got, want := (Policy{Draws: 2}).For(1), Small(); !reflect.DeepEqual(got, want) {
+		t.Errorf("grey: %+v, want %+v", got, want)
+	}
+	own := Policy{Draws: 1, Ops: []string{"invert"}, Factor: 1, Cutout: 2, Translate: 3, Rotate: 4, Shear: 5, Posterize: 6, Solarize: 7}
+	if got := own.For(1); !reflect.DeepEqual(got, own) {
+		t.Errorf("given: %+v, want %+v", got, own)
 	}
 }

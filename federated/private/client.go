@@ -296,6 +296,9 @@ func (a *Secure) counted(l *terms, o order) error {
 	if r, ok := a.Algorithm.(Rows); ok {
 		tensors, labels = r.Rows(federated.Phase{Name: o.Phase})
 	}
+	if !slices.Equal(l.Layout.Scalars, a.scalars()) {
+		return fmt.Errorf("secure aggregation: %w: the session sums the numbers %q beside tensors, and the method has %q", secagg.ErrMalformed, l.Layout.Scalars, a.scalars())
+	}
 	if l.Layout.Rows != labels || !slices.Equal(l.Layout.RowsOf, tensors) || o.Rows && labels == 0 {
 		return fmt.Errorf("secure aggregation: %w: the session counts %d rows of %q, and the method has %d of %q", secagg.ErrMalformed, l.Layout.Rows,
 			l.Layout.RowsOf, labels, tensors)

@@ -25,7 +25,7 @@ const mostExtra = 1 << 23
 //
 //	weights    one for each holding s: of the members whose holding contains s, if enough do
 //	rows       for each holding s and each row: of those of them that cover the row
-//	scalars    those of federated.Measured
+//	scalars    those of federated.Measured, and the method's own
 //	others     the elements of float64 tensors
 //
 // Holdings are nested, the smallest first, so that members of holding h hold what holdings 0 … h hold.
@@ -34,6 +34,7 @@ type layout struct {
 	Holdings []weights.Index `json:"holdings"` // of the indexed folds; one null: everything
 	Rows     int             `json:"rows,omitempty"`
 	RowsOf   []string        `json:"rows_of,omitempty"` // tensors of whose first axis members may leave rows out
+	Scalars  []string        `json:"scalars,omitempty"` // of the method, beside those of federated.Measured
 
 	size, extra int // words
 	ranges      []secagg.Ranges
@@ -86,7 +87,7 @@ func (l *layout) place() error {
 	if len(l.Holdings) == 0 || l.Rows < 0 || l.Rows > mostPositions || len(l.Holdings) > mostWords/(1+l.Rows) {
 		return fmt.Errorf("layout of %d holdings and %d rows", len(l.Holdings), l.Rows)
 	}
-	l.size, l.extra = 0, len(l.Holdings)*(1+l.Rows)+len(federated.Measured)
+	l.size, l.extra = 0, len(l.Holdings)*(1+l.Rows)+len(federated.Measured)+len(l.Scalars)
 	for i := range l.Folds {
 		for j := range l.Folds[i].Tensors {
 			t := &l.Folds[i].Tensors[j]
@@ -239,6 +240,9 @@ func (l *layout) holding(ix weights.Index) (int, error) {
 }
 
 // words of extras
+// measured are the scalars, in their order.
+func (l *layout) measured() []string { return append(slices.Clone(federated.Measured), l.Scalars...) }
+
 func (l *layout) weightAt(s int) int   { return s }
 func (l *layout) rowAt(s, row int) int { return len(l.Holdings) + s*l.Rows + row }
 func (l *layout) scalarAt(k int) int   { return len(l.Holdings)*(1+l.Rows) + k }
@@ -281,7 +285,7 @@ func (l *layout) encode(p secagg.Params, holding, shown int, r federated.Result,
 	for s := range shown {
 		v.Extra[l.weightAt(s)] = weight
 	}
-	for k, name := range federated.Measured {
+	for k, name := range l.measured() {
 		w, err := fixed(r.Scalars[name], 1)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
@@ -437,7 +441,7 @@ func (l *layout) rows(cover weights.Index, allowed []bool) ([]bool, error) {
 func (l *layout) decode(p secagg.Params, sum *secagg.Vector, sent secagg.Ranges, members int, least uint64, noise *dp.Skellam) (*federated.Sum, error) {
 	total := sum.Extra[l.weightAt(0)]
 	out := &federated.Sum{Total: map[string]*weights.Acc{}, Scalars: map[string]float64{}, Weight: total, N: members, Unit: 1}
-	for k, name := range federated.Measured {
+	for k, name := range l.measured() {
 		out.Scalars[name] = unfixed(sum.Extra[l.scalarAt(k)])
 	}
 	if total == 0 { // everybody abstained

@@ -187,7 +187,10 @@ func (a *Secure) Fits(srv federated.Server) error {
 		return err
 	}
 	p, ok := a.Algorithm.Next(s)
-	if !ok || asksNobody(p) {
+	for ; ok && asksNobody(p); p, ok = a.Algorithm.Next(s) { // the server alone works
+		s.Step++
+	}
+	if !ok || s.Step > 0 && len(p.Folds) == 0 {
 		return unfit(Method, "no secure sum of this method: members send nothing that they have learned")
 	}
 	if p.Who.Coins {
@@ -451,9 +454,14 @@ func (a *Secure) uniform(srv federated.Server, s federated.State, p federated.Ph
 	return nil
 }
 
+// scalars are those that members of the method send beside federated.Measured.
+func (a *Secure) scalars() []string {
+	return federated.MeasuredBy(a.Algorithm)[len(federated.Measured):]
+}
+
 // layout lays out the vectors of a phase: what its folds are, and which parts of the model members hold.
 func (a *Secure) layout(srv federated.Server, s federated.State, p federated.Phase) (*layout, error) {
-	l := &layout{Folds: foldsOf(p), Holdings: []weights.Index{nil}}
+	l := &layout{Folds: foldsOf(p), Holdings: []weights.Index{nil}, Scalars: a.scalars()}
 	if len(p.Collect) > 0 && len(p.Folds) > 0 {
 		return nil, errors.New("it needs numbers of single members")
 	}
