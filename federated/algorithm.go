@@ -56,6 +56,8 @@ type Fold struct {
 	// Undiscounted addends count in full however stale they are: for bookkeeping that must stay consistent with what members
 	// keep, such as control variates.
 	Undiscounted bool
+	// Exact addends are numbers that must be added and nothing else, such as variances: no robust rule takes the place of the sum.
+	Exact bool
 }
 
 // Selection says who takes part in a phase.

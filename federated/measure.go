@@ -13,8 +13,8 @@ import (
 // Own is a model that a member uses of its own.
 type Own struct {
 	Weights weights.Set
-	// Spec, if not nil, runs the weights where they are not the method's architecture alone, such as two networks whose outputs are
-	// mixed; Options holds what it needs beside.
+	// Spec, if not nil, runs the weights where they are not the method's architecture alone, such as a thinner one, or two networks
+	// whose outputs are mixed; Options holds what it needs beside. With a Derive the statistics of norm layers are to be in it.
 	Spec    *train.Spec
 	Options train.Options
 }
@@ -100,14 +100,16 @@ func (c *Cycle) evalMember(ctx context.Context, at Local, spec *train.Spec, t Ta
 // own returns the member's own model, with the step that runs it and statistics of the member's own data where layers need them.
 func (c *Cycle) own(ctx context.Context, at Local, spec *train.Spec, t Task, keep *weights.Set) (Own, error) {
 	m, err := c.Personal(ctx, at, t, keep)
-	if err != nil || m.Spec != nil {
+	if err != nil || m.Spec != nil && m.Spec.Derive != nil {
 		return m, err
 	}
-	m.Spec = spec
-	if len(spec.Model.Norms) == 0 {
+	if m.Spec == nil {
+		m.Spec = spec
+	}
+	if len(m.Spec.Model.Norms) == 0 {
 		return m, nil
 	}
-	sum, n, err := c.statistics(ctx, at.Engine, spec, m.Weights, at.Train, at.augment(c.Training.Augment), at.Rand(t.Round, "stats"))
+	sum, n, err := c.statistics(ctx, at.Engine, m.Spec, m.Weights, at.Train, at.augment(c.Training.Augment), at.Rand(t.Round, "stats"))
 	m.Options.Stats = mean(sum, n)
 	return m, err
 }

@@ -88,6 +88,9 @@ func (c Config) ruleFits(p Phase, n int) error {
 		return errSums
 	}
 	for _, f := range p.Folds {
+		if f.Exact {
+			return errors.New("members of this method send numbers beside their updates that only make sense as sums: leave robust aggregation out, or use another method")
+		}
 		if f.Indexed && !c.Rule.Parts() {
 			return fmt.Errorf("%s compares whole updates, and members of this method train parts of the model: use median, trimmed, clip or centred",
 				c.Rule)

@@ -12,6 +12,7 @@ import (
 	"github.com/cohort-learning/cohort/federated/heterofl"
 	"github.com/cohort-learning/cohort/federated/personal"
 	"github.com/cohort-learning/cohort/federated/scaffold"
+	"github.com/cohort-learning/cohort/federated/selffl"
 	"github.com/cohort-learning/cohort/federated/semifl"
 )
 
@@ -79,6 +80,8 @@ func All() []Method {
 			func() Options { return semifl.RGDOptions() }},
 		{"fedmatch", "FedMatch, simplified", "fedavg-fixmatch whose server and clients train parts of each convolution", "Jeong et al., arXiv 2006.12097",
 			func() Options { return semifl.MatchOptions() }},
+		{"selffl", "Self-FL", "personal models; measured uncertainty decides how much every client leans on the others", "Chen et al., arXiv 2204.08069",
+			func() Options { return selffl.Defaults() }},
 		{"fedbn", "FedBN", "clients keep their own batch norm layers, for unlike features", "Li et al., arXiv 2102.07623",
 			func() Options { return baselines.PartialDefaults("uniform", baselines.AllButBatchNorm) }},
 		{"lg-fedavg", "LG-FedAvg", "clients keep their representation and share the last layer", "Liang et al., arXiv 2001.01523",

@@ -44,12 +44,14 @@ type RunOptions struct {
 // Runs is the folder of the host's runs.
 func (b *Book) Runs() string { return b.path(runsName) }
 
-// Start begins a run of a recipe, or goes on with the one in the folder of that name, which must be of the same recipe.
+// Start begins a run of a recipe, or goes on with the one in the folder of that name, which must be of the same recipe. Choices
+// that the recipe leaves to where it runs are made in it.
 func (h *Host) Start(ctx context.Context, r *recipe.Recipe, o RunOptions) (*coordinator.Run, error) {
 	id := cmp.Or(o.ID, r.Name, r.Method)
 	if id != filepath.Base(id) || id == "." || id == ".." {
 		return nil, fmt.Errorf("a run cannot be called %q", id)
 	}
+	r.Remote()
 	dir := filepath.Join(h.Runs(), id)
 	resumed := false
 	if _, err := os.Stat(filepath.Join(dir, record.MetaName)); err == nil {

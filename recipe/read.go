@@ -119,6 +119,9 @@ func read(file string, text []byte, set []string, base string) (r *Recipe, err e
 	}
 	r.Method = named.child(named.root, "method").(*ast.StringNode).Value
 	r.origin = docs
+	if r.Secure.Sums != "" {
+		r.Remote()
+	}
 	if err := r.Validate(); err != nil {
 		return nil, err
 	}

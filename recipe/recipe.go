@@ -158,11 +158,20 @@ func Default(method string) (*Recipe, error) {
 		r.Train.Optimizer.Momentum = 0
 	case "pfedme": // the rate of the authors: times lambda it must stay below 1
 		r.Train.Optimizer.Momentum, r.Train.Optimizer.Rate = 0, 0.005
+	case "selffl": // what it computes of steps and their noise is of plain SGD, too
+		r.Train = Train{Epochs: 1, Batch: 20, Optimizer: Optimizer{Name: "sgd", Rate: 0.05}, Schedule: r.Train.Schedule}
 	}
 	if _, ok := r.Options.(*semifl.Options); ok {
 		r.semiSupervised()
 	}
 	return r, nil
+}
+
+// Remote makes the choices that a method's options leave open as they are best made where members are apart, or hide in sums.
+func (r *Recipe) Remote() {
+	if o, ok := r.Options.(interface{ Remote() }); ok {
+		o.Remote()
+	}
 }
 
 // SameRun reports whether two recipes describe the same run: they differ at most in name and in how it is computed.

@@ -30,6 +30,8 @@ type Fit struct {
 	// Random orders the batches, anew in each epoch, and draws augmentation, hidden tokens and dropout. Nil keeps the
 	// order of the view, and is refused if anything else is random.
 	Random *rng.Stream
+	// Ordered keeps the order of the view although there is a Random, for whoever orders the rows itself.
+	Ordered bool
 	// SkipSmall leaves out a last batch that is too small for the model's batch norm. Otherwise that is an error.
 	SkipSmall bool
 
@@ -73,7 +75,9 @@ func (s *Session) Fit(ctx context.Context, f Fit) (Report, error) {
 	var draws *rng.Stream
 	if f.Random != nil {
 		for i := range turns {
-			turns[i].random = f.Random.Fork("batches")
+			if !f.Ordered {
+				turns[i].random = f.Random.Fork("batches")
+			}
 		}
 		draws = f.Random.Fork("draws")
 	}

@@ -175,7 +175,7 @@ func (g *Guard) Fits(srv federated.Server) error {
 	size := 0
 	for _, f := range p.Folds {
 		size += f.Like.Size()
-		if f.Undiscounted {
+		if f.Undiscounted || f.Exact {
 			return unfit(Method, "differential privacy: members send %q beside what is learned, and keep what must agree with it: one bound for both would tell too little of either", f.Name)
 		}
 		if g.o.Distributed && f.Indexed {
