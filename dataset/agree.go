@@ -116,6 +116,14 @@ func (s Schema) Check(mine Schema) error {
 	return d.err()
 }
 
+// WithoutLabels returns s as it is of examples of the same kind whose classes nobody knows; only of classification, else s.
+func (s Schema) WithoutLabels() Schema {
+	if s.Task == ClassificationTask {
+		s.Task, s.Classes = NoTask, nil
+	}
+	return s
+}
+
 // numbers compares two lists bit for bit.
 func (d *differences) numbers(what string, here, there []float32) {
 	if len(here) != len(there) {

@@ -33,12 +33,14 @@ type Spec struct {
 	Noise    float64 `json:"noise,omitempty" yaml:"noise,omitempty"`       // glyphs
 	Distort  float64 `json:"distort,omitempty" yaml:"distort,omitempty"`   // glyphs
 
-	Target   string    `json:"target,omitempty" yaml:"target,omitempty"` // csv: name or number (from 1) of the target column; default the last
-	Task     string    `json:"task,omitempty" yaml:"task,omitempty"`     // csv: "classification" or "regression"; default by the target's values
-	Key      string    `json:"key,omitempty" yaml:"key,omitempty"`       // csv: column that says whose row it is
-	Header   string    `json:"header,omitempty" yaml:"header,omitempty"` // csv: "present" or "none"; default found out
-	Drop     []string  `json:"drop,omitempty" yaml:"drop,omitempty"`     // csv: columns to leave out
-	Encoding *Encoding `json:"-" yaml:"-"`                               // csv: encode the columns as an earlier table was
+	Target string   `json:"target,omitempty" yaml:"target,omitempty"` // csv: name or number (from 1) of the target column; default the last
+	Task   string   `json:"task,omitempty" yaml:"task,omitempty"`     // csv: "classification" or "regression"; default by the target's values
+	Key    string   `json:"key,omitempty" yaml:"key,omitempty"`       // csv: column that says whose row it is
+	Header string   `json:"header,omitempty" yaml:"header,omitempty"` // csv: "present" or "none"; default found out
+	Drop   []string `json:"drop,omitempty" yaml:"drop,omitempty"`     // csv: columns to leave out
+	// Unlabelled says that a member's own data may have no labels where the parties agreed on classes; see [LoadMember].
+	Unlabelled bool      `json:"-" yaml:"-"`
+	Encoding   *Encoding `json:"-" yaml:"-"` // csv: encode the columns as an earlier table was
 
 	Tokens   int `json:"tokens,omitempty" yaml:"tokens,omitempty"`       // text: tokens an example, in order; default 64
 	TextRows int `json:"text_rows,omitempty" yaml:"text_rows,omitempty"` // text: rows that the training text is cut into; default 100

@@ -24,7 +24,7 @@ import (
 // where its own files lie does not concern a member.
 //
 // With an agreed schema, tables are encoded by its [Encoding], texts by its vocabulary, pictures resized to its shape, and
-// the result is as [Adopt] makes it: data that do not fit are an error that shows both sides. Without one (agreed is nil) the
+// the result is as [Adopt] makes it (of unlabelled data, if the recipe allows them, without labels): data that do not fit are an error that shows both sides. Without one (agreed is nil) the
 // data are returned as they are, which is how a schema is made in the first place.
 func LoadMember(ctx context.Context, path string, recipe Spec, agreed *Schema) (*Split, error) {
 	s := Spec{Path: path, TestFraction: recipe.TestFraction, Seed: recipe.Seed, Size: recipe.Size, Channels: recipe.Channels,
@@ -61,8 +61,15 @@ func LoadMember(ctx context.Context, path string, recipe Spec, agreed *Schema) (
 		if agreed == nil {
 			continue
 		}
-		if *e, err = Adopt(*e, *agreed); err != nil {
+		as := *agreed
+		if recipe.Unlabelled && (*e).Labels == nil {
+			as = agreed.WithoutLabels()
+		}
+		if *e, err = Adopt(*e, as); err != nil {
 			return nil, fmt.Errorf("%s, read as %s: %w", path, name, err)
+		}
+		if as.Task != agreed.Task {
+			(*e).Classes = agreed.Classes
 		}
 	}
 	return split, split.sameUsers()

@@ -195,7 +195,14 @@ type MemberPlan struct {
 
 // LoadMember reads a member's own data at path as agreed: see [dataset.LoadMember].
 func (r *Recipe) LoadMember(ctx context.Context, path string, agreed dataset.Schema) (*dataset.Split, error) {
-	return dataset.LoadMember(ctx, path, r.spec(""), &agreed)
+	return dataset.LoadMember(ctx, path, r.MemberData(), &agreed)
+}
+
+// MemberData says how members read their own data.
+func (r *Recipe) MemberData() dataset.Spec {
+	s := r.spec("")
+	s.Unlabelled = r.unlabelled()
+	return s
 }
 
 // PlanMember makes a member's half of a federation: from the coordinator's recipe, the agreed schema and the member's own
@@ -220,7 +227,11 @@ func (r *Recipe) planMember(agreed dataset.Schema, mine *dataset.Split, start *w
 			if e == nil {
 				continue
 			}
-			if err := agreed.Check(dataset.SchemaOf(e)); err != nil {
+			as := agreed
+			if e.Labels == nil && r.unlabelled() {
+				as = agreed.WithoutLabels()
+			}
+			if err := as.Check(dataset.SchemaOf(e)); err != nil {
 				return nil, err
 			}
 		}

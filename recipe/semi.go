@@ -21,3 +21,9 @@ func (r *Recipe) labels(bare federated.Algorithm) error {
 	}
 	return nil
 }
+
+// unlabelled reports whether members may have data without labels.
+func (r *Recipe) unlabelled() bool {
+	o, ok := r.Options.(interface{ Unlabelled() bool })
+	return ok && o.Unlabelled()
+}

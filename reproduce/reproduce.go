@@ -79,7 +79,7 @@ type Study struct {
 
 // All lists the experiments.
 func All() []Experiment {
-	return []Experiment{heteroflExperiment(), baselinesExperiment(), robustExperiment(), privacyExperiment(), secureExperiment()}
+	return []Experiment{heteroflExperiment(), baselinesExperiment(), robustExperiment(), privacyExperiment(), secureExperiment(), semiflExperiment()}
 }
 
 // Find returns the experiment of that name.

@@ -69,6 +69,9 @@ func options(c Config) *Options {
 		Server: string(c.Server), ServerEpochs: c.ServerEpochs, StatBatch: c.StatBatch, Strong: c.Strong}
 }
 
+// Unlabelled reports whether clients need no labels.
+func (o *Options) Unlabelled() bool { return o.Loss != string(Labelled) }
+
 // New returns the method on a problem.
 func (o *Options) New(p *federated.Problem) (federated.Algorithm, error) {
 	c := Config{Loss: Loss(o.Loss), Threshold: o.Threshold, Lambda: o.Lambda, Beta: o.Beta, Momentum: o.Momentum, Strong: o.Strong,

@@ -83,9 +83,7 @@ func (s *Study) prepare(ctx context.Context, p Proposal) (*Part, error) {
 		}
 		agreed = &schema
 	}
-	spec := r.Data
-	spec.Seed = cmp.Or(spec.Seed, r.Seed)
-	split, err := dataset.LoadMember(ctx, s.Data, spec, agreed)
+	split, err := dataset.LoadMember(ctx, s.Data, r.MemberData(), agreed)
 	switch {
 	case err == nil && agreed == nil:
 		schema := dataset.SchemaOf(split.Train)
