@@ -246,7 +246,7 @@ func (r *Recipe) validate() error {
 	if !ok {
 		return fieldf("options", "these are not the options of %s", m.Name)
 	}
-	trial, err := nn.New("linear", nn.Config{Input: []int{16}, Classes: 2})
+	trial, err := nn.New("mlp", nn.Config{Input: []int{16}, Classes: 2, Hidden: []int{16}}) // has a body and a head
 	if err != nil {
 		return err
 	}

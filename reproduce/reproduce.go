@@ -79,7 +79,15 @@ type Study struct {
 
 // All lists the experiments.
 func All() []Experiment {
-	return []Experiment{heteroflExperiment(), baselinesExperiment(), robustExperiment(), privacyExperiment(), secureExperiment(), semiflExperiment()}
+	return []Experiment{
+		heteroflExperiment(),
+		baselinesExperiment(),
+		robustExperiment(),
+		privacyExperiment(),
+		secureExperiment(),
+		semiflExperiment(),
+		personalExperiment(),
+	}
 }
 
 // Find returns the experiment of that name.
