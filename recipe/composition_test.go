@@ -55,6 +55,18 @@ func noisy(r *Recipe) {
 // does not run as it is adds itself here.
 var suit = map[string]func(*Recipe){
 	"heterofl": wide, "fedrolex": wide, "feddropout": wide, "fjord": wide,
+	"semifl": labelled, "fedavg-fixmatch": labelled, "fedsgd-fixmatch": labelled, "fedmatch": labelled,
+	"fedrgd": func(r *Recipe) { // two groups, each of which a rule must be able to read
+		labelled(r)
+		r.Partition.Clients = 16
+	},
+}
+
+// labelled gives the server labelled images, and lets clients learn from labels that are not sure at all, as those of two rounds are.
+func labelled(r *Recipe) {
+	r.Data.Train, r.Partition.Server = 240, 80
+	r.Model = Model{Name: "cnn", Config: nn.Config{Widths: []int{8, 16}, Norm: nn.GroupNorm}}
+	r.set("options.threshold", "0.1")
 }
 
 // wide is a model that has levels a and b.

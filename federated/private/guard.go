@@ -193,6 +193,15 @@ func (g *Guard) Fits(srv federated.Server) error {
 	if len(p.Collect) > 0 || p.Gather || p.Attachments != nil {
 		return unfit(Method, "differential privacy: the method needs numbers of single members")
 	}
+	for i := range min(srv.Population.Len(), 100) {
+		t, err := g.Algorithm.Task(s, p, srv.Population.Member(i))
+		if err != nil {
+			return err
+		}
+		if t.Group != "" {
+			return unfit(Method, "differential privacy: the method sums members in groups, whose sizes would have to be secret, too: the noise is for one sum of all")
+		}
+	}
 	for s.Round = range 1000 {
 		for s.Step = 1; s.Step < 8; s.Step++ {
 			switch p, ok := g.Algorithm.Next(s); {
