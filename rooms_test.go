@@ -34,7 +34,7 @@ var rooms = [][]string{
 	{"federated"},
 	{"federated/fedtest"},
 	{"federated/private"},
-	{"federated/baselines", "federated/fedavg", "federated/heterofl", "federated/scaffold"},
+	{"federated/baselines", "federated/fedavg", "federated/heterofl", "federated/personalfr", "federated/scaffold"},
 	{"federated/personal", "federated/selffl", "federated/semifl"},
 	{"methods"},
 	{"simulation"},

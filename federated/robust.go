@@ -38,6 +38,12 @@ type Rule interface {
 
 var _ Rule = robust.Rule{}
 
+// Unruled is an [Algorithm] whose results have no centre that is worth anything under some rules.
+type Unruled interface {
+	// Unruled returns why the method does not go with a rule, and what to do, or nil.
+	Unruled(Rule) error
+}
+
 // Spool is where the results lie that a [Rule] reads.
 type Spool struct {
 	Dir   string // a folder that exists; "" is the one for temporary files
@@ -65,6 +71,11 @@ func (d *driver) ruled(p Phase) bool { return d.cfg.Rule != nil && p.learns() }
 func (c Config) Fits(alg Algorithm, s State, srv Server) error {
 	if c.Rule == nil {
 		return nil
+	}
+	if u, ok := alg.(Unruled); ok {
+		if err := u.Unruled(c.Rule); err != nil {
+			return err
+		}
 	}
 	p, ok := alg.Next(s)
 	if !ok || !p.learns() || p.Who.nobody() {

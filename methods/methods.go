@@ -11,6 +11,7 @@ import (
 	"github.com/cohort-learning/cohort/federated/fedavg"
 	"github.com/cohort-learning/cohort/federated/heterofl"
 	"github.com/cohort-learning/cohort/federated/personal"
+	"github.com/cohort-learning/cohort/federated/personalfr"
 	"github.com/cohort-learning/cohort/federated/scaffold"
 	"github.com/cohort-learning/cohort/federated/selffl"
 	"github.com/cohort-learning/cohort/federated/semifl"
@@ -29,6 +30,12 @@ type Method struct {
 	Summary string         // one line: when to use it
 	Paper   string         // where it is published
 	Options func() Options // its options at their defaults
+}
+
+// Ratings reports whether a method learns from ratings of users and items, and from nothing else; the others do not.
+func (m Method) Ratings() bool {
+	_, ok := m.Options().(interface{ Ratings() })
+	return ok
 }
 
 // All lists the methods: the main ones first, then baselines.
@@ -82,6 +89,10 @@ func All() []Method {
 			func() Options { return semifl.MatchOptions() }},
 		{"selffl", "Self-FL", "personal models; measured uncertainty decides how much every client leans on the others", "Chen et al., arXiv 2204.08069",
 			func() Options { return selffl.Defaults() }},
+		{"personalfr", "PersonalFR", "recommenders whose encoders stay with their users; only rows of own items travel", "Le et al., arXiv 2212.08779",
+			func() Options { return personalfr.Defaults() }},
+		{"joint-ars", "Joint ARS", "personalfr's model trained on the ratings of all users at one place: the yardstick", "Le et al., arXiv 2212.08779",
+			func() Options { return personalfr.JointDefaults() }},
 		{"fedbn", "FedBN", "clients keep their own batch norm layers, for unlike features", "Li et al., arXiv 2102.07623",
 			func() Options { return baselines.PartialDefaults("uniform", baselines.AllButBatchNorm) }},
 		{"lg-fedavg", "LG-FedAvg", "clients keep their representation and share the last layer", "Liang et al., arXiv 2001.01523",

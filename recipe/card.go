@@ -22,6 +22,7 @@ const CardVersion = 1
 const (
 	Classification = "classification"
 	Regression     = "regression"
+	Recommendation = "recommendation"        // score items for a user from what the user has rated
 	MaskedLanguage = "masked language model" // predict every token of a row of which some are hidden
 )
 
@@ -42,7 +43,7 @@ type Card struct {
 // Input says what a model takes: x as stored, then (x − mean)/std for every channel or feature, where images have been
 // divided by 255. Images are [height, width, channels] here and [channels, height, width] in PyTorch.
 type Input struct {
-	Kind    string            `json:"kind"` // "image", "features" or "tokens"
+	Kind    string            `json:"kind"` // "image", "features", "tokens" or "ratings": a rating of each item, 0 where there is none
 	Shape   []int             `json:"shape"`
 	Bytes   bool              `json:"bytes,omitempty"` // pixels are 0 to 255 and are divided by 255 first
 	Mean    []float32         `json:"mean,omitempty"`
@@ -88,6 +89,8 @@ func (r *Recipe) card(data *dataset.Examples, levels []Level, clients, examples 
 		Source: Source{Method: r.Method, Data: r.spec(""), Clients: clients, Examples: examples, Seed: r.Seed, Run: r.Name},
 	}
 	switch {
+	case data.Rated():
+		card.Task, card.Input.Kind, card.Input.Shape = Recommendation, "ratings", c.Input
 	case data.Tok != nil:
 		card.Task, card.Input.Kind = MaskedLanguage, "tokens"
 	case data.Labels == nil:
@@ -163,6 +166,8 @@ func (c *Card) spec(rate float64) (*train.Spec, error) {
 	case Classification:
 	case Regression:
 		s.Loss = train.MeanSquares
+	case Recommendation:
+		return nil, errors.New("a recommender answers to cohort recommend")
 	case MaskedLanguage:
 		s.Target = train.FromInput
 		s.Hide = hide(m.Classes)

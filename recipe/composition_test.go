@@ -56,6 +56,7 @@ func noisy(r *Recipe) {
 var suit = map[string]func(*Recipe){
 	"heterofl": wide, "fedrolex": wide, "feddropout": wide, "fjord": wide,
 	"semifl": labelled, "fedavg-fixmatch": labelled, "fedsgd-fixmatch": labelled, "fedmatch": labelled,
+	"personalfr": tasted, "joint-ars": tasted,
 	"fedrgd": func(r *Recipe) { // two groups, each of which a rule must be able to read
 		labelled(r)
 		r.Partition.Clients = 16
@@ -73,6 +74,13 @@ func labelled(r *Recipe) {
 	r.Data.Train, r.Partition.Server = 240, 80
 	r.Model = Model{Name: "cnn", Config: nn.Config{Widths: []int{8, 16}, Norm: nn.GroupNorm}}
 	r.set("options.threshold", "0.1")
+}
+
+// tasted is ratings, and a model of them.
+func tasted(r *Recipe) {
+	r.Data = dataset.Spec{Name: "tastes", Users: 32, Items: 30}
+	r.Partition.Name = "users"
+	r.Model = Model{Name: "ars", Config: nn.Config{Hidden: []int{16, 8}}}
 }
 
 // wide is a model that has levels a and b.

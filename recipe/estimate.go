@@ -91,6 +91,15 @@ func (p *Plan) count(ctx context.Context, e *train.Engine, out *Estimate) (feder
 	if err != nil {
 		return s, fmt.Errorf("beginning the run: %w", err)
 	}
+	if t, ok := a.(interface {
+		Told(s federated.State, at federated.Local) (federated.State, error)
+	}); ok { // what members tell before they train, from which it follows what they are sent
+		for i := range fleet.Len() {
+			if s, err = t.Told(s, fleet.Local(fleet.Member(i))); err != nil {
+				return s, err
+			}
+		}
+	}
 	for {
 		ph, ok := a.Next(s)
 		if !ok {
@@ -223,6 +232,41 @@ func (r *Recipe) examples(n int) float64 {
 	return float64(r.Train.Epochs * n)
 }
 
+// tries is a method that trains without an engine: Try does a member's training of one round, for its time.
+type tries interface {
+	Try(ctx context.Context, at federated.Local) error
+}
+
+// clockTries times what a few clients do in a round, those in the middle of the fleet.
+func (p *Plan) clockTries(ctx context.Context, a tries, out *Estimate, workers int) error {
+	fleet := &simulation.Fleet{Split: p.Split, Dealt: p.Dealt, Seed: p.Recipe.Seed}
+	at := []federated.Local{{Seed: p.Recipe.Seed, Train: p.Split.Train.All()}} // the server learns, on all the data
+	if out.Cohort > 0 {
+		at = nil
+		for k := range min(3, fleet.Len()) {
+			at = append(at, fleet.Local(fleet.Member((fleet.Len()/2+k)%fleet.Len())))
+		}
+	}
+	began := time.Now()
+	for _, l := range at {
+		if err := a.Try(ctx, l); err != nil {
+			return fmt.Errorf("timing a round of %s: %w", cmp.Or(l.Member.Name, "the server"), err)
+		}
+	}
+	visit := time.Since(began).Seconds() / float64(len(at))
+	out.Levels[0].Step = visit
+	evaluations := math.Ceil(float64(p.Recipe.Rounds) / float64(p.Recipe.Evaluate.Every))
+	pass := visit / 3 / max(1, float64(p.Recipe.Train.Epochs)) // forward, over all the data of a client
+	if out.Cohort == 0 {
+		out.Round = visit
+		out.Seconds = visit*float64(p.Recipe.Rounds) + evaluations*pass
+		return nil
+	}
+	out.Round = visit * float64(out.Cohort) / float64(min(workers, out.Cohort))
+	out.Seconds = out.Round*float64(p.Recipe.Rounds) + evaluations*pass*float64(fleet.Len())/float64(workers)
+	return nil
+}
+
 // clock times a few steps of each level.
 func (p *Plan) clock(ctx context.Context, e *train.Engine, out *Estimate) error {
 	r := p.Recipe
@@ -235,6 +279,11 @@ func (p *Plan) clock(ctx context.Context, e *train.Engine, out *Estimate) error 
 	workers := r.Run.Workers
 	if workers == 0 {
 		workers = runtime.GOMAXPROCS(0)
+	}
+	if a, err := r.bare(p.Problem); err != nil {
+		return err
+	} else if a, ok := a.(tries); ok {
+		return p.clockTries(ctx, a, out, workers)
 	}
 	perExample := 0.0 // of the global model, forward
 	for i := range out.Levels {

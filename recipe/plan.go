@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/cohort-learning/cohort/backend"
 	"github.com/cohort-learning/cohort/dataset"
@@ -169,13 +170,13 @@ func (r *Recipe) problem(data *dataset.Examples) (*federated.Problem, error) {
 		Measuring: federated.Measuring{Every: r.Evaluate.Every, Batch: r.Evaluate.Batch, Members: r.Evaluate.Clients,
 			Pooled: r.Evaluate.Statistics == "pooled"},
 	}
-	if data.Labels == nil && data.Tok == nil {
+	if data.Labels == nil && !data.IsText() {
 		p.Loss = train.MeanSquares
 	}
 	if r.Model.Name == "location" { // a row is its own target
 		p.Loss, p.Target = train.MeanSquares, train.FromInput
 	}
-	if data.Tok != nil { // a masked language model: predict every token of a row of which some are hidden
+	if data.IsText() { // a masked language model: predict every token of a row of which some are hidden
 		p.Target = train.FromInput
 		p.Hide = hide(len(data.Classes))
 	}
@@ -203,11 +204,11 @@ func (r *Recipe) architecture(data *dataset.Examples) (nn.Builder, error) {
 // config describes the recipe's model with inputs and outputs as the data has them.
 func (r *Recipe) config(data *dataset.Examples) (nn.Config, error) {
 	c := r.Model.Config
-	if data.Rated() {
-		return c, fieldf("model.name", "data set %s is ratings of users and items, which a %s does not take", data.Name, r.Model.Name)
+	if data.Rated() || r.Model.Name == "ars" {
+		return r.recommender(c, data)
 	}
 	if r.Model.Name == "transformer" {
-		if data.Tok == nil {
+		if !data.IsText() {
 			return c, fieldf("model.name", "a transformer reads text; data set %s has none", data.Name)
 		}
 		if c.Vocabulary == 0 {
@@ -218,7 +219,7 @@ func (r *Recipe) config(data *dataset.Examples) (nn.Config, error) {
 		}
 		return c, nil
 	}
-	if data.Tok != nil {
+	if data.IsText() {
 		return c, fieldf("model.name", "data set %s is text, which takes a transformer, not a %s", data.Name, r.Model.Name)
 	}
 	if c.Input != nil && !slices.Equal(c.Input, data.Shape) {
@@ -240,6 +241,39 @@ func (r *Recipe) config(data *dataset.Examples) (nn.Config, error) {
 		return c, fieldf("model.classes", "%d, but data set %s has %d classes", c.Classes, data.Name, data.NumClasses())
 	}
 	return c, nil
+}
+
+// recommender describes a model of ratings: it reads and scores all items.
+func (r *Recipe) recommender(c nn.Config, data *dataset.Examples) (nn.Config, error) {
+	m, err := methods.Find(r.Method)
+	switch {
+	case err != nil:
+		return c, &FieldError{Field: "method", Err: err}
+	case data.Rated() && !m.Ratings():
+		return c, clashf("method", "data.name", "data set %s is ratings, from which %s does not learn; use %s", data.Name, m.Name, strings.Join(onRatings(), " or "))
+	case !data.Rated() && m.Ratings():
+		return c, clashf("data.name", "method", "%s learns from ratings, and data set %s has none; use movielens-100k, movielens-1m, ratings or tastes", m.Name, data.Name)
+	case !data.Rated():
+		return c, fieldf("model.name", "ars is for ratings, and data set %s has none", data.Name)
+	case r.Model.Name != "ars":
+		return c, fieldf("model.name", "data set %s is ratings, which take ars, not %s", data.Name, r.Model.Name)
+	}
+	n := len(data.Ratings.Items)
+	if c.Input != nil && !slices.Equal(c.Input, []int{n}) || c.Classes != 0 && c.Classes != n {
+		return c, fieldf("model.input", "%v, with %d outputs, but data set %s has %d items; leave both out", c.Input, c.Classes, data.Name, n)
+	}
+	c.Input, c.Classes = []int{n}, n
+	return c, nil
+}
+
+// onRatings lists the methods that learn from ratings.
+func onRatings() (names []string) {
+	for _, m := range methods.All() {
+		if m.Ratings() {
+			names = append(names, m.Name)
+		}
+	}
+	return names
 }
 
 // hide is what a masked language model does not see of a row; the mask follows the vocabulary.

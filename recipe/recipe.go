@@ -156,6 +156,8 @@ func Default(method string) (*Recipe, error) {
 	switch m.Name {
 	case "scaffold", "per-fedavg": // what they compute is of plain SGD
 		r.Train.Optimizer.Momentum = 0
+	case "personalfr", "joint-ars":
+		r.recommends()
 	case "pfedme": // the rate of the authors: times lambda it must stay below 1
 		r.Train.Optimizer.Momentum, r.Train.Optimizer.Rate = 0, 0.005
 	case "selffl": // what it computes of steps and their noise is of plain SGD, too
@@ -171,6 +173,19 @@ func Default(method string) (*Recipe, error) {
 func (r *Recipe) Remote() {
 	if o, ok := r.Options.(interface{ Remote() }); ok {
 		o.Remote()
+	}
+}
+
+// recommends sets the fields of a method that learns from ratings as PersonalFR's authors do.
+func (r *Recipe) recommends() {
+	r.Data, r.Partition = dataset.Spec{Name: "tastes"}, dataset.Scheme{Name: "users", Clients: 30}
+	r.Model = Model{Name: "ars"}
+	r.Train.Epochs, r.Train.Schedule.Kind = 5, "cosine"
+	r.Train.Optimizer = Optimizer{Name: "sgd", Rate: 0.1, Momentum: 0.9, Nesterov: true, Decay: 5e-4}
+	r.Rounds, r.Evaluate.Every = 100, 10
+	if r.Method == "joint-ars" {
+		r.Train.Epochs, r.Train.Batch, r.Train.Schedule.Kind = 1, 100, "constant"
+		r.Train.Optimizer = Optimizer{Name: "adam", Rate: 0.001, Decay: 5e-4}
 	}
 }
 

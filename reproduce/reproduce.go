@@ -87,6 +87,7 @@ func All() []Experiment {
 		secureExperiment(),
 		semiflExperiment(),
 		personalExperiment(),
+		personalfrExperiment(),
 	}
 }
 
@@ -189,6 +190,13 @@ func (w *watcher) Round(r simulation.Round) {
 			if m.Key == "" {
 				w.series[m.Name] = append(w.series[m.Name], record.Point{Round: p.Round, Value: m.Value})
 			}
+		}
+		var up, down float64
+		for _, m := range p.Traffic {
+			up, down = up+float64(m.Up), down+float64(m.Down)
+		}
+		for name, v := range map[string]float64{"bytes.up." + p.Phase: up, "bytes.down." + p.Phase: down} { // as runs on disk call them
+			w.series[name] = append(w.series[name], record.Point{Round: p.Round, Value: v})
 		}
 	}
 	if w.next != nil {

@@ -232,7 +232,7 @@ func (l *log) write(r Round, snap federated.Snapshot) error {
 	return nil
 }
 
-func (l *log) keepsDir() string { return filepath.Join(l.run.Dir(), "clients") }
+func (l *log) keepsDir() string { return filepath.Join(l.run.Dir(), keepsName) }
 
 func (l *log) checkpoint(round int, snap federated.Snapshot) (string, error) {
 	keeps, err := l.recall.save(l.fs, l.keepsDir(), round)

@@ -65,6 +65,9 @@ func (m *Recall) Clients() int {
 	return len(m.sets)
 }
 
+// keepsName is the folder of a run that holds what clients keep.
+const keepsName = "clients"
+
 func recallFile(dir string, round int) string {
 	return filepath.Join(dir, fmt.Sprintf("round-%06d.safetensors", round))
 }

@@ -33,32 +33,58 @@ func Model(dir, which string) (Trained, error) {
 	return Trained{Round: s.Round, Weights: w, Stats: s.Sets["stats"]}, nil
 }
 
+// Personal reads the newest state of the run in dir, and what one of its clients kept then; nil if nothing.
+func Personal(dir string, client int) (federated.State, *weights.Set, error) {
+	s, keeps, err := loadAll(dir, "")
+	if err != nil {
+		return s, nil, err
+	}
+	round, ok := keeps[client]
+	if !ok {
+		return s, nil, nil
+	}
+	m := NewRecall()
+	if err := m.load(journal.OS(), filepath.Join(dir, keepsName), map[int]int{client: round}); err != nil {
+		return s, nil, err
+	}
+	kept, err := m.Load(client)
+	return s, kept, err
+}
+
 // load reads the state in the checkpoint of that name, or if there is none, in the newest checkpoint.
 func load(dir, which string) (federated.State, error) {
+	s, _, err := loadAll(dir, which)
+	return s, err
+}
+
+// loadAll is load, and returns the rounds whose files hold what clients kept. With no name it is that of the newest round, which
+// alone has such files.
+func loadAll(dir, which string) (federated.State, map[int]int, error) {
 	if _, err := os.Stat(dir); err != nil {
-		return federated.State{}, err
+		return federated.State{}, nil, err
 	}
 	c := record.Checkpoints{FS: journal.OS(), Dir: filepath.Join(dir, "checkpoints")}
 	cp, ok, _, err := c.Named(which)
-	if err == nil && !ok {
+	if err == nil && !ok && which != "" {
 		cp, ok, _, err = c.Latest()
 	}
 	if err != nil {
-		return federated.State{}, err
+		return federated.State{}, nil, err
 	}
 	if !ok {
-		return federated.State{}, fmt.Errorf("%s holds no checkpoint yet", dir)
+		return federated.State{}, nil, fmt.Errorf("%s holds no checkpoint yet", dir)
 	}
 	var s federated.State
+	var keeps map[int]int
 	err = c.Load(&cp, func(r io.Reader) error {
-		snap, _, err := readSnapshot(r)
-		s = snap.State
+		snap, kept, err := readSnapshot(r)
+		s, keeps = snap.State, kept
 		return err
 	})
 	if err != nil {
-		return s, fmt.Errorf("%s: %w", cp.Path, err)
+		return s, nil, fmt.Errorf("%s: %w", cp.Path, err)
 	}
-	return s, nil
+	return s, keeps, nil
 }
 
 // Export returns the model as one set with the names of PyTorch: weights, and the running statistics of static batch norm

@@ -41,6 +41,7 @@ type joinOptions struct {
 	dryRun    bool
 	accept    bool
 	withdraw  bool
+	items     bool
 	enrolOnly bool
 	rotate    bool
 	direct    bool
@@ -101,6 +102,7 @@ An interrupt (Ctrl-C) stops; the same command goes on where it was. Nothing that
 	f.Lookup("budget-epsilon").DefValue, f.Lookup("budget-delta").DefValue = "0", "0" // the texts say what they are
 	f.BoolVar(&o.dryRun, "dry-run", false, "only show what would leave this machine")
 	f.BoolVar(&o.accept, "accept-rollback", false, "accept a coordinator that was put back to an earlier state, once")
+	f.BoolVar(&o.items, "disclose-items", false, "let a coordinator of recommenders learn which items the users here have rated, as \"items: true\" in policy.yaml does")
 	f.BoolVar(&o.enrolOnly, "enrol", false, "only take up the invitation and write policy.yaml; agree to nothing yet")
 	f.DurationVar(&o.wait, "wait", 10*time.Minute, "with a token: for how long to try again while the coordinator cannot be reached")
 	f.BoolVar(&o.rotate, "rotate-key", false, "replace the member's key by a new one, and end")
@@ -358,6 +360,7 @@ func (o *joinOptions) present(path string) error {
 // participate runs the member.
 func (o *joinOptions) participate(ctx context.Context, io streams, stop <-chan struct{}, f *member.Folder) error {
 	policy, err := member.LoadPolicy(f.Dir)
+	policy.Items = policy.Items || o.items
 	if err != nil {
 		return err
 	}

@@ -148,7 +148,7 @@ var commands = []struct {
 	{"Over the network", []func(streams, <-chan struct{}) *cobra.Command{newServe, newJoin, newRelay, newInvite, newSchema, newMembers, newRevoke, newStatus, newWait,
 		newStop, newBackup, newRestore, newRotate}},
 	{"Look", []func(streams, <-chan struct{}) *cobra.Command{newRuns, newReport, newCompare, newVerify}},
-	{"Use a model", []func(streams, <-chan struct{}) *cobra.Command{newEvaluate, newPredict, newExport}},
+	{"Use a model", []func(streams, <-chan struct{}) *cobra.Command{newEvaluate, newPredict, newRecommend, newExport}},
 	{"Privacy", []func(streams, <-chan struct{}) *cobra.Command{newPrivacy}},
 	{"This program", []func(streams, <-chan struct{}) *cobra.Command{newDoctor, newVersion}},
 }

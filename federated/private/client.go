@@ -81,6 +81,11 @@ func (c *client) vector(ctx context.Context, at federated.Local, t federated.Tas
 	if err != nil {
 		return nil, nil, err
 	}
+	if rows, ok := c.Algorithm.(Rows); ok && r.Cover == nil && l.Layout.Rows > 0 {
+		if r.Cover, err = rows.Covers(at, own); err != nil {
+			return nil, nil, err
+		}
+	}
 	v, err := l.Layout.encode(p, holding, shown, r, o.Allowed, at.Rand(t.Round, o.Phase+"/rounding"), c.hides(l))
 	return v, r.Keep, err
 }

@@ -103,6 +103,12 @@ type Rows interface {
 	Covers(at federated.Local, t federated.Task) (weights.Index, error)
 }
 
+// Summable is implemented by methods that are not always fit for secure sums.
+type Summable interface {
+	// Summable returns why the results of the method, as it is set up, must not be summed securely, or nil.
+	Summable() error
+}
+
 // The phases of a session.
 const (
 	session = "session"
@@ -180,6 +186,11 @@ func (a *Secure) Fits(srv federated.Server) error {
 	if g, ok := a.Algorithm.(*Guard); ok {
 		if err := g.Fits(srv); err != nil {
 			return err
+		}
+	}
+	if m, ok := a.Algorithm.(Summable); ok {
+		if err := m.Summable(); err != nil {
+			return unfit(Method, "no secure sum of this method: %w", err)
 		}
 	}
 	s, err := a.Algorithm.Init(context.Background(), srv)

@@ -41,6 +41,7 @@ type Policy struct {
 	Delta    float64  `yaml:"delta"`
 	Overrun  Overrun  `yaml:"overrun"`
 	Secure   bool     `yaml:"secure"`
+	Items    bool     `yaml:"items"`
 }
 
 // Overrun says what becomes of a run all of whose rounds together would cost more than the budget.
@@ -77,6 +78,7 @@ download: 16GB     # most bytes of one task; 0: no limit
 exec: false        # whether "cohort join --exec" may start your own program for training
 model: true        # whether the final model is fetched at the end of a run
 secure: false      # true: only runs in which the coordinator learns nothing but sums of many members
+items: false       # whether a coordinator may learn which items your users have rated (cohort join --disclose-items)
 noise: 0           # least noise multiplier of a run's differential privacy; 0: runs without noise too
 epsilon: 0         # what all private runs on your data may cost together; 0: as the privacy ledger says
 delta: 1e-5        # with which probability they may cost more than epsilon
@@ -131,7 +133,7 @@ func placed(file string, err error) error {
 	return e
 }
 
-var policyFields = []string{"batch", "delta", "download", "epochs", "epsilon", "exec", "hours", "methods", "metrics", "model", "noise", "overrun", "reasons", "rounds",
+var policyFields = []string{"batch", "delta", "download", "epochs", "epsilon", "exec", "hours", "items", "methods", "metrics", "model", "noise", "overrun", "reasons", "rounds",
 	"secure", "steps", "upload"}
 
 func (p Policy) validate() error {
@@ -198,6 +200,9 @@ func (p Policy) Check(terms *transport.Terms, r *recipe.Recipe) []string {
 	}
 	if p.Secure && r.Secure.Sums != "masked" {
 		refuse("the run has no secure sums: the coordinator would see this member's updates")
+	}
+	if r.DisclosesItems() && !p.Items {
+		refuse("the coordinator would learn which items the users of this member have rated: rows of these items come back changed, and no others; allow it with --disclose-items, or ask for secure sums")
 	}
 	if !p.Metrics && len(terms.Metrics) > 0 {
 		refuse("the run asks for %s; no numbers beside the model may leave", strings.Join(terms.Metrics, ", "))
