@@ -77,7 +77,8 @@ func (c *client) vector(ctx context.Context, at federated.Local, t federated.Tas
 	if n := len(l.Layout.Holdings) * l.Layout.Rows; len(o.Allowed) != n {
 		return nil, nil, fmt.Errorf("secure aggregation: %w: it is told of %d rows whether enough members cover them, expected %d", secagg.ErrMalformed, len(o.Allowed), n)
 	}
-	r, err := c.method.Run(ctx, at, own, keep)
+	before := settle(keep, o.Counted)
+	r, err := c.method.Run(ctx, at, own, before)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -87,7 +88,13 @@ func (c *client) vector(ctx context.Context, at federated.Local, t federated.Tas
 		}
 	}
 	v, err := l.Layout.encode(p, holding, shown, r, o.Allowed, at.Rand(t.Round, o.Phase+"/rounding"), c.hides(l))
-	return v, r.Keep, err
+	switch {
+	case o.Counted == nil || r.Keep == nil && before == keep: // one memory, or the same as before
+		return v, r.Keep, err
+	case r.Keep == nil:
+		return v, unsettled(sessionMark(t.Round, o.Phase), before, before), err
+	}
+	return v, unsettled(sessionMark(t.Round, o.Phase), before, r.Keep), err
 }
 
 // sum is the whole session where nobody is to be hidden from.
@@ -238,6 +245,9 @@ func (s *answers) keys(t federated.Task, o order) (federated.Result, error) {
 	l, err := readTerms(t.Attached)
 	if err != nil {
 		return federated.Result{}, err
+	}
+	if again, err := l.marshal(); err != nil || !bytes.Equal(again, t.Attached) { // no two readers may take them otherwise
+		return federated.Result{}, fmt.Errorf("secure aggregation: %w: the terms are not in the form in which this version writes them", secagg.ErrMalformed)
 	}
 	if want := sessionName(s.at.Scope, t.Round, o.Phase, o.Rows); l.Session != want {
 		return federated.Result{}, fmt.Errorf("secure aggregation: %w: the terms are of session %q, not of %q", secagg.ErrMalformed, l.Session, want)

@@ -486,6 +486,9 @@ func (f *finish) sum(l *terms, p secagg.Params, v *secagg.Vector, sent secagg.Ra
 	next, d, err := f.a.Algorithm.Finish(f.ctx, f.srv, f.in, f.method, map[string]*federated.Sum{"": out}, roll)
 	f.d.Metrics = append(f.d.Metrics, d.Metrics...)
 	f.d.Notes = append(f.d.Notes, d.Notes...)
+	if err == nil && balanced(f.method) {
+		next, err = count(next, sessionMark(f.s.Round, f.method.Name), members)
+	}
 	if err != nil {
 		return f.s, err
 	}

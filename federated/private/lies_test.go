@@ -1,6 +1,7 @@
 package private
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -34,6 +35,14 @@ var lies = []lie{
 		return t
 	}},
 	{"no terms", 1, keys, false, secagg.ErrMalformed, func(_ *stage, t federated.Task) federated.Task { t.Attached = nil; return t }},
+	{"terms in other letters", 1, keys, false, secagg.ErrMalformed, func(_ *stage, t federated.Task) federated.Task {
+		t.Attached = bytes.Replace(t.Attached, []byte(`"members"`), []byte(`"Members"`), 1)
+		return t
+	}},
+	{"a number of members twice", 1, keys, false, secagg.ErrMalformed, func(_ *stage, t federated.Task) federated.Task {
+		t.Attached = bytes.Replace(t.Attached, []byte(`"members"`), []byte(`"members":3,"members"`), 1)
+		return t
+	}},
 	{"a part of the model that there is not", 1, keys, false, secagg.ErrAdvert, withOrder(func(o *order) { o.Holding = 3 })},
 	{"a second session for the round", 1, keys, true, secagg.ErrConflict, withTerms(func(l *terms) { l.Members = 9 })},
 	{"a second session with another layout", 1, keys, true, secagg.ErrConflict, withTerms(func(l *terms) { slices.Reverse(l.Layout.Folds[0].Tensors) })},

@@ -324,6 +324,8 @@ type order struct {
 	Words   int             `json:"words,omitempty"`
 	Allowed []bool          `json:"allowed,omitempty"`
 	Params  json.RawMessage `json:"params,omitempty"` // the method's
+	// Counted is the last session whose sum had this member's vector, where what it keeps has to agree with the server's.
+	Counted *string `json:"counted,omitempty"`
 }
 
 // name is the driver's phase in which such orders are given.
@@ -368,6 +370,14 @@ func (a *Secure) Task(s federated.State, p federated.Phase, m federated.Member) 
 			o.Words = at.Words[o.Holding]
 			t = full
 			o.ask(&t, at)
+			if balanced(method) && !at.Rows {
+				of, err := counted(s)
+				if err != nil {
+					return t, err
+				}
+				last := of[m.Name]
+				o.Counted = &last
+			}
 			t.Group = fmt.Sprintf("h%d", o.Holding)
 		}
 		t.Tag = full.Tag

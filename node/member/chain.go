@@ -4,11 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 
 	"github.com/cohort-learning/cohort/journal"
 	"github.com/cohort-learning/cohort/transport"
@@ -45,6 +45,7 @@ func continues(run string, have *transport.Head, offered transport.Head) error {
 
 // What a line of a journal ends in; package journal describes the format.
 const (
+	seqKey   = `{"seq":`
 	prevKey  = `,"prev":"`
 	hashKey  = `","hash":"`
 	lineEnd  = "\"}\n"
@@ -119,13 +120,12 @@ func parseLine(line []byte) (seq uint64, prev, hash transport.Digest, ok bool) {
 	if !ok1 || !ok2 || string(tail) != lineEnd || sha256.Sum256(line[:len(line)-hashTail]) != h {
 		return 0, prev, hash, false
 	}
-	var v struct {
-		Seq *uint64 `json:"seq"`
-	}
-	if json.Unmarshal(line, &v) != nil || v.Seq == nil {
+	text, _, _ := bytes.Cut(bytes.TrimPrefix(line, []byte(seqKey)), []byte(","))
+	n, err := strconv.ParseUint(string(text), 10, 64)
+	if err != nil || !bytes.HasPrefix(line, strconv.AppendUint([]byte(seqKey), n, 10)) || !json.Valid(line) {
 		return 0, prev, hash, false
 	}
-	return *v.Seq, p, h, true
+	return n, p, h, true
 }
 
 func cutHash(b []byte, key string) (h transport.Digest, rest []byte, ok bool) {
@@ -133,6 +133,5 @@ func cutHash(b []byte, key string) (h transport.Digest, rest []byte, ok bool) {
 	if !ok || len(b) < hexLen {
 		return h, nil, false
 	}
-	n, err := hex.Decode(h[:], b[:hexLen])
-	return h, b[hexLen:], err == nil && n == len(h)
+	return h, b[hexLen:], h.UnmarshalText(b[:hexLen]) == nil // capitals are none of its digits
 }

@@ -2,6 +2,8 @@ package member
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -75,6 +77,29 @@ func TestLink(t *testing.T) {
 			t.Errorf("to another head: %v", err)
 		}
 	})
+}
+
+// A line that says the same in other letters is none: its own hash does not cover the digits of that hash.
+func TestLinkInCapitals(t *testing.T) {
+	lines, heads := chain(t, 3)
+	for at, c := range lines[2] {
+		bad := bytes.Clone(bytes.Join(lines[:3], nil))
+		if i := len(bad) - len(lines[2]) + at; c >= 'a' && c <= 'z' {
+			bad[i] ^= 0x20
+			if err := link(bytes.NewReader(bad), heads[0], heads[2]); !errors.Is(err, errChain) {
+				t.Errorf("byte %d, %q, in capitals: %v", at, c, err)
+			}
+		}
+	}
+	for _, start := range []string{`{"Seq":2,`, `{"seq":02,`, `{"seq":2 ,`, `{"seq":+2,`, `{"x":1,"seq":2,`, `{ "seq":2,`} {
+		line := append([]byte(start), bytes.TrimPrefix(lines[2], []byte(`{"seq":2,`))...)
+		sum := sha256.Sum256(line[:len(line)-hashTail])
+		hex.Encode(line[len(line)-hexLen-len(lineEnd):], sum[:])
+		head := transport.Head{Seq: 2, Hash: sum}
+		if err := link(bytes.NewReader(append(bytes.Join(lines[:2], nil), line...)), heads[0], head); !errors.Is(err, errChain) {
+			t.Errorf("a line that begins with %s: %v", start, err)
+		}
+	}
 }
 
 func FuzzLink(f *testing.F) {
