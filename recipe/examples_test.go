@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cohort-learning/cohort/dataset"
 	"github.com/cohort-learning/cohort/methods"
 )
 
@@ -15,7 +16,7 @@ func TestExamples(t *testing.T) {
 		t.Fatal(err)
 	}
 	families := map[string]bool{"heterofl": false, "fedrolex": false, "fedavg": false, "fedprox": false, "fedadam": false, "scaffold": false,
-		"fedbn": false, "local": false, "ditto": false, "per-fedavg": false, "pfedme": false, "apfl": false, "fedrep": false, "fedper": false, "finetune": false}
+		"fedbn": false, "local": false, "ditto": false, "per-fedavg": false, "pfedme": false, "apfl": false, "fedrep": false, "fedper": false, "finetune": false, "selffl": false}
 	planned := 0
 	for _, file := range files {
 		r, err := Load(file)
@@ -24,7 +25,7 @@ func TestExamples(t *testing.T) {
 			continue
 		}
 		families[r.Method] = true
-		if r.Data.Name != "glyphs" && r.Data.Name != "synthetic" {
+		if !dataset.Drawn(r.Data.Name) {
 			continue
 		}
 		r.Data.Train, r.Data.Test = min(r.Data.Train, 1500), min(r.Data.Test, 300)

@@ -87,6 +87,7 @@ func All() []Experiment {
 		secureExperiment(),
 		semiflExperiment(),
 		personalExperiment(),
+		selfflExperiment(),
 		personalfrExperiment(),
 	}
 }

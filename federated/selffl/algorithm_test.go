@@ -199,7 +199,7 @@ func TestLocationModel(t *testing.T) {
 			w, p := location(t, y)
 			p.Training.Batch, p.Rounds = 5, 10
 			if between < 0.1 { // nearly alike, they take few steps a round
-				p.Rounds = 40
+				p.Rounds = 100
 			}
 			l := ran(t, w, p, made(t, p, func(c *selffl.Config) { c.Most, c.Within = 400, uq }))
 			own, global := distances(y, l)

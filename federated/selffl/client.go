@@ -116,6 +116,14 @@ func (v *visit) batch() int {
 	return v.at.Train.Len()
 }
 
+// curvature is h_m of a block as the round was planned with it: what was measured last, 1 at first.
+func (v *visit) curvature(block int) float64 {
+	if !v.known {
+		return 1
+	}
+	return v.before.h[block]
+}
+
 // effective is the rate of plain SGD that moves as far as heavy-ball momentum does; factor is what the optimiser is given for it.
 func (a *Algorithm) effective(rate float64) float64 { return rate / a.factor() }
 
@@ -205,7 +213,7 @@ func (v *visit) run(ctx context.Context) (federated.Result, error) {
 func (v *visit) reply(set setting, next memory, report train.Report, labels []int32) (federated.Result, error) {
 	left := make([]float64, len(v.blocks))
 	for i := range left {
-		left[i] = Contraction(min(set.rates[i], largest/next.h[i]), next.h[i], report.Steps)
+		left[i] = Contraction(min(set.rates[i], largest/v.curvature(i)), v.curvature(i), report.Steps)
 	}
 	capped := 0.0
 	if set.capped {

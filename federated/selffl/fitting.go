@@ -34,6 +34,7 @@ func (f *fitting) fit(ctx context.Context) (memory, error) {
 		}
 		next.rate = as.Rate
 	}
+	f.look()
 	start, err := f.gradient(ctx)
 	if err != nil {
 		return next, err
@@ -102,10 +103,16 @@ func (f *fitting) passes(ctx context.Context, next *memory) error {
 	return nil
 }
 
-// watch looks at the model after a step of the last half.
+// watch looks at the model where the last half of the steps begins, and after each step from there on. So even a single step
+// shows two models. A client that took one and learned nothing of its uncertainty from it would stay uncertain, and take one
+// step, for ever.
 func (f *fitting) watch(int, float64) {
 	f.steps++
-	if f.steps <= f.setting.steps/2 || f.Within != Trajectory && f.Within != Calibrated || f.err != nil {
+	f.look()
+}
+
+func (f *fitting) look() {
+	if f.steps < f.setting.steps/2 || f.Within != Trajectory && f.Within != Calibrated || f.err != nil {
 		return
 	}
 	w, err := f.session.Params()
@@ -168,12 +175,9 @@ func (f *fitting) gradientHere(ctx context.Context) (weights.Set, error) {
 func (f *fitting) curvatures(start, end, theta weights.Set) []float64 {
 	h := make([]float64, len(f.blocks))
 	for i, b := range f.blocks {
-		h[i] = 1
+		h[i] = f.curvature(i)
 		if f.Curvature == One {
 			continue
-		}
-		if f.known {
-			h[i] = f.before.h[i]
 		}
 		var now float64
 		var ok bool
@@ -233,7 +237,7 @@ func (f *fitting) measure(ctx context.Context, next memory) ([]float64, error) {
 		hi := lo + pick(next.theta, b.measured).Size()
 		out[i], _ = trace.Variance(lo, hi)
 		if f.Within == Calibrated {
-			out[i] *= Calibration(f.batch(), f.at.Train.Len(), next.h[i], f.rates[i])
+			out[i] *= Calibration(f.batch(), f.at.Train.Len(), f.curvature(i), f.rates[i])
 		}
 		lo = hi
 	}

@@ -13,8 +13,8 @@ type Within string
 
 // The estimators.
 const (
-	// Trajectory is the variance of the local model over the last half of its steps, averaged over the coordinates: the
-	// published idea. It grows with the learning rate and falls with the batch size, which say nothing about the client.
+	// Trajectory is the variance of the local model over the last half of its steps, from where that half begins to the end,
+	// averaged over the coordinates: the published idea. It grows with the learning rate and falls with the batch size, which say nothing about the client.
 	Trajectory Within = "trajectory"
 	// Calibrated is Trajectory times [Calibration], the default.
 	Calibrated Within = "trajectory-calibrated"
