@@ -173,12 +173,18 @@ func (a *Secure) Enough(srv federated.Server) error {
 	if err != nil {
 		return err
 	}
-	p, ok := a.Algorithm.Next(s)
-	if n, least := p.Who.Count(srv.Population), a.o.least(); ok && n < least {
+	for ; ; s.Step++ {
+		p, ok := a.Algorithm.Next(s)
+		if !ok {
+			return nil
+		}
+		n, least := p.Who.Count(srv.Population), a.o.least()
+		if asksNobody(p) || len(p.Folds) == 0 || n >= least { // the server alone works, or members only measure
+			continue
+		}
 		return unfit(Members, "a round asks %d of %d members, and a secure sum is begun with %d or more: ask more of them (round.fraction), or let more join; "+
 			"with secure.members 2, each of two would know the other's result from the sum", n, srv.Population.Len(), least)
 	}
-	return nil
 }
 
 // Fits returns an [UnfitError] if the results of the method are none that can be summed securely, or who takes part is secret.

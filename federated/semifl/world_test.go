@@ -11,6 +11,7 @@ import (
 	"github.com/cohort-learning/cohort/nn"
 	"github.com/cohort-learning/cohort/rng"
 	"github.com/cohort-learning/cohort/train"
+	"github.com/cohort-learning/cohort/weights"
 )
 
 // bars deals noisy 8×8 images of a bar, in one of three places for the classes, to members of n images each; six are the
@@ -81,4 +82,11 @@ func run(t testing.TB, w *fedtest.World, p *federated.Problem, c Config, change 
 		change(r)
 	}
 	return r.Must(t)
+}
+
+// emptyTotal is the sum of one member that did not move.
+func emptyTotal(like weights.Set) map[string]*weights.Acc {
+	total := weights.NewAcc(like, false)
+	total.MustAdd(like.Zeros(), nil, nil, 1)
+	return map[string]*weights.Acc{"w": total}
 }
