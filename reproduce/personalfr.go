@@ -121,7 +121,7 @@ func (o outcome) below(name string, atMost float64) float64 {
 // trained returns the bytes sent both ways to train in the first so many rounds.
 func (o outcome) trained(rounds int) float64 {
 	var sum float64
-	for _, name := range []string{"bytes.up.train", "bytes.down.train"} {
+	for _, name := range []string{"bytes.up", "bytes.down"} {
 		for _, p := range o.series[name] {
 			if p.Round < rounds {
 				sum += p.Value

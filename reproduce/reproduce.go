@@ -196,7 +196,11 @@ func (w *watcher) Round(r simulation.Round) {
 		for _, m := range p.Traffic {
 			up, down = up+float64(m.Up), down+float64(m.Down)
 		}
-		for name, v := range map[string]float64{"bytes.up." + p.Phase: up, "bytes.down." + p.Phase: down} { // as runs on disk call them
+		of := "" // as runs on disk call them
+		if !federated.Learns(p.Phase) {
+			of = "." + p.Phase
+		}
+		for name, v := range map[string]float64{"bytes.up" + of: up, "bytes.down" + of: down} {
 			w.series[name] = append(w.series[name], record.Point{Round: p.Round, Value: v})
 		}
 	}
