@@ -2,6 +2,7 @@ package federated
 
 import (
 	"context"
+	"errors"
 	"math"
 	"slices"
 
@@ -112,6 +113,34 @@ func (c *Cycle) own(ctx context.Context, at Local, spec *train.Spec, t Task, kee
 	sum, n, err := c.statistics(ctx, at.Engine, m.Spec, m.Weights, at.Train, at.augment(c.Training.Augment), at.Rand(t.Round, "stats"))
 	m.Options.Stats = mean(sum, n)
 	return m, err
+}
+
+// OwnModel returns the model that a member uses of its own after the last round of a state, as it was tested then: statistics of batch
+// norm are in the options. Methods whose members use the global model have none.
+func (c *Cycle) OwnModel(ctx context.Context, at Local, s State, keep *weights.Set) (Own, error) {
+	if c.Personal == nil {
+		return Own{}, errors.New("the clients of this method use the global model: they have none of their own")
+	}
+	spec, err := c.Spec("measure", c.Rate, func(s *train.Spec) { s.Mask = c.Mask })
+	if err != nil {
+		return Own{}, err
+	}
+	s.Round-- // the round that came last
+	t, err := c.Task(s, Phase{Name: "eval"}, at.Member)
+	if err != nil {
+		return Own{}, err
+	}
+	t.Round, t.Phase = s.Round, "eval"
+	own, err := c.own(ctx, at, spec, t, keep)
+	if err == nil && own.Spec != spec {
+		err = errors.New("what a client of this run uses is a mixture of the outputs of two networks, and no model by itself")
+	}
+	return own, err
+}
+
+// Owner is implemented by methods whose members may have models of their own.
+type Owner interface {
+	OwnModel(ctx context.Context, at Local, s State, keep *weights.Set) (Own, error)
 }
 
 func (c *Cycle) evaluate(ctx context.Context, e *train.Engine, spec *train.Spec, w weights.Set, with train.Options, o train.EvalOptions,

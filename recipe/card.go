@@ -61,6 +61,7 @@ type Source struct {
 	Run      string       `json:"run,omitempty"`
 	Rounds   int          `json:"rounds,omitempty"` // that the tensors have been trained for
 	Level    string       `json:"level,omitempty"`
+	Client   string       `json:"client,omitempty"` // whose own model it is; empty: the global one
 }
 
 // Card describes the global model of the plan.

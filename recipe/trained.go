@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/cohort-learning/cohort/dataset"
+	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/journal"
 	"github.com/cohort-learning/cohort/nn"
 	"github.com/cohort-learning/cohort/rng"
@@ -24,6 +25,9 @@ type Trained struct {
 	Card    *Card
 	Weights weights.Set
 	Stats   weights.Set // evaluation statistics of static batch norm layers; may be empty
+
+	test *dataset.View // the test data of the client whose own model it is
+	skew dataset.Skew  // how that client sees data
 }
 
 // TrainedInRun reads the global model of the run in dir: that of the checkpoint "final" or "best", or if there is none of that
@@ -40,6 +44,67 @@ func TrainedInRun(dir, which string) (*Trained, error) {
 	card.Source.Rounds = t.Round
 	m := &Trained{Card: card, Weights: t.Weights, Stats: t.Stats.Convert(weights.Float32)}
 	return m, m.fits()
+}
+
+// OwnInRun reads the model that a client of the simulation in dir uses of its own, after the newest checkpoint. It needs the data
+// of the run, from the folder of real data sets (it may be empty): some methods make a client's model when it is asked for.
+func OwnInRun(ctx context.Context, e *train.Engine, dir, client, dataDir string) (*Trained, error) {
+	r, err := OfRun(dir)
+	if err != nil {
+		return nil, err
+	}
+	p, err := r.Plan(ctx, dataDir)
+	if err != nil {
+		return nil, err
+	}
+	bare, err := r.bare(p.Problem)
+	if err != nil {
+		return nil, err
+	}
+	owner, ok := bare.(federated.Owner)
+	if !ok {
+		return nil, fmt.Errorf("clients of %s have no models of their own", r.Method)
+	}
+	fleet := &simulation.Fleet{Split: p.Split, Dealt: p.Dealt, Engine: e, Seed: r.Seed}
+	k := 0
+	for k < fleet.Len() && fleet.Member(k).Name != client {
+		k++
+	}
+	if k == fleet.Len() {
+		return nil, fmt.Errorf("there is no client %q; the run has %s to %s", client, fleet.Member(0).Name, fleet.Member(k-1).Name)
+	}
+	s, keep, err := simulation.Personal(dir, k)
+	if err != nil {
+		return nil, err
+	}
+	at := fleet.Local(fleet.Member(k))
+	own, err := owner.OwnModel(ctx, at, s, keep)
+	if err != nil {
+		return nil, fmt.Errorf("the model of %s: %w", client, err)
+	}
+	card, err := CardOfRun(dir)
+	if err != nil {
+		return nil, err
+	}
+	card.Source.Rounds, card.Source.Client = s.Round, client
+	m := &Trained{Card: card, Weights: own.Weights, Stats: own.Options.Stats.Convert(weights.Float32), test: &at.Test, skew: at.Skew}
+	return m, m.fits()
+}
+
+// OwnTest returns how many test examples the client has whose own model m is, and false if m is nobody's own.
+func (m *Trained) OwnTest() (examples int, ok bool) {
+	if m.test == nil {
+		return 0, false
+	}
+	return m.test.Len(), true
+}
+
+// EvaluateOwn measures a client's own model on the client's test data.
+func (m *Trained) EvaluateOwn(ctx context.Context, e *train.Engine) (train.Metrics, error) {
+	if n, ok := m.OwnTest(); !ok || n == 0 {
+		return train.Metrics{}, errors.New("the client has no test data; name your own with --data-path")
+	}
+	return m.evaluate(ctx, e, *m.test, m.skew)
 }
 
 // ReadTrained reads a model from a safetensors file and the card beside it, which has the same name but ends in .json.
@@ -164,6 +229,11 @@ const statisticsBatch = 100
 
 // Evaluate measures the model on labelled data; the confusion matrix of classifiers of rows is counted.
 func (m *Trained) Evaluate(ctx context.Context, e *train.Engine, data *dataset.Examples) (train.Metrics, error) {
+	return m.evaluate(ctx, e, data.All(), dataset.Skew{})
+}
+
+func (m *Trained) evaluate(ctx context.Context, e *train.Engine, view dataset.View, skew dataset.Skew) (train.Metrics, error) {
+	data := view.Data
 	spec, err := m.Card.spec(m.Card.Rate)
 	if err != nil {
 		return train.Metrics{}, err
@@ -171,8 +241,8 @@ func (m *Trained) Evaluate(ctx context.Context, e *train.Engine, data *dataset.E
 	if m.Card.Task == Classification && data.Labels == nil || m.Card.Task == Regression && data.Targets == nil {
 		return train.Metrics{}, errors.New("the data does not say what is right: it has no labels")
 	}
-	return e.Evaluate(ctx, spec, m.Weights, m.Stats, data.All(), train.EvalOptions{
-		Batch: statisticsBatch, Confusion: m.Card.Task == Classification,
+	return e.Evaluate(ctx, spec, m.Weights, m.Stats, view, train.EvalOptions{
+		Batch: statisticsBatch, Skew: skew, Confusion: m.Card.Task == Classification,
 		Random: rng.New(m.Card.Source.Seed, max(0, m.Card.Source.Rounds-1), "", "hidden")})
 }
 

@@ -24,8 +24,10 @@ func newEvaluate(io streams, _ <-chan struct{}) *cobra.Command {
 		Use:   "evaluate RUN | FILE.safetensors",
 		Short: "Measure a trained model: accuracy, every class, confusion matrix",
 		Long: `Measure the global model of a run, or an exported model, on the test data of its recipe, or on your own: a folder of
-pictures with a sub-folder for each class, or a CSV file with the target column.`,
+pictures with a sub-folder for each class, or a CSV file with the target column. With --client the model is that client's own, of a
+method that gives clients such, and the test data are the client's.`,
 		Example: `  cohort evaluate demo-20260131-120000
+  cohort evaluate ditto-20260131-120000 --client client-007
   cohort evaluate model.safetensors --data-path photos/test --json`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: completeRuns,
@@ -45,6 +47,7 @@ pictures with a sub-folder for each class, or a CSV file with the target column.
 type evaluation struct {
 	Schema int    `json:"schema"`
 	Model  string `json:"model"`
+	Client string `json:"client,omitempty"` // whose own model it is
 	Data   string `json:"data"`
 	train.Metrics
 	Classes []classResult `json:"classes,omitempty"`
@@ -65,15 +68,11 @@ func (o *evaluateCommand) run(ctx context.Context, io streams, name string) erro
 		return err
 	}
 	defer engine.Close()
-	data, err := o.examples(ctx, m)
+	metrics, of, err := o.measure(ctx, m, engine)
 	if err != nil {
 		return err
 	}
-	metrics, err := m.Evaluate(ctx, engine, data)
-	if err != nil {
-		return err
-	}
-	e := evaluation{Schema: schema, Model: name, Data: data.Name, Metrics: metrics}
+	e := evaluation{Schema: schema, Model: name, Client: o.client, Data: of, Metrics: metrics}
 	for i, c := range metrics.Classes() {
 		e.Classes = append(e.Classes, classResult{m.Card.ClassName(i), c.N, finite(c.Recall), finite(c.Precision), finite(c.F1)})
 	}
@@ -82,6 +81,20 @@ func (o *evaluateCommand) run(ctx context.Context, io streams, name string) erro
 	}
 	e.print(io, m.Card.Task)
 	return nil
+}
+
+// measure measures a client's own model on the client's tests, and others, or with data that are named, on all of the test data.
+func (o *evaluateCommand) measure(ctx context.Context, m *recipe.Trained, e *train.Engine) (train.Metrics, string, error) {
+	if _, own := m.OwnTest(); own && o.path == "" {
+		metrics, err := m.EvaluateOwn(ctx, e)
+		return metrics, m.Card.Source.Data.Name + " of " + o.client, err
+	}
+	data, err := o.examples(ctx, m)
+	if err != nil {
+		return train.Metrics{}, "", err
+	}
+	metrics, err := m.Evaluate(ctx, e, data)
+	return metrics, data.Name, err
 }
 
 func (o *evaluateCommand) examples(ctx context.Context, m *recipe.Trained) (*dataset.Examples, error) {

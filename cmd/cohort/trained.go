@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"slices"
 
 	"github.com/cohort-learning/cohort/backend"
+	"github.com/cohort-learning/cohort/node/coordinator"
 	"github.com/cohort-learning/cohort/recipe"
 	"github.com/cohort-learning/cohort/record"
 	"github.com/cohort-learning/cohort/train"
@@ -17,6 +19,7 @@ type modelOptions struct {
 	engineOptions
 	checkpoint string
 	level      string
+	client     string
 	json       bool
 }
 
@@ -25,6 +28,7 @@ func (o *modelOptions) flags(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&o.checkpoint, "checkpoint", "final", "which model of a run: final or best")
 	f.StringVar(&o.level, "level", "", "the thin sub-network of this level, with statistics of its own")
+	f.StringVar(&o.client, "client", "", "of a simulated run, this client's own model instead of the global one, such as client-000")
 	f.BoolVar(&o.json, "json", false, "print the result as JSON")
 }
 
@@ -32,12 +36,22 @@ func (o *modelOptions) check() error {
 	if which := []string{"final", "best"}; !slices.Contains(which, o.checkpoint) {
 		return usagef("--checkpoint %s: expected final or best", o.checkpoint)
 	}
+	if o.client != "" && o.level != "" {
+		return usagef("give --client or --level, not both: a client's own model is as wide as it is")
+	}
+	if o.client != "" && o.checkpoint != "final" {
+		return usagef("--checkpoint %s holds the global model alone: leave it out to have the client's own of the last round", o.checkpoint)
+	}
 	return o.engineOptions.check()
 }
 
 // open reads the model of a run or of an exported file, and thins it if a level is asked for.
 func (o *modelOptions) open(ctx context.Context, name string) (*recipe.Trained, *train.Engine, error) {
-	m, used, err := o.read(name)
+	read := o.read
+	if o.client != "" {
+		read = o.runOf
+	}
+	m, used, err := read(name)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -49,6 +63,16 @@ func (o *modelOptions) open(ctx context.Context, name string) (*recipe.Trained, 
 		return nil, nil, err
 	}
 	engine := train.NewEngine(b)
+	if o.client != "" {
+		dir, err := findRun(name)
+		if err == nil {
+			m, err = recipe.OwnInRun(ctx, engine, dir, o.client, o.dataDir())
+		}
+		if err != nil {
+			engine.Close()
+			return nil, nil, err
+		}
+	}
 	if o.level != "" {
 		if m, err = o.thin(ctx, m, engine); err != nil {
 			engine.Close()
@@ -56,6 +80,27 @@ func (o *modelOptions) open(ctx context.Context, name string) (*recipe.Trained, 
 		}
 	}
 	return m, engine, nil
+}
+
+// runOf returns the engine of a run whose client's model is to be read, which needs one. Clients of a run over a network keep theirs.
+func (o *modelOptions) runOf(name string) (*recipe.Trained, string, error) {
+	dir, err := findRun(name)
+	if err != nil {
+		return nil, "", err
+	}
+	attendance, err := coordinator.ReadAttendance(dir)
+	if err != nil {
+		return nil, "", err
+	}
+	if len(attendance.Names) > 0 {
+		return nil, "", fmt.Errorf("%s is a run over a network: %s and the others have their own models in their own folders, and nobody else has them",
+			name, attendance.Names[0])
+	}
+	meta, err := record.ReadMeta(dir)
+	if !slices.Contains(backend.Names(), meta.Engine) {
+		meta.Engine = ""
+	}
+	return nil, meta.Engine, err
 }
 
 // read returns a model and the engine of its run.

@@ -27,6 +27,11 @@ func newAround(p *federated.Problem) around {
 // Average returns the server's side, whose weighting and rule may be changed before the run.
 func (a *around) Average() *fedavg.Algorithm { return a.avg }
 
+// OwnModel implements [federated.Owner].
+func (a *around) OwnModel(ctx context.Context, at federated.Local, s federated.State, keep *weights.Set) (federated.Own, error) {
+	return a.avg.OwnModel(ctx, at, s, keep)
+}
+
 // Finish implements [federated.Algorithm].
 func (a *around) Finish(ctx context.Context, srv federated.Server, s federated.State, p federated.Phase, sums map[string]*federated.Sum, roll federated.Roll) (federated.State, federated.Diagnostics, error) {
 	s, d, err := a.Algorithm.Finish(ctx, srv, s, p, sums, roll)
