@@ -171,10 +171,13 @@ type block struct {
 
 // memory keeps the blocks of finalized buffers for the next ones. Blocks come
 // in classes of four sizes per power of two, so at most a fifth of one is
-// wasted. The pool holds no more than was ever in use at once.
+// wasted. The pool holds no more than was ever in use at once: blocks of the
+// class that nobody has asked for the longest make room.
 type memory struct {
 	mu     sync.Mutex
 	free   [256][]unsafe.Pointer
+	asked  [256]uint64 // when a block of the class was last asked for
+	clock  uint64
 	used   int // bytes handed out
 	most   int // largest value of used so far
 	pooled int // bytes in free
@@ -195,6 +198,8 @@ func classSize(class uint8) int { return (int(class)%4 + 5) << (class / 4) }
 func (m *memory) get(n int) block {
 	class, size := classOf(n)
 	m.mu.Lock()
+	m.clock++
+	m.asked[class] = m.clock
 	m.used += size
 	m.most = max(m.most, m.used)
 	if l := m.free[class]; len(l) > 0 {
@@ -216,10 +221,31 @@ func (m *memory) put(b block) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.used -= size
-	if m.pooled+size <= m.most {
-		m.free[b.class] = append(m.free[b.class], b.data)
-		m.pooled += size
+	for m.pooled+size > m.most {
+		if !m.forget(b.class) {
+			return
+		}
 	}
+	m.free[b.class] = append(m.free[b.class], b.data)
+	m.pooled += size
+}
+
+// forget drops a free block of the class that was asked for the longest ago,
+// before class was. The caller holds the lock.
+func (m *memory) forget(class uint8) bool {
+	oldest := class
+	for c, l := range m.free {
+		if len(l) > 0 && m.asked[c] < m.asked[oldest] {
+			oldest = uint8(c)
+		}
+	}
+	if oldest == class {
+		return false
+	}
+	l := m.free[oldest]
+	m.free[oldest], l[len(l)-1] = l[:len(l)-1], nil
+	m.pooled -= classSize(oldest)
+	return true
 }
 
 func (m *memory) drop() {
