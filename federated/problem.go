@@ -132,3 +132,11 @@ func (l Local) Labels(classes int) (mask []float32, present []int32) {
 	}
 	return mask, present
 }
+
+// UniformWeighting reads the option "weighting" of a method: whether members weigh alike instead of by their examples.
+func UniformWeighting(option string) (uniform bool, err error) {
+	if option != "examples" && option != "uniform" {
+		return false, fmt.Errorf("weighting: %q, expected examples or uniform", option)
+	}
+	return option == "uniform", nil
+}

@@ -214,6 +214,16 @@ func Open(dir string, o Options) (*Journal, error) {
 	return open(dir, o, func(j *Journal) error { return j.recover(o) }, os.O_RDWR)
 }
 
+// OpenOrCreate opens the journal in dir to append to it, or makes it if there
+// is none, or one that was killed before its header was complete.
+func OpenOrCreate(dir string, o Options) (*Journal, error) {
+	j, err := Open(dir, o)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrEmpty) {
+		return Create(dir, o)
+	}
+	return j, err
+}
+
 func (o Options) fs() FS {
 	if o.FS == nil {
 		return OS()

@@ -587,3 +587,24 @@ func TestFrom(t *testing.T) {
 	check()
 	closeJournal(t, j)
 }
+
+// A journal that is there is gone on with; none, and one without a complete header, is made.
+func TestOpenOrCreate(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, journal.FileName), []byte("{\"v\":"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for i, at := range []string{dir, filepath.Join(dir, "new"), dir} {
+		j, err := journal.OpenOrCreate(at, journal.Options{Run: "r"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seq := j.Head().Seq; seq != uint64(i/2) {
+			t.Errorf("journal %d has record %d last", i, seq)
+		}
+		if _, err := j.Append("round.closed", round{}); err != nil {
+			t.Fatal(err)
+		}
+		closeJournal(t, j)
+	}
+}

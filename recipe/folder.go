@@ -1,6 +1,7 @@
 package recipe
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"slices"
 
 	"github.com/cohort-learning/cohort/dataset"
+	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/journal"
 	"github.com/cohort-learning/cohort/record"
 	"github.com/cohort-learning/cohort/record/report"
@@ -99,6 +101,21 @@ func OfRun(dir string) (*Recipe, error) {
 		return nil, err
 	}
 	return Parse(filepath.Join(dir, record.RecipeName), text)
+}
+
+// reopen returns the recipe of the run in dir, its plan on the data, which are read again, and its method without sums, noise or
+// rule around it.
+func reopen(ctx context.Context, dir, dataDir string) (*Recipe, *Plan, federated.Algorithm, error) {
+	r, err := OfRun(dir)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	p, err := r.Plan(ctx, dataDir)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	bare, err := r.bare(p.Problem)
+	return r, p, bare, err
 }
 
 // Report gathers what is known of the run in dir. The metrics must be closed when the report has been made.

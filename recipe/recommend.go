@@ -38,15 +38,7 @@ type recommender interface {
 // Recommend asks the model of the client that a user of the run in dir belongs to for the n best items that the user has not
 // rated. The data are read again, from the folder of real data sets where they lie there.
 func Recommend(ctx context.Context, dir, dataDir, user string, n int) (*Recommendations, error) {
-	r, err := OfRun(dir)
-	if err != nil {
-		return nil, err
-	}
-	p, err := r.Plan(ctx, dataDir)
-	if err != nil {
-		return nil, err
-	}
-	bare, err := r.bare(p.Problem)
+	r, p, bare, err := reopen(ctx, dir, dataDir)
 	if err != nil {
 		return nil, err
 	}

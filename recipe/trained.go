@@ -49,15 +49,7 @@ func TrainedInRun(dir, which string) (*Trained, error) {
 // OwnInRun reads the model that a client of the simulation in dir uses of its own, after the newest checkpoint. It needs the data
 // of the run, from the folder of real data sets (it may be empty): some methods make a client's model when it is asked for.
 func OwnInRun(ctx context.Context, e *train.Engine, dir, client, dataDir string) (*Trained, error) {
-	r, err := OfRun(dir)
-	if err != nil {
-		return nil, err
-	}
-	p, err := r.Plan(ctx, dataDir)
-	if err != nil {
-		return nil, err
-	}
-	bare, err := r.bare(p.Problem)
+	r, p, bare, err := reopen(ctx, dir, dataDir)
 	if err != nil {
 		return nil, err
 	}

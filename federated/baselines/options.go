@@ -1,8 +1,6 @@
 package baselines
 
 import (
-	"fmt"
-
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/nn"
 )
@@ -20,11 +18,11 @@ func PartialDefaults(weighting string, shared func(nn.Param) bool) *PartialOptio
 
 // New returns the method on a problem.
 func (o *PartialOptions) New(p *federated.Problem) (federated.Algorithm, error) {
-	if o.Weighting != "examples" && o.Weighting != "uniform" {
-		return nil, fmt.Errorf("weighting: %q, expected examples or uniform", o.Weighting)
-	}
 	a := NewPartial(p, o.shared)
-	a.Uniform = o.Weighting == "uniform"
+	var err error
+	if a.Uniform, err = federated.UniformWeighting(o.Weighting); err != nil {
+		return nil, err
+	}
 	return a, nil
 }
 

@@ -22,12 +22,9 @@ func (o *Options) New(p *federated.Problem) (federated.Algorithm, error) {
 
 func (o *Options) base(p *federated.Problem) (*Algorithm, error) {
 	a := New(p)
-	switch o.Weighting {
-	case "examples":
-	case "uniform":
-		a.Uniform = true
-	default:
-		return nil, fmt.Errorf("weighting: %q, expected examples or uniform", o.Weighting)
+	var err error
+	if a.Uniform, err = federated.UniformWeighting(o.Weighting); err != nil {
+		return nil, err
 	}
 	return a, nil
 }

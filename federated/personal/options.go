@@ -12,12 +12,9 @@ type Shared struct {
 	Weighting string `yaml:"weighting" doc:"How clients weigh in the average: examples or uniform."`
 }
 
-func (o Shared) weigh(a *fedavg.Algorithm) error {
-	if o.Weighting != "examples" && o.Weighting != "uniform" {
-		return fmt.Errorf("weighting: %q, expected examples or uniform", o.Weighting)
-	}
-	a.Uniform = o.Weighting == "uniform"
-	return nil
+func (o Shared) weigh(a *fedavg.Algorithm) (err error) {
+	a.Uniform, err = federated.UniformWeighting(o.Weighting)
+	return err
 }
 
 // byExamples weighs as published.
@@ -179,16 +176,16 @@ func (o *SplitOptions) New(p *federated.Problem) (federated.Algorithm, error) {
 	return a, o.fill(a)
 }
 
-func (o *SplitOptions) fill(a *Split) error {
+func (o *SplitOptions) fill(a *Split) (err error) {
+	if a.Uniform, err = federated.UniformWeighting(o.Weighting); err != nil {
+		return err
+	}
 	switch {
-	case o.Weighting != "examples" && o.Weighting != "uniform":
-		return fmt.Errorf("weighting: %q, expected examples or uniform", o.Weighting)
 	case o.HeadEpochs < 0:
 		return fmt.Errorf("head_epochs: %d, expected 0 or more", o.HeadEpochs)
 	case o.Final < 0:
 		return fmt.Errorf("final_epochs: %d, expected 0 or more", o.Final)
 	}
-	a.Uniform = o.Weighting == "uniform"
 	a.HeadEpochs, a.Final, a.Heads = o.HeadEpochs, o.Final, o.Head
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 
@@ -422,13 +423,25 @@ func (a *Secure) holding(s federated.State, p federated.Phase, l *layout, t fede
 	return full.holding(t.Index)
 }
 
+// present are the members that a phase can ask.
+func present(srv federated.Server, p federated.Phase) iter.Seq[federated.Member] {
+	return func(yield func(federated.Member) bool) {
+		for i := range srv.Population.Len() {
+			m := srv.Population.Member(i)
+			if !m.Gone && (p.Who.Eligible == nil || p.Who.Eligible(m)) && !yield(m) {
+				return
+			}
+		}
+	}
+}
+
 // tasks returns the digests of what members will be asked for, by holding.
 func (a *Secure) tasks(srv federated.Server, s federated.State, p federated.Phase, l *layout, at progress) ([]string, error) {
 	out := make([]string, len(l.Holdings))
-	for i, left := 0, len(out); i < srv.Population.Len() && left > 0; i++ {
-		m := srv.Population.Member(i)
-		if m.Gone || p.Who.Eligible != nil && !p.Who.Eligible(m) {
-			continue
+	left := len(out)
+	for m := range present(srv, p) {
+		if left == 0 {
+			break
 		}
 		t, err := a.Algorithm.Task(s, p, m)
 		if err != nil {
@@ -453,11 +466,7 @@ func (a *Secure) tasks(srv federated.Server, s federated.State, p federated.Phas
 // uniform returns an error unless all members that hold the same part of the model are asked for the same.
 func (a *Secure) uniform(srv federated.Server, s federated.State, p federated.Phase, l *layout) error {
 	first := make([]string, len(l.Holdings))
-	for i := range srv.Population.Len() {
-		m := srv.Population.Member(i)
-		if m.Gone || p.Who.Eligible != nil && !p.Who.Eligible(m) {
-			continue
-		}
+	for m := range present(srv, p) {
 		t, err := a.Algorithm.Task(s, p, m)
 		if err != nil {
 			return err
@@ -516,11 +525,7 @@ func (a *Secure) holdings(srv federated.Server, s federated.State, p federated.P
 		r  secagg.Ranges
 	}
 	var parts []part
-	for i := range srv.Population.Len() {
-		m := srv.Population.Member(i)
-		if m.Gone || p.Who.Eligible != nil && !p.Who.Eligible(m) {
-			continue
-		}
+	for m := range present(srv, p) {
 		t, err := a.Algorithm.Task(s, p, m)
 		if err != nil {
 			return err

@@ -240,3 +240,23 @@ func (w *world) digest() string {
 	}
 	return d
 }
+
+// undisturbed runs the study with members whom nothing happens to: what they compute, in the words of a test, is what the simulation
+// computes, and can be computed again from the journal.
+func (w *world) undisturbed(what string) {
+	w.t.Helper()
+	want := w.simulated()
+	if err := w.begin(); err != nil {
+		w.t.Fatal(err)
+	}
+	w.joinAll()
+	w.wait()
+	if err := w.run.Err(); err != nil {
+		w.t.Fatal(err)
+	}
+	w.end()
+	if got := w.digest(); got != want {
+		w.t.Errorf("%s: the network ended in %.16s…, the simulation in %.16s…", what, got, want)
+	}
+	w.replay(what)
+}

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"time"
 
 	"github.com/cohort-learning/cohort/identity"
@@ -211,10 +210,7 @@ func dayOf(t time.Time) string { return t.Local().Format(time.DateOnly) }
 // openLedger opens the journal in a folder, or makes it, and reads what it says.
 func openLedger(dir, name string, federation identity.Public, o journal.Options) (*ledger, error) {
 	o.Run = name + "@" + federation.String()
-	j, err := journal.Open(dir, o)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, journal.ErrEmpty) {
-		j, err = journal.Create(dir, o)
-	}
+	j, err := journal.OpenOrCreate(dir, o)
 	var locked *journal.LockedError
 	if errors.As(err, &locked) {
 		return nil, fmt.Errorf("this member is at work already: %w", locked)

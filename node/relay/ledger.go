@@ -3,7 +3,6 @@ package relay
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"slices"
 	"sync"
@@ -110,10 +109,7 @@ type ledger struct {
 // openLedger opens the journal in a folder, or makes it, and reads what it says.
 func openLedger(dir, name string, federation identity.Public, o journal.Options) (*ledger, error) {
 	o.Run = name + "@" + federation.String()
-	j, err := journal.Open(dir, o)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, journal.ErrEmpty) {
-		j, err = journal.Create(dir, o)
-	}
+	j, err := journal.OpenOrCreate(dir, o)
 	var locked *journal.LockedError
 	if errors.As(err, &locked) {
 		return nil, fmt.Errorf("this relay is at work already: %w", locked)
