@@ -88,7 +88,7 @@ func (p *proxy) serve(c net.Conn) {
 		var n int64
 		for {
 			k, err := src.Read(buf)
-			if m == flip && k < len(buf) { // only where there is nothing but payload
+			if mine && m == flip && k < len(buf) { // only where there is nothing but payload
 				budget = max(budget, n+int64(k))
 			}
 			if mine && m != pass && n+int64(k) > budget {
