@@ -25,6 +25,7 @@ var rooms = [][]string{
 	{"dataset"},
 	{"nn"},
 	{"train", "recommend"},
+	{"assisted/learner"},
 	{"journal"},
 	{"record"},
 	{"dashboard"},

@@ -1,0 +1,81 @@
+package learner
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// Spec names a learner and its options, in YAML and JSON; the zero options are good defaults. Options that are left out
+// take the default that their description names; an option that the learner does not have is an error.
+type Spec struct {
+	Name string `yaml:"name" json:"name" doc:"Which learner: see the list of learners."`
+
+	Lambda      *float64 `yaml:"lambda,omitempty" json:"lambda,omitempty" for:"ridge" doc:"Penalty on squared coefficients of standardised features, in rows: 1 by default."`
+	NoIntercept bool     `yaml:"no_intercept,omitempty" json:"no_intercept,omitempty" for:"linear ridge" doc:"Fit no intercept, and do not centre the features."`
+	Value       *float64 `yaml:"value,omitempty" json:"value,omitempty" for:"constant" doc:"What to predict, instead of the mean of the targets."`
+}
+
+// makers are the learners by name.
+var makers = map[string]func(Spec) (Learner, error){
+	"constant": newConstant,
+	"linear":   newLinear,
+	"ridge":    newRidge,
+}
+
+// Names returns the names of the learners, sorted.
+func Names() []string { return slices.Sorted(maps.Keys(makers)) }
+
+// New returns the learner, or an error that names the option that cannot be:
+//
+//   - constant: the mean of the targets
+//   - linear: ordinary least squares
+//   - ridge: least squares with a penalty on the coefficients
+func (s Spec) New() (Learner, error) {
+	maker, ok := makers[s.Name]
+	if !ok {
+		return nil, fmt.Errorf("unknown learner %q: expected one of %s", s.Name, strings.Join(Names(), ", "))
+	}
+	if err := s.checkOptions(); err != nil {
+		return nil, fmt.Errorf("learner %s: %w", s.Name, err)
+	}
+	l, err := maker(s)
+	if err != nil {
+		return nil, fmt.Errorf("learner %s: %w", s.Name, err)
+	}
+	return l, nil
+}
+
+// checkOptions refuses options of other learners and numbers that are not finite.
+func (s Spec) checkOptions() error {
+	v := reflect.ValueOf(s)
+	for i := range v.NumField() {
+		field, value := v.Type().Field(i), v.Field(i)
+		users, option := field.Tag.Lookup("for")
+		if !option || value.IsZero() {
+			continue
+		}
+		name, _, _ := strings.Cut(field.Tag.Get("yaml"), ",")
+		if !slices.Contains(strings.Fields(users), s.Name) {
+			return fmt.Errorf("it has no option %s, which is for %s", name, strings.ReplaceAll(users, " ", ", "))
+		}
+		if value.Kind() == reflect.Pointer {
+			value = value.Elem()
+		}
+		if value.CanFloat() && (math.IsNaN(value.Float()) || math.IsInf(value.Float(), 0)) {
+			return fmt.Errorf("%s: %v, expected a finite number", name, value.Float())
+		}
+	}
+	return nil
+}
+
+// or returns *v, or the default if there is none.
+func or[T any](v *T, def T) T {
+	if v == nil {
+		return def
+	}
+	return *v
+}
