@@ -108,6 +108,26 @@ func checkWeights(w []float64, n int) ([]float64, error) {
 	return w, nil
 }
 
+// checkLabels checks the labels of n rows of x and returns the columns of x and the weights.
+func checkLabels(x *mat.Dense, labels []int, k int, w []float64) (d int, weights []float64, err error) {
+	if len(labels) == 0 {
+		return 0, nil, ErrNoRows
+	}
+	if k < 2 {
+		return 0, nil, fmt.Errorf("%d classes, expected 2 or more", k)
+	}
+	for i, l := range labels {
+		if l < 0 || l >= k {
+			return 0, nil, &ValueError{"labels", i, 0, float64(l), fmt.Sprintf("a class of 0 to %d", k-1)}
+		}
+	}
+	if d, err = checkFeatures(x, len(labels)); err != nil {
+		return 0, nil, err
+	}
+	weights, err = checkWeights(w, len(labels))
+	return d, weights, err
+}
+
 // checkPredict checks features for a model of d columns.
 func checkPredict(x *mat.Dense, d int) error {
 	if n, columns := x.Dims(); columns != d && d != 0 {

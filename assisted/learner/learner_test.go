@@ -221,8 +221,15 @@ func TestSpecRefusals(t *testing.T) {
 		want string
 	}{
 		{learner.Spec{Name: "magic"}, `unknown learner "magic": expected one of `},
-		{learner.Spec{Name: "linear", Lambda: new(1.0)}, "learner linear: it has no option lambda, which is for ridge"},
+		{learner.Spec{Name: "linear", Lambda: new(1.0)}, "learner linear: it has no option lambda, which is for ridge, logistic"},
 		{learner.Spec{Name: "ridge", Lambda: new(-1.0)}, "learner ridge: lambda: -1, expected 0 or more"},
+		{learner.Spec{Name: "logistic", Lambda: new(0.0)}, "learner logistic: lambda: 0, expected more than 0"},
+		{learner.Spec{Name: "linear-sgd", Power: new(0.5)}, "learner linear-sgd: power: 0.5, expected 1 or more"},
+		{learner.Spec{Name: "linear-sgd", Momentum: new(1.0)}, "learner linear-sgd: momentum: 1, expected 0 or more, below 1"},
+		{learner.Spec{Name: "linear-sgd", Rate: new(0.0)}, "learner linear-sgd: rate: 0, expected more than 0"},
+		{learner.Spec{Name: "linear-sgd", Decay: new(-1.0)}, "learner linear-sgd: decay: -1, expected 0 or more"},
+		{learner.Spec{Name: "linear-sgd", Batch: -2}, "learner linear-sgd: batch: -2, expected 1 or more"},
+		{learner.Spec{Name: "linear-sgd", Epochs: -1}, "learner linear-sgd: epochs: -1, expected 1 or more"},
 		{learner.Spec{Name: "ridge", Lambda: new(math.NaN())}, "learner ridge: lambda: NaN, expected a finite number"},
 	} {
 		if _, err := c.spec.New(); err == nil || !strings.HasPrefix(err.Error(), c.want) {

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/cohort-learning/cohort/rng"
+	"gonum.org/v1/gonum/floats"
 	"gonum.org/v1/gonum/lapack/lapack64"
 	"gonum.org/v1/gonum/mat"
 )
@@ -64,13 +65,15 @@ func (l leastSquares) Fit(ctx context.Context, x, y *mat.Dense, w []float64, _ *
 	if m.Coefficients, err = solve(z, t, l.lambda); err != nil {
 		return nil, err
 	}
-	for j := range d {
-		row := m.Coefficients.RawRowView(j)
-		for c := range row {
-			row[c] /= s.scale[j]
-		}
-	}
+	m.unscale(s)
 	return m, nil
+}
+
+// unscale turns coefficients of standardised features into those of features.
+func (m *Linear) unscale(s scaling) {
+	for j, scale := range s.scale {
+		floats.Scale(1/scale, m.Coefficients.RawRowView(j))
+	}
 }
 
 // columnMeans returns the means of the columns of y under w.

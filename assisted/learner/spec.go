@@ -14,16 +14,25 @@ import (
 type Spec struct {
 	Name string `yaml:"name" json:"name" doc:"Which learner: see the list of learners."`
 
-	Lambda      *float64 `yaml:"lambda,omitempty" json:"lambda,omitempty" for:"ridge" doc:"Penalty on squared coefficients of standardised features, in rows: 1 by default."`
+	Lambda      *float64 `yaml:"lambda,omitempty" json:"lambda,omitempty" for:"ridge logistic" doc:"Penalty on squared coefficients of standardised features, in rows: 1 by default."`
 	NoIntercept bool     `yaml:"no_intercept,omitempty" json:"no_intercept,omitempty" for:"linear ridge" doc:"Fit no intercept, and do not centre the features."`
 	Value       *float64 `yaml:"value,omitempty" json:"value,omitempty" for:"constant" doc:"What to predict, instead of the mean of the targets."`
+
+	Power    *float64 `yaml:"power,omitempty" json:"power,omitempty" for:"linear-sgd" doc:"q of the loss |y − f|^q, 1 or more: 2 by default."`
+	Rate     *float64 `yaml:"rate,omitempty" json:"rate,omitempty" for:"linear-sgd" doc:"Learning rate, 0.1 by default."`
+	Momentum *float64 `yaml:"momentum,omitempty" json:"momentum,omitempty" for:"linear-sgd" doc:"Momentum of the steps, in [0, 1): 0.9 by default."`
+	Decay    *float64 `yaml:"decay,omitempty" json:"decay,omitempty" for:"linear-sgd" doc:"Weight decay, 0.0005 by default."`
+	Batch    int      `yaml:"batch,omitempty" json:"batch,omitempty" for:"linear-sgd" doc:"Rows of a step: 1024 by default."`
+	Epochs   int      `yaml:"epochs,omitempty" json:"epochs,omitempty" for:"linear-sgd" doc:"Passes over the rows: 100 by default."`
 }
 
 // makers are the learners by name.
 var makers = map[string]func(Spec) (Learner, error){
-	"constant": newConstant,
-	"linear":   newLinear,
-	"ridge":    newRidge,
+	"constant":   newConstant,
+	"linear":     newLinear,
+	"linear-sgd": newDescent,
+	"logistic":   newLogistic,
+	"ridge":      newRidge,
 }
 
 // Names returns the names of the learners, sorted.
@@ -33,6 +42,8 @@ func Names() []string { return slices.Sorted(maps.Keys(makers)) }
 //
 //   - constant: the mean of the targets
 //   - linear: ordinary least squares
+//   - linear-sgd: an affine model by stochastic gradient descent on a power of the error
+//   - logistic: multinomial logistic regression, for classes only
 //   - ridge: least squares with a penalty on the coefficients
 func (s Spec) New() (Learner, error) {
 	maker, ok := makers[s.Name]
