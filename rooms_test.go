@@ -37,6 +37,9 @@ var rooms = [][]string{
 	{"federated/private"},
 	{"federated/baselines", "federated/fedavg", "federated/heterofl", "federated/personalfr", "federated/scaffold"},
 	{"federated/personal", "federated/selffl", "federated/semifl"},
+	{"assisted"},
+	{"assisted/assisttest"},
+	{"assisted/gal"},
 	{"methods"},
 	{"simulation"},
 	{"recipe"},
@@ -52,6 +55,7 @@ var rooms = [][]string{
 var forbidden = map[string][]string{
 	// Methods and their driver know nothing of how runs are kept, nor of a network.
 	"federated":  {"journal", "record", "identity", "transport", "blob", "dashboard"},
+	"assisted":   {"journal", "record", "identity", "transport", "blob", "dashboard"},
 	"nn":         {"backend", "dataset"},
 	"train":      {"backend"}, // no room but backend knows which engine runs
 	"dataset":    {"backend"},
@@ -73,7 +77,12 @@ func room(pkg string) (name string, level int) {
 // sisters reports whether both packages are the driver, a method, or the contract that they are tested by: their tests
 // compare them with one another.
 func sisters(a, b string) bool {
-	return strings.HasPrefix(a, "federated") && strings.HasPrefix(b, "federated")
+	for _, kin := range []string{"federated", "assisted"} {
+		if strings.HasPrefix(a, kin) && strings.HasPrefix(b, kin) {
+			return true
+		}
+	}
+	return false
 }
 
 // TestRooms checks every import of the module, in tests as well as in the program, against the plan of the house.

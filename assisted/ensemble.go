@@ -1,0 +1,116 @@
+package assisted
+
+import (
+	"cmp"
+	"slices"
+
+	"gonum.org/v1/gonum/mat"
+)
+
+// Ensemble is what a run has come to:
+//
+//	F(x) = F⁰ + Σ_m Σ_t c_{m,t} f_{m,t}(x_m)
+//
+// The models f stay with their organisations; the coefficients are the sponsor's.
+type Ensemble struct {
+	Start   []float64 `json:"start"` // F⁰, of K outputs
+	Members []Voice   `json:"members"`
+}
+
+// Voice is one organisation's part of an ensemble.
+type Voice struct {
+	Name  string `json:"name"`
+	Terms []Term `json:"terms"`
+}
+
+// Term is one model in an ensemble.
+type Term struct {
+	Slot        Slot      `json:"slot"`
+	Coefficient float64   `json:"coefficient"`
+	Mean        []float64 `json:"mean"` // of the model's values over the rows to fit: what stands for it where it is missing
+}
+
+// with returns a copy of e to which the term of an organisation is added.
+func (e Ensemble) with(name string, t Term) Ensemble {
+	e.Members = slices.Clone(e.Members)
+	i := slices.IndexFunc(e.Members, func(v Voice) bool { return v.Name == name })
+	if i < 0 {
+		e.Members = append(e.Members, Voice{Name: name, Terms: []Term{t}})
+		return e
+	}
+	e.Members[i].Terms = append(slices.Clip(slices.Clone(e.Members[i].Terms)), t)
+	return e
+}
+
+// Until returns the ensemble of the rounds before the given one.
+func (e Ensemble) Until(round int) Ensemble {
+	var members []Voice
+	for _, v := range e.Members {
+		v.Terms = slices.DeleteFunc(slices.Clone(v.Terms), func(t Term) bool { return t.Slot.Round >= round })
+		if len(v.Terms) > 0 {
+			members = append(members, v)
+		}
+	}
+	e.Members = members
+	return e
+}
+
+// Voice returns the part of the organisation of that name; it is empty if it has none.
+func (e Ensemble) Voice(name string) Voice {
+	for _, v := range e.Members {
+		if v.Name == name {
+			return v
+		}
+	}
+	return Voice{Name: name}
+}
+
+// Mean is what stands for the organisation where it is missing: Σ_t c_t times the mean of f_t over the rows to fit.
+func (v Voice) Mean(outputs int) []float64 {
+	sum := make([]float64, outputs)
+	for _, t := range v.Terms {
+		for k, m := range t.Mean {
+			sum[k] += float64(t.Coefficient * m)
+		}
+	}
+	return sum
+}
+
+// ask returns what the organisation is asked for: the weighted sum of its models.
+func (v Voice) ask(rows string) order {
+	o := order{Do: doPredict, Rows: rows}
+	for _, t := range v.Terms {
+		o.Slots = append(o.Slots, t.Slot)
+		o.Coefficients = append(o.Coefficients, t.Coefficient)
+	}
+	return o
+}
+
+// Combine returns F for n entities from what organisations have answered, by name: Σ_t c_t f_t of each, with NaN rows where
+// it does not have an entity. An organisation that is missing, or lacks an entity, is stood for by its mean; it is named in
+// degraded with how many entities that concerns. Weights are not redistributed.
+func (e Ensemble) Combine(n int, parts map[string]*mat.Dense) (f *mat.Dense, degraded map[string]int) {
+	f = Constant(n, e.Start)
+	degraded = map[string]int{}
+	for _, v := range e.sorted() {
+		mean := v.Mean(len(e.Start))
+		part := parts[v.Name]
+		for i := range n {
+			row := mean
+			if part != nil && !Masked(part, i) {
+				row = part.RawRowView(i)
+			} else {
+				degraded[v.Name]++
+			}
+			for k, x := range row {
+				f.Set(i, k, f.At(i, k)+x)
+			}
+		}
+	}
+	return f, degraded
+}
+
+// sorted returns the organisations by name, so that sums do not depend on who joined when.
+func (e Ensemble) sorted() []Voice {
+	return slices.SortedFunc(slices.Values(e.Members), func(a, b Voice) int { return cmp.Compare(a.Name, b.Name) })
+}

@@ -1,0 +1,243 @@
+package gal
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/cohort-learning/cohort/assisted"
+	"github.com/cohort-learning/cohort/federated"
+	"gonum.org/v1/gonum/mat"
+)
+
+// Algorithm is the method, as [Options.New] makes it.
+type Algorithm struct {
+	Options
+	assisted.Table
+	Rounds int // how many are planned
+}
+
+// residuals is the set of what is sent.
+const residuals = "r"
+
+// own is what the method keeps beside the course.
+type own struct {
+	Rate float64 `json:"rate"` // of the last round
+}
+
+// Check implements [federated.Algorithm].
+func (a *Algorithm) Check(srv federated.Server) error {
+	if err := a.Table.Check(srv); err != nil {
+		return err
+	}
+	s := a.Sponsor
+	if a.Weights == "own" && s.Own == "" {
+		return fmt.Errorf("weights: own is the sponsor's organisation alone, and the sponsor does not say which member that is")
+	}
+	if _, err := s.Objective.Initial(s.Fitted().Of(s.Labels)); err != nil {
+		return err
+	}
+	return nil
+}
+
+// Init implements [federated.Algorithm].
+func (a *Algorithm) Init(_ context.Context, srv federated.Server) (federated.State, error) {
+	y := a.Sponsor.Labels
+	start, err := a.Sponsor.Objective.Initial(a.Sponsor.Fitted().Of(y))
+	if err != nil {
+		return federated.State{}, err
+	}
+	s, err := a.Begin(start, own{})
+	if err != nil {
+		return s, err
+	}
+	if p := a.Sponsor.HeldOut(); p.Len() > 0 {
+		c := assisted.MustCourse(s)
+		f := assisted.Constant(p.Len(), start)
+		c.Stop = c.Stop.Heard(a.Sponsor.Objective.Value(p.Of(y), f), 0, a.Patience)
+		if s, err = c.Into(s); err != nil {
+			return s, err
+		}
+	}
+	return a.residuals(srv, s, 0)
+}
+
+// residuals puts into s what is sent in a round: the pseudo-residuals of the rows to fit, behind the noise of the options.
+func (a *Algorithm) residuals(srv federated.Server, s federated.State, round int) (federated.State, error) {
+	f, err := assisted.Matrix(s, "F")
+	if err != nil {
+		return s, err
+	}
+	p := a.Sponsor.Fitted()
+	r, err := a.protect(srv, a.Sponsor.Objective.Residual(p.Of(a.Sponsor.Labels), p.Of(f)), round)
+	if err != nil {
+		return s, err
+	}
+	return s.With(residuals, assisted.Targets(r)), nil
+}
+
+// Next implements [federated.Algorithm].
+func (a *Algorithm) Next(s federated.State) (federated.Phase, bool) {
+	c := assisted.MustCourse(s)
+	if c.Stop.Over {
+		return federated.Phase{}, false
+	}
+	p, step, rows := a.Table.Next(s, c)
+	if rows {
+		return p, true
+	}
+	return a.FitPhase(c, a.asked), step == 0
+}
+
+// asked reports whether a member takes part in fitting.
+func (a *Algorithm) asked(name string) bool { return a.Weights != "own" || name == a.Sponsor.Own }
+
+// Task implements [federated.Algorithm].
+func (a *Algorithm) Task(s federated.State, p federated.Phase, _ federated.Member) (federated.Task, error) {
+	if p.Name == assisted.Rows {
+		return a.RowsTask()
+	}
+	return a.FitTask(s.Sets[residuals], assisted.Slot{Round: s.Round})
+}
+
+// Finish implements [federated.Algorithm].
+func (a *Algorithm) Finish(_ context.Context, srv federated.Server, s federated.State, p federated.Phase, _ map[string]*federated.Sum, roll federated.Roll) (federated.State, federated.Diagnostics, error) {
+	c, err := assisted.CourseOf(s)
+	if err != nil {
+		return s, federated.Diagnostics{}, err
+	}
+	if p.Name == assisted.Rows {
+		s, _, d, err := a.Told(srv, s, c, roll)
+		return s, d, err
+	}
+	return a.assist(srv, s, c, roll)
+}
+
+// assist closes a round: weights, rate, and the step of F.
+func (a *Algorithm) assist(srv federated.Server, s federated.State, c assisted.Course, roll federated.Roll) (federated.State, federated.Diagnostics, error) {
+	var d federated.Diagnostics
+	answers, notes := a.Answers(srv, s, c, roll)
+	d.Notes = append(d.Notes, notes...)
+	d.Notes = append(d.Notes, a.lost(roll)...)
+	if len(answers) == 0 {
+		d.Notes = append(d.Notes, "nobody's answer could be used: the predictions stay as they are")
+		return s, d, nil
+	}
+	f, err := assisted.Matrix(s, "F")
+	if err != nil {
+		return s, d, err
+	}
+	w, step := a.solve(f, answers)
+	rate := a.Shrink * step.Rate
+	for m, answer := range answers {
+		d.Add("weight", answer.Name, w[m])
+		if coefficient := float64(rate * w[m]); coefficient != 0 {
+			if s, c, err = a.Take(s, c, answer, assisted.Slot{Round: s.Round}, coefficient); err != nil {
+				return s, d, err
+			}
+		}
+	}
+	d.Add("rate", "", rate)
+	if step.Capped {
+		d.Add("rate.capped", "", 1)
+		d.Notes = append(d.Notes, fmt.Sprintf("the rate of round %d stopped at its cap of %g, and the loss falls still: are classes separable?", s.Round, a.Cap))
+	}
+	if step.Flat {
+		d.Notes = append(d.Notes, fmt.Sprintf("round %d leads nowhere: what organisations fitted is 0 or points uphill, and the rate is 0", s.Round))
+	}
+	return a.close(srv, s, c, d, rate)
+}
+
+// lost says of whom the round had to do without.
+func (a *Algorithm) lost(roll federated.Roll) (notes []string) {
+	for _, f := range roll.Failed {
+		notes = append(notes, fmt.Sprintf("%s has weight 0 in round %d: %s", f.Member, f.Round, f.Reason))
+	}
+	return notes
+}
+
+// solve returns weights and rate, on the rows that are for it, with residuals as they are and not as they were sent.
+func (a *Algorithm) solve(f *mat.Dense, answers []assisted.Answer) ([]float64, assisted.Step) {
+	p := a.Sponsor.Solved()
+	y, at := p.Of(a.Sponsor.Labels), p.Of(f)
+	g := make([]*mat.Dense, len(answers))
+	for m := range g {
+		g[m] = p.Of(answers[m].Values)
+	}
+	w := a.weigh(a.Sponsor.Objective.Residual(y, at), g)
+	rows, columns := at.Dims()
+	all := mat.NewDense(rows, columns, nil)
+	for m := range g {
+		var x mat.Dense
+		x.Scale(w[m], g[m])
+		all.Add(all, &x)
+	}
+	switch a.Rate {
+	case "lbfgs":
+		return w, a.Sponsor.Objective.SearchReleased(y, at, all, a.Cap)
+	case "fixed":
+		return w, assisted.Step{Rate: 1, Flat: mat.Norm(all, 1) == 0}
+	}
+	return w, a.Sponsor.Objective.Search(y, at, all, a.Cap)
+}
+
+// weigh returns the weights of the organisations that have answered.
+func (a *Algorithm) weigh(r *mat.Dense, g []*mat.Dense) []float64 {
+	switch a.Weights {
+	case "exact":
+		return newStack(r, g).exact(a.Exponent)
+	case "softmax-adam":
+		return newStack(r, g).softmaxAdam(a.Exponent)
+	}
+	w := make([]float64, len(g)) // own asks nobody else
+	for m := range w {
+		w[m] = 1 / float64(len(g))
+	}
+	return w
+}
+
+// close measures where F is now and prepares the next round.
+func (a *Algorithm) close(srv federated.Server, s federated.State, c assisted.Course, d federated.Diagnostics, rate float64) (federated.State, federated.Diagnostics, error) {
+	f, err := assisted.Matrix(s, "F")
+	if err != nil {
+		return s, d, err
+	}
+	a.Measure(&d, f)
+	last := s.Round+1 == a.Rounds
+	if p := a.Sponsor.HeldOut(); p.Len() > 0 {
+		c.Stop = c.Stop.Heard(a.Sponsor.Objective.Value(p.Of(a.Sponsor.Labels), p.Of(f)), s.Round+1, a.Patience)
+		if c.Stop.Over {
+			last = true
+			d.Notes = append(d.Notes, fmt.Sprintf("stopped: held-out rows were predicted best after round %d", c.Stop.Best-1))
+		}
+	}
+	if err := a.Compare(srv, s, c, &d, last); err != nil {
+		return s, d, err
+	}
+	s.Version++
+	if c.Own, err = json.Marshal(own{Rate: rate}); err != nil {
+		return s, d, err
+	}
+	if s, err = c.Into(s); err != nil {
+		return s, d, err
+	}
+	s, err = a.residuals(srv, s, s.Round+1)
+	return s, d, err
+}
+
+// Client implements [federated.Algorithm].
+func (a *Algorithm) Client() federated.Client { return a.Desks }
+
+// Ensemble returns what a run has come to: after its best round where held-out rows tell which, else after its last.
+func (a *Algorithm) Ensemble(s federated.State) (assisted.Ensemble, error) {
+	c, err := assisted.CourseOf(s)
+	if err != nil {
+		return assisted.Ensemble{}, err
+	}
+	if a.Patience > 0 {
+		return c.Ensemble.Until(c.Stop.Best), nil
+	}
+	return c.Ensemble, nil
+}
+
+var _ federated.Algorithm = (*Algorithm)(nil)

@@ -1,0 +1,86 @@
+package gal
+
+import (
+	"fmt"
+
+	"github.com/cohort-learning/cohort/assisted"
+	"github.com/cohort-learning/cohort/federated"
+)
+
+// Options are the settings of the method. The zero value is not valid; see [Defaults].
+type Options struct {
+	Weights  string  `yaml:"weights" doc:"how organisations are weighted: exact, softmax-adam (as released), equal, or own (the sponsor's organisation alone)"`
+	Exponent float64 `yaml:"exponent" doc:"q of the loss |r − Σ w g|^q that weights minimise: 1, 1.5, 2 or 4"`
+	Rate     string  `yaml:"rate" doc:"how the learning rate of a round is found: exact, lbfgs (as released) or fixed (1)"`
+	Cap      float64 `yaml:"cap" doc:"largest rate that is searched for losses of classification, and for all with lbfgs"`
+	Shrink   float64 `yaml:"shrink" doc:"what every rate is multiplied with, in (0, 1]"`
+	Patience int     `yaml:"patience" doc:"stop when the loss on held-out rows has not improved for so many rounds; 0: never"`
+	Privacy  string  `yaml:"privacy" doc:"what is done to residuals before they are sent: none, laplace or interval"`
+	Budget   float64 `yaml:"budget" doc:"of laplace, epsilon of a number and round; of interval, how many intervals a number is told by"`
+	Bound    float64 `yaml:"bound" doc:"residuals are clipped to ± this much before noise; 0: to the middle 95 % of them, which depends on the data and so guarantees nothing"`
+}
+
+// Defaults are the exact variants of the paper's steps.
+func Defaults() Options {
+	return Options{Weights: "exact", Exponent: 2, Rate: "exact", Cap: 300, Shrink: 1, Privacy: "none", Budget: 1}
+}
+
+// Released are the settings of the authors' released code.
+func Released() Options {
+	o := Defaults()
+	o.Weights, o.Rate = "softmax-adam", "lbfgs"
+	return o
+}
+
+// Validate returns an error that says which option cannot be.
+func (o Options) Validate() error {
+	switch o.Weights {
+	case "exact", "softmax-adam", "equal", "own":
+	default:
+		return fmt.Errorf("weights: %q, expected exact, softmax-adam, equal or own", o.Weights)
+	}
+	switch o.Rate {
+	case "exact", "lbfgs", "fixed":
+	default:
+		return fmt.Errorf("rate: %q, expected exact, lbfgs or fixed", o.Rate)
+	}
+	switch o.Privacy {
+	case "none", "laplace":
+	case "interval":
+		if o.Budget != float64(int(o.Budget)) {
+			return fmt.Errorf("budget: %g intervals, expected a whole number", o.Budget)
+		}
+	default:
+		return fmt.Errorf("privacy: %q, expected none, laplace or interval", o.Privacy)
+	}
+	switch {
+	case !(o.Exponent >= 1 && o.Exponent <= 4):
+		return fmt.Errorf("exponent: %g is outside [1, 4]", o.Exponent)
+	case !(o.Cap > 0):
+		return fmt.Errorf("cap: %g must be positive", o.Cap)
+	case !(o.Shrink > 0 && o.Shrink <= 1):
+		return fmt.Errorf("shrink: %g is outside (0, 1]", o.Shrink)
+	case o.Patience < 0:
+		return fmt.Errorf("patience: %d is negative", o.Patience)
+	case !(o.Budget > 0):
+		return fmt.Errorf("budget: %g must be positive", o.Budget)
+	case !(o.Bound >= 0):
+		return fmt.Errorf("bound: %g is negative", o.Bound)
+	}
+	return nil
+}
+
+// New returns the method for a sponsor. Desks is the organisations' side, where they are in this process, or the one that is
+// here; it may be nil at a coordinator of a network.
+func (o Options) New(rounds int, sponsor *assisted.Sponsor, desks federated.Client) (*Algorithm, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	if rounds < 1 {
+		return nil, fmt.Errorf("%d rounds: need at least 1", rounds)
+	}
+	if o.Patience > 0 && sponsor != nil && sponsor.Held == 0 {
+		return nil, fmt.Errorf("patience: to stop when held-out rows say so takes held-out rows: set some apart")
+	}
+	return &Algorithm{Options: o, Table: assisted.Table{Sponsor: sponsor, Desks: desks}, Rounds: rounds}, nil
+}

@@ -1,0 +1,103 @@
+package assisted
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/weights"
+)
+
+// What a desk is asked to do, by [order.Do].
+const (
+	doRows    = "rows"    // know the entities of a run by their keys, in their order; of which it has none, it says
+	doFit     = "fit"     // fit a model to targets and answer with its values for all rows
+	doPredict = "predict" // answer with values of models that were fitted before
+)
+
+// order is the parameters of a task for a desk.
+type order struct {
+	Do   string `json:"do"`
+	Rows string `json:"rows,omitempty"` // digest of the ordered keys that the rows of all matrices stand for
+	Fit  int    `json:"fit,omitempty"`  // of doRows: how many rows, the first ones, targets will come for
+	Slot Slot   `json:"slot"`           // of doFit: the name of the model
+	// Of doPredict: the models, and what their values are multiplied with before they are added; without coefficients they
+	// come one beside the other.
+	Slots        []Slot    `json:"slots,omitempty"`
+	Coefficients []float64 `json:"coefficients,omitempty"`
+}
+
+// Slot names a model that a desk has fitted in a run.
+type Slot struct {
+	Round int `json:"round"`
+	Step  int `json:"step"`
+}
+
+func (s Slot) String() string { return fmt.Sprintf("%d.%d", s.Round, s.Step) }
+
+func (o order) task(sets map[string]weights.Set, attached []byte) (federated.Task, error) {
+	p, err := json.Marshal(o)
+	return federated.Task{Params: p, Sets: sets, Attached: attached}, err
+}
+
+func orderOf(t federated.Task) (o order, err error) {
+	d := json.NewDecoder(bytes.NewReader(t.Params))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&o); err != nil {
+		return o, fmt.Errorf("what is asked cannot be read: %w", err)
+	}
+	return o, nil
+}
+
+// AppendKeys appends the binary form of a list of keys to b: how many as a 64-bit little-endian word, then for each its
+// length as a 32-bit one and its bytes.
+func AppendKeys(b []byte, keys []string) []byte {
+	b = binary.LittleEndian.AppendUint64(b, uint64(len(keys)))
+	for _, k := range keys {
+		b = binary.LittleEndian.AppendUint32(b, uint32(len(k)))
+		b = append(b, k...)
+	}
+	return b
+}
+
+// ReadKeys reads what [AppendKeys] wrote, and nothing else; no key may be there twice.
+func ReadKeys(b []byte) ([]string, error) {
+	if len(b) < 8 {
+		return nil, errors.New("no list of keys: the header is missing")
+	}
+	n := binary.LittleEndian.Uint64(b)
+	b = b[8:]
+	if n > uint64(len(b)/4) {
+		return nil, fmt.Errorf("%d keys in %d bytes", n, len(b))
+	}
+	keys, seen := make([]string, n), make(map[string]bool, n)
+	for i := range keys {
+		if len(b) < 4 {
+			return nil, fmt.Errorf("the list of keys ends before key %d of %d", i, n)
+		}
+		size := uint64(binary.LittleEndian.Uint32(b))
+		if b = b[4:]; size > uint64(len(b)) {
+			return nil, fmt.Errorf("key %d has %d bytes, of which %d are there", i, size, len(b))
+		}
+		keys[i], b = string(b[:size]), b[size:]
+		if seen[keys[i]] {
+			return nil, fmt.Errorf("key %q is there twice", keys[i])
+		}
+		seen[keys[i]] = true
+	}
+	if len(b) > 0 {
+		return nil, fmt.Errorf("%d bytes follow the last key", len(b))
+	}
+	return keys, nil
+}
+
+// digestOf names a list of keys in its order.
+func digestOf(keys []byte) string {
+	h := sha256.Sum256(keys)
+	return hex.EncodeToString(h[:])
+}

@@ -1,0 +1,101 @@
+package assisted
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/weights"
+	"gonum.org/v1/gonum/mat"
+)
+
+// Prediction asks organisations for their parts of an ensemble, for any entities by key: one round of one phase, in which each
+// answers with the weighted sum of its models, n×K values. An organisation that does not answer, or lacks an entity, is stood for by its
+// training mean, and the prediction is marked as degraded; weights are not redistributed.
+//
+// It is an algorithm, so that the same driver runs it wherever the ensemble was learned. The seed and the scope must be those
+// of that run. The outcome is the set "F" of the last state, n×K.
+type Prediction struct {
+	Ensemble Ensemble
+	Keys     []string
+	Desks    federated.Client
+}
+
+// Check implements [federated.Algorithm].
+func (p *Prediction) Check(federated.Server) error {
+	switch {
+	case len(p.Keys) == 0:
+		return errors.New("no entity to predict for")
+	case len(p.Ensemble.Start) == 0:
+		return errors.New("the ensemble is empty: nothing was learned")
+	}
+	if _, err := ReadKeys(AppendKeys(nil, p.Keys)); err != nil {
+		return fmt.Errorf("entities to predict for: %w", err)
+	}
+	return nil
+}
+
+// Init implements [federated.Algorithm].
+func (p *Prediction) Init(context.Context, federated.Server) (federated.State, error) {
+	return federated.State{Sets: map[string]weights.Set{"F": setOf("F", Constant(len(p.Keys), p.Ensemble.Start))}}, nil
+}
+
+// Next implements [federated.Algorithm].
+func (p *Prediction) Next(s federated.State) (federated.Phase, bool) {
+	return federated.Phase{Name: Tells, Gather: true, Always: true, Who: federated.Selection{Everyone: true,
+		Eligible: func(m federated.Member) bool { return len(p.Ensemble.Voice(m.Name).Terms) > 0 }}}, s.Step == 0
+}
+
+// Task implements [federated.Algorithm].
+func (p *Prediction) Task(_ federated.State, _ federated.Phase, m federated.Member) (federated.Task, error) {
+	keys := AppendKeys(nil, p.Keys)
+	return p.Ensemble.Voice(m.Name).ask(digestOf(keys)).task(nil, keys)
+}
+
+// Finish implements [federated.Algorithm].
+func (p *Prediction) Finish(_ context.Context, srv federated.Server, s federated.State, _ federated.Phase, _ map[string]*federated.Sum, roll federated.Roll) (federated.State, federated.Diagnostics, error) {
+	var d federated.Diagnostics
+	parts := map[string]*mat.Dense{}
+	for _, g := range roll.Gathered {
+		name := srv.Population.Member(g.Member).Name
+		v, err := ReadMatrix(g.Attached)
+		if err == nil {
+			if rows, columns := v.Dims(); rows != len(p.Keys) || columns != len(p.Ensemble.Start) {
+				err = fmt.Errorf("%d×%d values, where %d×%d were asked for", rows, columns, len(p.Keys), len(p.Ensemble.Start))
+			} else {
+				err = readable(v)
+			}
+		}
+		if err != nil {
+			d.Notes = append(d.Notes, fmt.Sprintf("%s is stood for by its mean: its answer is %v", name, err))
+			continue
+		}
+		parts[name] = v
+	}
+	f, degraded := p.Ensemble.Combine(len(p.Keys), parts)
+	for _, v := range p.Ensemble.sorted() {
+		if n := degraded[v.Name]; n > 0 {
+			d.Add("degraded", v.Name, float64(n))
+			d.Notes = append(d.Notes, fmt.Sprintf("%s did not answer for %d of %d entities: its training mean stands for it", v.Name, n, len(p.Keys)))
+		}
+	}
+	s.Version++
+	return WithMatrix(s, "F", f), d, nil
+}
+
+// Client implements [federated.Algorithm].
+func (p *Prediction) Client() federated.Client { return p.Desks }
+
+// readable returns an error unless every row is finite, or NaN throughout.
+func readable(v *mat.Dense) error {
+	rows, _ := v.Dims()
+	for i := range rows {
+		if err := checkRow(v.RawRowView(i)); err != nil {
+			return fmt.Errorf("%w in row %d", err, i)
+		}
+	}
+	return nil
+}
+
+var _ federated.Algorithm = (*Prediction)(nil)

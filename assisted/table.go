@@ -1,0 +1,342 @@
+package assisted
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/weights"
+	"gonum.org/v1/gonum/mat"
+)
+
+// The phases that methods of this kind have.
+const (
+	Rows  = "rows"    // everybody who does not know them yet is told the keys of the rows
+	Fits  = "train"   // organisations fit models to residuals
+	Tells = "predict" // organisations answer with predictions of their models
+)
+
+// targetSet is the name of the targets of a task.
+const targetSet = "r"
+
+// Course is what a method of this kind keeps of a run beside its matrices.
+type Course struct {
+	Members  []string `json:"members"`         // who knows the rows: the sponsor's own desk, then the others by place in the roster
+	Indices  []int    `json:"indices"`         // their places in the roster
+	Asked    int      `json:"asked"`           // the round in which rows were told last
+	Again    bool     `json:"again,omitempty"` // somebody does not know them yet
+	Ensemble Ensemble `json:"ensemble"`
+	Stop     Stopping `json:"stop"`
+	// Own is whatever else the method keeps.
+	Own json.RawMessage `json:"own,omitempty"`
+}
+
+// Stopping is how a run decides on held-out rows that it has come far enough.
+type Stopping struct {
+	Begun bool    `json:"begun,omitempty"`
+	Best  int     `json:"best"`  // the number of rounds after which the loss was least
+	Loss  float64 `json:"loss"`  // the least loss
+	Since int     `json:"since"` // rounds that have passed since
+	Over  bool    `json:"over"`  // the run has ended
+}
+
+// Heard takes the loss on held-out rows after a number of rounds, and returns whether the run is to end: when no loss of the
+// last patience rounds was below the least one by more than 1e-4 of it. Patience 0 never ends.
+func (s Stopping) Heard(loss float64, rounds, patience int) Stopping {
+	if !s.Begun || loss < s.Loss-1e-4*math.Abs(s.Loss) {
+		return Stopping{Begun: true, Best: rounds, Loss: loss}
+	}
+	s.Since++
+	s.Over = patience > 0 && s.Since >= patience
+	return s
+}
+
+// CourseOf reads what [Course.Into] wrote.
+func CourseOf(s federated.State) (c Course, err error) {
+	if err := json.Unmarshal(s.Meta, &c); err != nil {
+		return c, fmt.Errorf("what the run keeps beside its matrices cannot be read: %w", err)
+	}
+	return c, nil
+}
+
+// MustCourse is [CourseOf] for states that the method wrote itself.
+func MustCourse(s federated.State) Course {
+	c, err := CourseOf(s)
+	if err != nil {
+		panic("assisted: " + err.Error())
+	}
+	return c
+}
+
+// Into returns s with the course in it.
+func (c Course) Into(s federated.State) (federated.State, error) {
+	b, err := json.Marshal(c)
+	s.Meta = b
+	return s, err
+}
+
+// Place returns where a member stands among those that take part, −1 if it does not.
+func (c Course) Place(name string) int { return slices.Index(c.Members, name) }
+
+// Table is the sponsor's end of the exchange with organisations: phases, tasks, and what is made of answers.
+type Table struct {
+	Sponsor *Sponsor
+	// Desks is the organisations' side, where they are in this process; at the coordinator of a network it is not used.
+	Desks federated.Client
+}
+
+// Check returns an error that says what a run lacks.
+func (t *Table) Check(srv federated.Server) error {
+	if t.Sponsor == nil {
+		return errors.New("this method needs a sponsor: labels, and the objective that they are for")
+	}
+	if err := t.Sponsor.Validate(); err != nil {
+		return fmt.Errorf("sponsor: %w", err)
+	}
+	return nil
+}
+
+// Begin returns the state before the first round: F⁰ for all rows.
+func (t *Table) Begin(start []float64, own any) (federated.State, error) {
+	f := Constant(len(t.Sponsor.Keys), start)
+	s := federated.State{Sets: map[string]weights.Set{"F": setOf("F", f)}}
+	b, err := json.Marshal(own)
+	if err != nil {
+		return s, err
+	}
+	return Course{Asked: -1, Again: true, Ensemble: Ensemble{Start: start}, Own: b}.Into(s)
+}
+
+// Matrix returns a matrix of the state, which must not be changed.
+func Matrix(s federated.State, name string) (*mat.Dense, error) { return matrixIn(s.Sets[name], name) }
+
+// WithMatrix returns s in which a matrix is replaced.
+func WithMatrix(s federated.State, name string, x *mat.Dense) federated.State {
+	return s.With(name, setOf(name, x))
+}
+
+// Next returns the phase in which the rows are told, if the round begins with one, and otherwise the step of the round that the
+// method itself is at.
+func (t *Table) Next(s federated.State, c Course) (p federated.Phase, step int, rows bool) {
+	step = s.Step
+	if c.Asked != s.Round && !(c.Again && step == 0) {
+		return p, step, false
+	}
+	if step > 0 {
+		return p, step - 1, false
+	}
+	return federated.Phase{Name: Rows, Always: true, Collect: []string{"rows", "rows.fit"}, Who: federated.Selection{Everyone: true,
+		Eligible: func(m federated.Member) bool { return c.Place(m.Name) < 0 }}}, 0, true
+}
+
+// RowsTask tells a member the keys of the rows.
+func (t *Table) RowsTask() (federated.Task, error) {
+	keys := AppendKeys(nil, t.Sponsor.Keys)
+	return order{Do: doRows, Rows: digestOf(keys), Fit: t.Sponsor.Fit}.task(nil, keys)
+}
+
+// Told notes who knows the rows now.
+func (t *Table) Told(srv federated.Server, s federated.State, c Course, roll federated.Roll) (federated.State, Course, federated.Diagnostics, error) {
+	var d federated.Diagnostics
+	for i, member := range roll.Each.Members {
+		name := srv.Population.Member(int(member)).Name
+		have, fit := roll.Each.Values["rows"][i], roll.Each.Values["rows.fit"][i]
+		if !(fit >= 2) {
+			d.Notes = append(d.Notes, fmt.Sprintf("%s said that it has %v of the rows to fit, and takes no part until it says otherwise", name, fit))
+			continue
+		}
+		c.Members, c.Indices = append(c.Members, name), append(c.Indices, int(member))
+		if missing := float64(len(t.Sponsor.Keys)) - have; missing > 0 {
+			d.Notes = append(d.Notes, fmt.Sprintf("%s does not have %g of %d rows: its mean stands for it there", name, missing, len(t.Sponsor.Keys)))
+		}
+		d.Add("rows", name, have)
+	}
+	c.sort(t.Sponsor.Own)
+	c.Asked, c.Again = s.Round, false
+	for i := range srv.Population.Len() {
+		if m := srv.Population.Member(i); !m.Gone && c.Place(m.Name) < 0 {
+			c.Again = true
+		}
+	}
+	s, err := c.Into(s)
+	return s, c, d, err
+}
+
+// sort orders members by their place in the roster, the sponsor's own first.
+func (c *Course) sort(own string) {
+	order := make([]int, len(c.Members))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int {
+		if ours := c.Members[a] == own; ours != (c.Members[b] == own) {
+			return cmp.Compare(b2i(!ours), b2i(ours))
+		}
+		return cmp.Compare(c.Indices[a], c.Indices[b])
+	})
+	members, indices := make([]string, len(order)), make([]int, len(order))
+	for i, k := range order {
+		members[i], indices[i] = c.Members[k], c.Indices[k]
+	}
+	c.Members, c.Indices = members, indices
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// FitPhase asks organisations to fit models: those that know the rows and that may says yes to; nil is everybody.
+func (t *Table) FitPhase(c Course, may func(name string) bool) federated.Phase {
+	return federated.Phase{Name: Fits, Gather: true, Who: federated.Selection{Everyone: true,
+		Eligible: func(m federated.Member) bool { return c.Place(m.Name) >= 0 && (may == nil || may(m.Name)) }}}
+}
+
+// FitTask asks for a model of targets, which are r of the rows to fit.
+func (t *Table) FitTask(r weights.Set, slot Slot) (federated.Task, error) {
+	return order{Do: doFit, Rows: digestOf(AppendKeys(nil, t.Sponsor.Keys)), Slot: slot}.task(map[string]weights.Set{targetSet: r}, nil)
+}
+
+// Targets is the matrix r as it is sent.
+func Targets(r *mat.Dense) weights.Set { return setOf(targetSet, r) }
+
+// Answer is what one organisation's model says.
+type Answer struct {
+	Name   string
+	Values *mat.Dense // n×K, for all rows; where it does not have the entity, the mean
+	Mean   []float64  // over the rows to fit that it has
+	Absent int        // rows that it does not have
+}
+
+// Answers returns what organisations have answered to tasks of the state s, by their places in the course. Who answered
+// nonsense, or too late, is dropped by name: the notes say why.
+func (t *Table) Answers(srv federated.Server, s federated.State, c Course, roll federated.Roll) (answers []Answer, notes []string) {
+	late := map[int]bool{}
+	for _, f := range roll.Folded {
+		if f.Base != s.Version {
+			late[f.Member] = true
+		}
+	}
+	for _, g := range roll.Gathered {
+		name := srv.Population.Member(g.Member).Name
+		if late[g.Member] {
+			notes = append(notes, fmt.Sprintf("%s answered to residuals of an earlier round, and has weight 0 in this one", name))
+			continue
+		}
+		a, err := t.read(g.Attached, t.Sponsor.Outputs())
+		if err != nil {
+			notes = append(notes, fmt.Sprintf("%s is left out of round %d: its answer is %v", name, s.Round, err))
+			continue
+		}
+		a.Name = name
+		answers = append(answers, a)
+	}
+	slices.SortFunc(answers, func(a, b Answer) int { return cmp.Compare(c.Place(a.Name), c.Place(b.Name)) })
+	return answers, notes
+}
+
+// largestAnswer bounds fitted values, so that their squares can be added.
+const largestAnswer = 1e100
+
+// checkRow returns an error unless the values are all numbers of a sensible size, or all NaN.
+func checkRow(row []float64) error {
+	absent := math.IsNaN(row[0])
+	for _, x := range row {
+		if math.IsNaN(x) != absent || math.Abs(x) > largestAnswer {
+			return fmt.Errorf("%v", x)
+		}
+	}
+	return nil
+}
+
+// read checks an answer: a row for each that was asked for, finite values of a sensible size, or NaN throughout a row.
+func (t *Table) read(attached []byte, outputs int) (Answer, error) {
+	v, err := ReadMatrix(attached)
+	if err != nil {
+		return Answer{}, err
+	}
+	rows, columns := v.Dims()
+	if rows != len(t.Sponsor.Keys) || columns != outputs {
+		return Answer{}, fmt.Errorf("%d×%d values, where %d×%d were asked for", rows, columns, len(t.Sponsor.Keys), outputs)
+	}
+	if err := readable(v); err != nil {
+		return Answer{}, err
+	}
+	a := Answer{Values: v, Mean: make([]float64, outputs)}
+	have := 0
+	for i := range rows {
+		switch {
+		case Masked(v, i):
+			a.Absent++
+		case i < t.Sponsor.Fit:
+			have++
+			for k, x := range v.RawRowView(i) {
+				a.Mean[k] += x
+			}
+		}
+	}
+	if have == 0 {
+		return Answer{}, errors.New("without a value for any of the rows to fit")
+	}
+	for k := range a.Mean {
+		a.Mean[k] /= float64(have)
+	}
+	if a.Absent > 0 {
+		for i := range rows {
+			if Masked(v, i) {
+				v.SetRow(i, a.Mean)
+			}
+		}
+	}
+	return a, nil
+}
+
+// Take returns the course and the state after a model's values have been added to F with a coefficient: to the ensemble, and to
+// what is kept of the organisation's part on the rows that organisations are compared on.
+func (t *Table) Take(s federated.State, c Course, a Answer, slot Slot, coefficient float64) (federated.State, Course, error) {
+	c.Ensemble = c.Ensemble.with(a.Name, Term{Slot: slot, Coefficient: coefficient, Mean: a.Mean})
+	f, err := Matrix(s, "F")
+	if err != nil {
+		return s, c, err
+	}
+	var sum, part mat.Dense
+	sum.Scale(coefficient, a.Values)
+	part.CloneFrom(t.Sponsor.Scored().Of(&sum))
+	sum.Add(f, &sum)
+	name := partName(a.Name)
+	if _, ok := s.Sets[name]; ok {
+		before, err := Matrix(s, name)
+		if err != nil {
+			return s, c, err
+		}
+		part.Add(before, &part)
+	}
+	return WithMatrix(WithMatrix(s, "F", &sum), name, &part), c, nil
+}
+
+func partName(member string) string { return "part/" + member }
+
+// Measure adds what F says: the mean loss on the rows to fit as "loss.train", on those held out as "loss.held", and loss and
+// metrics on those to test on.
+func (t *Table) Measure(d *federated.Diagnostics, f *mat.Dense) {
+	o, y := t.Sponsor.Objective, t.Sponsor.Labels
+	p := t.Sponsor.Fitted()
+	d.Add("loss.train", "", o.Value(p.Of(y), p.Of(f)))
+	if p = t.Sponsor.HeldOut(); p.Len() > 0 {
+		d.Add("loss.held", "", o.Value(p.Of(y), p.Of(f)))
+	}
+	if p = t.Sponsor.Tested(); p.Len() > 0 {
+		d.Add("loss", "", o.Value(p.Of(y), p.Of(f)))
+		for _, m := range o.Measure(p.Of(y), p.Of(f)) {
+			if !math.IsNaN(m.Value) {
+				d.Metrics = append(d.Metrics, m)
+			}
+		}
+	}
+}
