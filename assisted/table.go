@@ -101,14 +101,13 @@ func (t *Table) Check(srv federated.Server) error {
 }
 
 // Begin returns the state before the first round: F⁰ for all rows.
-func (t *Table) Begin(start []float64, own any) (federated.State, error) {
+func (t *Table) Begin(start []float64) (federated.State, error) {
 	f := Constant(len(t.Sponsor.Keys), start)
-	s := federated.State{Sets: map[string]weights.Set{"F": setOf("F", f)}}
-	b, err := json.Marshal(own)
-	if err != nil {
-		return s, err
+	c := Course{Asked: -1, Again: true, Ensemble: Ensemble{Start: start}}
+	if p := t.Sponsor.HeldOut(); p.Len() > 0 {
+		c.Stop = c.Stop.Heard(t.Sponsor.Objective.Value(p.Of(t.Sponsor.Labels), p.Of(f)), 0, 0)
 	}
-	return Course{Asked: -1, Again: true, Ensemble: Ensemble{Start: start}, Own: b}.Into(s)
+	return c.Into(federated.State{Sets: map[string]weights.Set{"F": setOf("F", f)}})
 }
 
 // Matrix returns a matrix of the state, which must not be changed.
@@ -339,4 +338,50 @@ func (t *Table) Measure(d *federated.Diagnostics, f *mat.Dense) {
 			}
 		}
 	}
+}
+
+// Fits returns an error unless a method can run for so many rounds with so much patience.
+func (s *Sponsor) Fits(rounds, patience int) error {
+	switch {
+	case rounds < 1:
+		return fmt.Errorf("%d rounds: need at least 1", rounds)
+	case patience < 0:
+		return fmt.Errorf("patience: %d is negative", patience)
+	case patience > 0 && s != nil && s.Held == 0:
+		return errors.New("patience: to stop when held-out rows say so takes held-out rows: set some apart")
+	}
+	return nil
+}
+
+// Close ends a round of planned ones: it measures F, compares organisations, and decides whether the run is over.
+func (t *Table) Close(srv federated.Server, s federated.State, c Course, d *federated.Diagnostics, planned, patience int) (Course, error) {
+	f, err := Matrix(s, "F")
+	if err != nil {
+		return c, err
+	}
+	t.Measure(d, f)
+	if p := t.Sponsor.HeldOut(); p.Len() > 0 {
+		c.Stop = c.Stop.Heard(t.Sponsor.Objective.Value(p.Of(t.Sponsor.Labels), p.Of(f)), s.Round+1, patience)
+		if c.Stop.Over {
+			d.Notes = append(d.Notes, fmt.Sprintf("stopped: held-out rows were predicted best after %d rounds", c.Stop.Best))
+		}
+	}
+	return c, t.Compare(srv, s, c, d, c.Stop.Over || s.Round+1 == planned)
+}
+
+// Outcome returns what a run has come to: after its best round if it was to stop by held-out rows, else after its last.
+func Outcome(s federated.State, patience int) (Ensemble, error) {
+	c, err := CourseOf(s)
+	if err == nil && patience > 0 {
+		c.Ensemble = c.Ensemble.Until(c.Stop.Best)
+	}
+	return c.Ensemble, err
+}
+
+// Lost says of whom a phase had to do without.
+func Lost(roll federated.Roll, what string) (notes []string) {
+	for _, f := range roll.Failed {
+		notes = append(notes, fmt.Sprintf("%s %s in round %d: %s", f.Member, what, f.Round, f.Reason))
+	}
+	return notes
 }

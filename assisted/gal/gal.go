@@ -2,7 +2,6 @@ package gal
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
 	"github.com/cohort-learning/cohort/assisted"
@@ -19,11 +18,6 @@ type Algorithm struct {
 
 // residuals is the set of what is sent.
 const residuals = "r"
-
-// own is what the method keeps beside the course.
-type own struct {
-	Rate float64 `json:"rate"` // of the last round
-}
 
 // Check implements [federated.Algorithm].
 func (a *Algorithm) Check(srv federated.Server) error {
@@ -42,22 +36,13 @@ func (a *Algorithm) Check(srv federated.Server) error {
 
 // Init implements [federated.Algorithm].
 func (a *Algorithm) Init(_ context.Context, srv federated.Server) (federated.State, error) {
-	y := a.Sponsor.Labels
-	start, err := a.Sponsor.Objective.Initial(a.Sponsor.Fitted().Of(y))
+	start, err := a.Sponsor.Objective.Initial(a.Sponsor.Fitted().Of(a.Sponsor.Labels))
 	if err != nil {
 		return federated.State{}, err
 	}
-	s, err := a.Begin(start, own{})
+	s, err := a.Begin(start)
 	if err != nil {
 		return s, err
-	}
-	if p := a.Sponsor.HeldOut(); p.Len() > 0 {
-		c := assisted.MustCourse(s)
-		f := assisted.Constant(p.Len(), start)
-		c.Stop = c.Stop.Heard(a.Sponsor.Objective.Value(p.Of(y), f), 0, a.Patience)
-		if s, err = c.Into(s); err != nil {
-			return s, err
-		}
 	}
 	return a.residuals(srv, s, 0)
 }
@@ -118,7 +103,7 @@ func (a *Algorithm) assist(srv federated.Server, s federated.State, c assisted.C
 	var d federated.Diagnostics
 	answers, notes := a.Answers(srv, s, c, roll)
 	d.Notes = append(d.Notes, notes...)
-	d.Notes = append(d.Notes, a.lost(roll)...)
+	d.Notes = append(d.Notes, assisted.Lost(roll, "has weight 0")...)
 	if len(answers) == 0 {
 		d.Notes = append(d.Notes, "nobody's answer could be used: the predictions stay as they are")
 		return s, d, nil
@@ -145,15 +130,15 @@ func (a *Algorithm) assist(srv federated.Server, s federated.State, c assisted.C
 	if step.Flat {
 		d.Notes = append(d.Notes, fmt.Sprintf("round %d leads nowhere: what organisations fitted is 0 or points uphill, and the rate is 0", s.Round))
 	}
-	return a.close(srv, s, c, d, rate)
-}
-
-// lost says of whom the round had to do without.
-func (a *Algorithm) lost(roll federated.Roll) (notes []string) {
-	for _, f := range roll.Failed {
-		notes = append(notes, fmt.Sprintf("%s has weight 0 in round %d: %s", f.Member, f.Round, f.Reason))
+	if c, err = a.Close(srv, s, c, &d, a.Rounds, a.Patience); err != nil {
+		return s, d, err
 	}
-	return notes
+	s.Version++
+	if s, err = c.Into(s); err != nil {
+		return s, d, err
+	}
+	s, err = a.residuals(srv, s, s.Round+1)
+	return s, d, err
 }
 
 // solve returns weights and rate, on the rows that are for it, with residuals as they are and not as they were sent.
@@ -196,48 +181,12 @@ func (a *Algorithm) weigh(r *mat.Dense, g []*mat.Dense) []float64 {
 	return w
 }
 
-// close measures where F is now and prepares the next round.
-func (a *Algorithm) close(srv federated.Server, s federated.State, c assisted.Course, d federated.Diagnostics, rate float64) (federated.State, federated.Diagnostics, error) {
-	f, err := assisted.Matrix(s, "F")
-	if err != nil {
-		return s, d, err
-	}
-	a.Measure(&d, f)
-	last := s.Round+1 == a.Rounds
-	if p := a.Sponsor.HeldOut(); p.Len() > 0 {
-		c.Stop = c.Stop.Heard(a.Sponsor.Objective.Value(p.Of(a.Sponsor.Labels), p.Of(f)), s.Round+1, a.Patience)
-		if c.Stop.Over {
-			last = true
-			d.Notes = append(d.Notes, fmt.Sprintf("stopped: held-out rows were predicted best after round %d", c.Stop.Best-1))
-		}
-	}
-	if err := a.Compare(srv, s, c, &d, last); err != nil {
-		return s, d, err
-	}
-	s.Version++
-	if c.Own, err = json.Marshal(own{Rate: rate}); err != nil {
-		return s, d, err
-	}
-	if s, err = c.Into(s); err != nil {
-		return s, d, err
-	}
-	s, err = a.residuals(srv, s, s.Round+1)
-	return s, d, err
-}
-
 // Client implements [federated.Algorithm].
 func (a *Algorithm) Client() federated.Client { return a.Desks }
 
 // Ensemble returns what a run has come to: after its best round where held-out rows tell which, else after its last.
 func (a *Algorithm) Ensemble(s federated.State) (assisted.Ensemble, error) {
-	c, err := assisted.CourseOf(s)
-	if err != nil {
-		return assisted.Ensemble{}, err
-	}
-	if a.Patience > 0 {
-		return c.Ensemble.Until(c.Stop.Best), nil
-	}
-	return c.Ensemble, nil
+	return assisted.Outcome(s, a.Patience)
 }
 
 var _ federated.Algorithm = (*Algorithm)(nil)

@@ -60,8 +60,6 @@ func (o Options) Validate() error {
 		return fmt.Errorf("cap: %g must be positive", o.Cap)
 	case !(o.Shrink > 0 && o.Shrink <= 1):
 		return fmt.Errorf("shrink: %g is outside (0, 1]", o.Shrink)
-	case o.Patience < 0:
-		return fmt.Errorf("patience: %d is negative", o.Patience)
 	case !(o.Budget > 0):
 		return fmt.Errorf("budget: %g must be positive", o.Budget)
 	case !(o.Bound >= 0):
@@ -76,11 +74,8 @@ func (o Options) New(rounds int, sponsor *assisted.Sponsor, desks federated.Clie
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	if rounds < 1 {
-		return nil, fmt.Errorf("%d rounds: need at least 1", rounds)
-	}
-	if o.Patience > 0 && sponsor != nil && sponsor.Held == 0 {
-		return nil, fmt.Errorf("patience: to stop when held-out rows say so takes held-out rows: set some apart")
+	if err := sponsor.Fits(rounds, o.Patience); err != nil {
+		return nil, err
 	}
 	return &Algorithm{Options: o, Table: assisted.Table{Sponsor: sponsor, Desks: desks}, Rounds: rounds}, nil
 }

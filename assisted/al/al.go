@@ -1,0 +1,357 @@
+package al
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/cohort-learning/cohort/assisted"
+	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/weights"
+	"gonum.org/v1/gonum/mat"
+)
+
+// Algorithm is Procedure 1, as [Options.New] makes it.
+type Algorithm struct {
+	Options
+	assisted.Table
+	Rounds int // how many are planned
+}
+
+// own is what the method keeps beside the course.
+type own struct {
+	Order []string `json:"order"` // who is asked one after the other in the round under way
+	First float64  `json:"first"` // loss after the sponsor's first fit: alone
+	Begun bool     `json:"begun"`
+}
+
+// residual is the set of what is sent: e, which the next organisation fits.
+const residual = "e"
+
+// Check implements [federated.Algorithm].
+func (a *Algorithm) Check(srv federated.Server) error {
+	if err := a.Table.Check(srv); err != nil {
+		return err
+	}
+	s := a.Sponsor
+	if s.Objective.Classifies() && (a.Rate == "one" || a.Start == "zero") {
+		return errors.New("assisted learning with unit steps is for regression: set rate to exact and start to initial for classes, or take gal")
+	}
+	if a.Order == "star-average" && s.Own == "" {
+		return errors.New("order: star-average begins every stream with the sponsor's organisation, and the sponsor does not say which member that is")
+	}
+	_, err := s.Objective.Initial(s.Fitted().Of(s.Labels))
+	return err
+}
+
+// Init implements [federated.Algorithm].
+func (a *Algorithm) Init(context.Context, federated.Server) (federated.State, error) {
+	start := make([]float64, a.Sponsor.Outputs())
+	if a.Start == "initial" {
+		var err error
+		if start, err = a.Sponsor.Objective.Initial(a.Sponsor.Fitted().Of(a.Sponsor.Labels)); err != nil {
+			return federated.State{}, err
+		}
+	}
+	s, err := a.Begin(start)
+	if err == nil {
+		s, err = keep(s, assisted.MustCourse(s), own{})
+	}
+	if err != nil {
+		return s, err
+	}
+	return a.residual(s)
+}
+
+// residual puts e into s: what is left of the labels, or the pseudo-residuals of another loss than the squared one.
+func (a *Algorithm) residual(s federated.State) (federated.State, error) {
+	f, err := assisted.Matrix(s, "F")
+	if err != nil {
+		return s, err
+	}
+	return s.With(residual, assisted.Targets(a.left(f))), nil
+}
+
+// left is the residuals of predictions on the rows to fit: y − F for the squared loss, the negative gradient for others.
+func (a *Algorithm) left(f *mat.Dense) *mat.Dense {
+	p := a.Sponsor.Fitted()
+	e := a.Sponsor.Objective.Residual(p.Of(a.Sponsor.Labels), p.Of(f))
+	if a.Sponsor.Objective.Loss == assisted.Squared {
+		e.Scale(0.5, e)
+	}
+	return e
+}
+
+// Next implements [federated.Algorithm].
+func (a *Algorithm) Next(s federated.State) (federated.Phase, bool) {
+	c := assisted.MustCourse(s)
+	if c.Stop.Over {
+		return federated.Phase{}, false
+	}
+	p, step, rows := a.Table.Next(s, c)
+	if rows {
+		return p, true
+	}
+	who, last := a.turn(c, ownOf(c), step)
+	p = a.FitPhase(c, func(name string) bool { return slices.Contains(who, name) })
+	p.Always = true // whoever is lost, the round goes on
+	return p, step <= last
+}
+
+// turn returns who is asked at a step of a round, and the last step.
+func (a *Algorithm) turn(c assisted.Course, o own, step int) (who []string, last int) {
+	switch a.Order {
+	case "greedy":
+		return c.Members, 0
+	case "star-average": // the sponsor for each stream, then all assistors at once
+		assistors := a.assistors(o.Order)
+		if step < len(assistors) {
+			return []string{a.Sponsor.Own}, len(assistors)
+		}
+		return assistors, len(assistors)
+	}
+	if step < len(o.Order) {
+		who = o.Order[step : step+1]
+	}
+	return who, len(o.Order) - 1
+}
+
+func (a *Algorithm) assistors(members []string) []string {
+	return slices.DeleteFunc(slices.Clone(members), func(name string) bool { return name == a.Sponsor.Own })
+}
+
+func ownOf(c assisted.Course) (o own) {
+	if err := json.Unmarshal(c.Own, &o); err != nil {
+		panic(fmt.Sprintf("al: what the run keeps cannot be read: %v", err)) // it was written here
+	}
+	return o
+}
+
+// Task implements [federated.Algorithm].
+func (a *Algorithm) Task(s federated.State, p federated.Phase, m federated.Member) (federated.Task, error) {
+	if p.Name == assisted.Rows {
+		return a.RowsTask()
+	}
+	c, err := assisted.CourseOf(s)
+	if err != nil {
+		return federated.Task{}, err
+	}
+	_, step, _ := a.Table.Next(s, c)
+	r := s.Sets[residual]
+	if a.Order == "star-average" {
+		if r, err = a.stream(s, a.whose(c, step, m.Name)); err != nil {
+			return federated.Task{}, err
+		}
+	}
+	return a.FitTask(r, assisted.Slot{Round: s.Round, Step: step})
+}
+
+// whose is the assistor whose stream a member fits at a step: the sponsor each in turn, an assistor its own.
+func (a *Algorithm) whose(c assisted.Course, step int, member string) string {
+	if assistors := a.assistors(ownOf(c).Order); step < len(assistors) {
+		return assistors[step]
+	}
+	return member
+}
+
+func streamName(assistor string) string { return "stream/" + assistor }
+
+// predicted is the sum of fits in the stream of an assistor.
+func (a *Algorithm) predicted(s federated.State, assistor string) (*mat.Dense, error) {
+	if _, ok := s.Sets[streamName(assistor)]; !ok {
+		return mat.NewDense(len(a.Sponsor.Keys), a.Sponsor.Outputs(), nil), nil
+	}
+	return assisted.Matrix(s, streamName(assistor))
+}
+
+func (a *Algorithm) stream(s federated.State, assistor string) (weights.Set, error) {
+	f, err := a.predicted(s, assistor)
+	if err != nil {
+		return weights.Set{}, err
+	}
+	return assisted.Targets(a.left(f)), nil
+}
+
+// Finish implements [federated.Algorithm].
+func (a *Algorithm) Finish(_ context.Context, srv federated.Server, s federated.State, p federated.Phase, _ map[string]*federated.Sum, roll federated.Roll) (federated.State, federated.Diagnostics, error) {
+	c, err := assisted.CourseOf(s)
+	if err != nil {
+		return s, federated.Diagnostics{}, err
+	}
+	_, step, _ := a.Table.Next(s, c)
+	if p.Name == assisted.Rows {
+		s, c, d, err := a.Told(srv, s, c, roll)
+		if err != nil {
+			return s, d, err
+		}
+		o := ownOf(c)
+		o.Order = a.order(srv, c, s.Round)
+		s, err = keep(s, c, o)
+		return s, d, err
+	}
+	return a.take(srv, s, c, step, roll)
+}
+
+// order is who is asked in a round, one after the other: the sponsor's organisation first.
+func (a *Algorithm) order(srv federated.Server, c assisted.Course, round int) []string {
+	order := slices.Clone(c.Members)
+	if a.Order == "random" {
+		rest := order
+		if len(order) > 0 && order[0] == a.Sponsor.Own {
+			rest = order[1:]
+		}
+		srv.Rand(round, "order").Shuffle(len(rest), func(i, j int) { rest[i], rest[j] = rest[j], rest[i] })
+	}
+	return order
+}
+
+func keep(s federated.State, c assisted.Course, o own) (federated.State, error) {
+	var err error
+	if c.Own, err = json.Marshal(o); err != nil {
+		return s, err
+	}
+	return c.Into(s)
+}
+
+// take takes what was fitted off the residual, and closes the round at its last step.
+func (a *Algorithm) take(srv federated.Server, s federated.State, c assisted.Course, step int, roll federated.Roll) (federated.State, federated.Diagnostics, error) {
+	var d federated.Diagnostics
+	o := ownOf(c)
+	answers, notes := a.Answers(srv, s, c, roll)
+	d.Notes = append(d.Notes, notes...)
+	d.Notes = append(d.Notes, assisted.Lost(roll, "takes nothing off the residual")...)
+	var err error
+	if a.Order == "greedy" && len(answers) > 1 {
+		if answers, err = a.best(s, answers); err != nil {
+			return s, d, err
+		}
+	}
+	for _, answer := range answers {
+		rate := a.Shrink
+		if a.Rate == "exact" {
+			f, err := assisted.Matrix(s, "F")
+			if err != nil {
+				return s, d, err
+			}
+			found := a.search(f, answer)
+			rate *= found.Rate
+			d.Add("rate", answer.Name, rate)
+			if found.Capped {
+				d.Add("rate.capped", answer.Name, 1)
+			}
+		}
+		share := 1.0
+		if a.Order == "star-average" {
+			share = 1 / float64(len(a.assistors(o.Order)))
+			stream := a.whose(c, step, answer.Name)
+			f, err := a.predicted(s, stream)
+			if err != nil {
+				return s, d, err
+			}
+			var sum mat.Dense
+			sum.Scale(rate, answer.Values)
+			sum.Add(f, &sum)
+			s = assisted.WithMatrix(s, streamName(stream), &sum)
+		}
+		if rate == 0 {
+			continue
+		}
+		if s, c, err = a.Take(s, c, answer, assisted.Slot{Round: s.Round, Step: step}, float64(share*rate)); err != nil {
+			return s, d, err
+		}
+	}
+	if s, err = a.residual(s); err != nil {
+		return s, d, err
+	}
+	s.Version++
+	if !o.Begun && step == 0 && len(answers) > 0 {
+		o.Begun = true
+		if err := a.alone(s, &d, answers[0].Name); err != nil {
+			return s, d, err
+		}
+	}
+	if _, last := a.turn(c, o, step); step < last {
+		s, err = keep(s, c, o)
+		return s, d, err
+	}
+	if c, err = a.Close(srv, s, c, &d, a.Rounds, a.Patience); err != nil {
+		return s, d, err
+	}
+	o.Order = a.order(srv, c, s.Round+1)
+	s, err = keep(s, c, o)
+	return s, d, err
+}
+
+// search returns the rate of one organisation's fit.
+func (a *Algorithm) search(f *mat.Dense, answer assisted.Answer) assisted.Step {
+	p := a.Sponsor.Solved()
+	return a.Sponsor.Objective.Search(p.Of(a.Sponsor.Labels), p.Of(f), p.Of(answer.Values), a.Cap)
+}
+
+// best is the one of the answers whose step lowers the loss most: on held-out rows, or if there are none, on those to fit.
+func (a *Algorithm) best(s federated.State, answers []assisted.Answer) ([]assisted.Answer, error) {
+	f, err := assisted.Matrix(s, "F")
+	if err != nil {
+		return nil, err
+	}
+	p := a.Sponsor.HeldOut()
+	if p.Len() == 0 {
+		p = a.Sponsor.Fitted()
+	}
+	which, least := -1, 0.0
+	for i, answer := range answers {
+		rate := a.Shrink
+		if a.Rate == "exact" {
+			rate *= a.search(f, answer).Rate
+		}
+		var at mat.Dense
+		at.Scale(rate, p.Of(answer.Values))
+		at.Add(p.Of(f), &at)
+		if v := a.Sponsor.Objective.Value(p.Of(a.Sponsor.Labels), &at); which < 0 || v < least {
+			which, least = i, v
+		}
+	}
+	return answers[which : which+1], nil
+}
+
+// alone reports how good the first fit is, under "alone.": what whoever is asked first, by default the sponsor, can do alone.
+func (a *Algorithm) alone(s federated.State, d *federated.Diagnostics, name string) error {
+	f, err := assisted.Matrix(s, "F")
+	if err != nil {
+		return err
+	}
+	var m federated.Diagnostics
+	a.Measure(&m, f)
+	for _, v := range m.Metrics {
+		d.Add("alone."+v.Name, name, v.Value)
+	}
+	return nil
+}
+
+// Client implements [federated.Algorithm].
+func (a *Algorithm) Client() federated.Client { return a.Desks }
+
+// Ensemble returns what a run has come to: after its best round where held-out rows tell which, else after its last.
+func (a *Algorithm) Ensemble(s federated.State) (assisted.Ensemble, error) {
+	return assisted.Outcome(s, a.Patience)
+}
+
+// Refit returns the method that a finished run suggests: its best number of rounds, on all rows that were to fit or held out, without
+// stopping. It is another run, which needs a scope of its own.
+func (a *Algorithm) Refit(s federated.State) (*Algorithm, error) {
+	c, err := assisted.CourseOf(s)
+	if err != nil {
+		return nil, err
+	}
+	if c.Stop.Best < 1 {
+		return nil, errors.New("refit: held-out rows do not say that any round is better than none")
+	}
+	o, sponsor := a.Options, *a.Sponsor
+	o.Patience = 0
+	sponsor.Fit, sponsor.Solve, sponsor.Held = sponsor.Fit+sponsor.Solve+sponsor.Held, 0, 0
+	return o.New(c.Stop.Best, &sponsor, a.Desks)
+}
+
+var _ federated.Algorithm = (*Algorithm)(nil)
