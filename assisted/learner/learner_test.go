@@ -16,7 +16,10 @@ import (
 )
 
 // fast are options under which every learner is quick on small data; learners that are not named need none.
-var fast = map[string]learner.Spec{}
+var fast = map[string]learner.Spec{
+	"boosted": {Trees: 10},
+	"forest":  {Trees: 10},
+}
 
 func specOf(name string) learner.Spec {
 	s := fast[name]
@@ -151,7 +154,7 @@ func TestEveryLearner(t *testing.T) {
 			if b2, err := back.MarshalBinary(); err != nil || !bytes.Equal(b, b2) {
 				t.Errorf("the binary form changes on the way (%v)", err)
 			}
-			for i := range len(b) {
+			for i := 0; i < len(b); i += 1 + len(b)/500 {
 				if _, err := learner.Decode(b[:i]); err == nil {
 					t.Fatalf("the first %d of %d bytes are a model", i, len(b))
 				}
@@ -230,6 +233,15 @@ func TestSpecRefusals(t *testing.T) {
 		{learner.Spec{Name: "linear-sgd", Decay: new(-1.0)}, "learner linear-sgd: decay: -1, expected 0 or more"},
 		{learner.Spec{Name: "linear-sgd", Batch: -2}, "learner linear-sgd: batch: -2, expected 1 or more"},
 		{learner.Spec{Name: "linear-sgd", Epochs: -1}, "learner linear-sgd: epochs: -1, expected 1 or more"},
+		{learner.Spec{Name: "tree", Depth: 65}, "learner tree: depth: 65, expected 1 to 64"},
+		{learner.Spec{Name: "tree", Trees: 5}, "learner tree: it has no option trees, which is for boosted, forest"},
+		{learner.Spec{Name: "forest", Leaf: -1}, "learner forest: leaf: -1, expected 1 or more"},
+		{learner.Spec{Name: "forest", Bins: 1}, "learner forest: bins: 1, expected 2 to 65534"},
+		{learner.Spec{Name: "forest", Trees: -1}, "learner forest: trees: -1, expected 1 or more"},
+		{learner.Spec{Name: "forest", Features: new(1.5)}, "learner forest: features: 1.5, expected more than 0, at most 1"},
+		{learner.Spec{Name: "boosted", Subsample: new(0.0)}, "learner boosted: subsample: 0, expected more than 0, at most 1"},
+		{learner.Spec{Name: "boosted", Rate: new(2.0)}, "learner boosted: rate: 2, expected more than 0, at most 1"},
+		{learner.Spec{Name: "boosted", Trees: -1}, "learner boosted: trees: -1, expected 1 or more"},
 		{learner.Spec{Name: "ridge", Lambda: new(math.NaN())}, "learner ridge: lambda: NaN, expected a finite number"},
 	} {
 		if _, err := c.spec.New(); err == nil || !strings.HasPrefix(err.Error(), c.want) {
@@ -279,7 +291,7 @@ func TestWeightsAreCounts(t *testing.T) {
 			}
 		}
 		m := len(rows) / d
-		for _, name := range []string{"linear", "ridge"} {
+		for _, name := range []string{"linear", "ridge", "tree"} {
 			a := predict(t, fit(t, specOf(name), x, y, w), x)
 			b := predict(t, fit(t, specOf(name), mat.NewDense(m, d, rows), mat.NewDense(m, k, targets), nil), x)
 			if !mat.EqualApprox(a, b, 1e-8) {

@@ -19,20 +19,30 @@ type Spec struct {
 	Value       *float64 `yaml:"value,omitempty" json:"value,omitempty" for:"constant" doc:"What to predict, instead of the mean of the targets."`
 
 	Power    *float64 `yaml:"power,omitempty" json:"power,omitempty" for:"linear-sgd" doc:"q of the loss |y − f|^q, 1 or more: 2 by default."`
-	Rate     *float64 `yaml:"rate,omitempty" json:"rate,omitempty" for:"linear-sgd" doc:"Learning rate, 0.1 by default."`
+	Rate     *float64 `yaml:"rate,omitempty" json:"rate,omitempty" for:"linear-sgd boosted" doc:"Learning rate, 0.1 by default."`
 	Momentum *float64 `yaml:"momentum,omitempty" json:"momentum,omitempty" for:"linear-sgd" doc:"Momentum of the steps, in [0, 1): 0.9 by default."`
 	Decay    *float64 `yaml:"decay,omitempty" json:"decay,omitempty" for:"linear-sgd" doc:"Weight decay, 0.0005 by default."`
 	Batch    int      `yaml:"batch,omitempty" json:"batch,omitempty" for:"linear-sgd" doc:"Rows of a step: 1024 by default."`
 	Epochs   int      `yaml:"epochs,omitempty" json:"epochs,omitempty" for:"linear-sgd" doc:"Passes over the rows: 100 by default."`
+
+	Depth     int      `yaml:"depth,omitempty" json:"depth,omitempty" for:"tree boosted forest" doc:"Splits on the longest path of a tree, at most 64: 3 by default, of forests 64."`
+	Leaf      int      `yaml:"leaf,omitempty" json:"leaf,omitempty" for:"tree boosted forest" doc:"Rows of a leaf, at least: 1 by default, of forests a 20th of the rows but at most 20."`
+	Bins      int      `yaml:"bins,omitempty" json:"bins,omitempty" for:"tree boosted forest" doc:"Intervals that a column is divided into, if it has more distinct values: 255 by default for boosted, else 65534."`
+	Features  *float64 `yaml:"features,omitempty" json:"features,omitempty" for:"tree boosted forest" doc:"Part of the columns that is drawn at every split, in (0, 1]: 1 by default, of forests that fit classes about the root of their number."`
+	Trees     int      `yaml:"trees,omitempty" json:"trees,omitempty" for:"boosted forest" doc:"How many trees: 100 by default."`
+	Subsample *float64 `yaml:"subsample,omitempty" json:"subsample,omitempty" for:"boosted" doc:"Part of the rows that is drawn for every tree, in (0, 1]: 1 by default."`
 }
 
 // makers are the learners by name.
 var makers = map[string]func(Spec) (Learner, error){
+	"boosted":    newBoosted,
 	"constant":   newConstant,
+	"forest":     newForest,
 	"linear":     newLinear,
 	"linear-sgd": newDescent,
 	"logistic":   newLogistic,
 	"ridge":      newRidge,
+	"tree":       newTree,
 }
 
 // Names returns the names of the learners, sorted.
@@ -40,11 +50,14 @@ func Names() []string { return slices.Sorted(maps.Keys(makers)) }
 
 // New returns the learner, or an error that names the option that cannot be:
 //
+//   - boosted: gradient boosted trees, one ensemble an output
 //   - constant: the mean of the targets
+//   - forest: the mean of trees on bootstrap samples
 //   - linear: ordinary least squares
 //   - linear-sgd: an affine model by stochastic gradient descent on a power of the error
 //   - logistic: multinomial logistic regression, for classes only
 //   - ridge: least squares with a penalty on the coefficients
+//   - tree: one regression tree
 func (s Spec) New() (Learner, error) {
 	maker, ok := makers[s.Name]
 	if !ok {

@@ -27,6 +27,10 @@ func (w *writer) int(v int)       { w.b = binary.AppendUvarint(w.b, uint64(v)) }
 func (w *writer) float(v float64) { w.b = binary.LittleEndian.AppendUint64(w.b, math.Float64bits(v)) }
 func (w *writer) text(s string)   { w.int(len(s)); w.b = append(w.b, s...) }
 
+func (w *writer) flag(v bool) {
+	w.int(map[bool]int{true: 1}[v])
+}
+
 func (w *writer) floats(v []float64) {
 	w.int(len(v))
 	for _, x := range v {
@@ -122,6 +126,12 @@ func (r *reader) length(size int) int {
 		return 0
 	}
 	return n
+}
+
+func (r *reader) flag() bool {
+	v := r.int()
+	r.check(v <= 1, "%d is neither yes nor no", v)
+	return v == 1
 }
 
 func (r *reader) text() string { return string(r.take(r.length(1))) }
