@@ -265,7 +265,6 @@ func (p *fullPlan) pair(b *belief, of []int) {
 	t.reach(b)
 	dustRows := int(math.Ceil(t.cDust(labels) - 1e-9))
 	dustLabels := max(0, labels+dustRows-rows)
-	dustRows = rows + dustLabels - labels
 	size := rows + dustLabels
 	cost := mat.NewDense(size, size, nil)
 	cost.Apply(func(i, j int, _ float64) float64 {
