@@ -36,7 +36,7 @@ var rooms = [][]string{
 	{"federated/fedtest"},
 	{"federated/private"},
 	{"federated/baselines", "federated/fedavg", "federated/heterofl", "federated/personalfr", "federated/scaffold"},
-	{"federated/personal", "federated/selffl", "federated/semifl"},
+	{"federated/personal", "federated/recommenders", "federated/selffl", "federated/semifl"},
 	{"assisted"},
 	{"assisted/assisttest"},
 	{"assisted/al", "assisted/gal", "assisted/mismatch"},

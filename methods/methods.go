@@ -12,6 +12,7 @@ import (
 	"github.com/cohort-learning/cohort/federated/heterofl"
 	"github.com/cohort-learning/cohort/federated/personal"
 	"github.com/cohort-learning/cohort/federated/personalfr"
+	"github.com/cohort-learning/cohort/federated/recommenders"
 	"github.com/cohort-learning/cohort/federated/scaffold"
 	"github.com/cohort-learning/cohort/federated/selffl"
 	"github.com/cohort-learning/cohort/federated/semifl"
@@ -93,6 +94,14 @@ func All() []Method {
 			func() Options { return personalfr.Defaults() }},
 		{"joint-ars", "Joint ARS", "personalfr's model trained on the ratings of all users at one place: the yardstick", "Le et al., arXiv 2212.08779",
 			func() Options { return personalfr.JointDefaults() }},
+		{"fcf", "FCF", "matrix factorisation: factors of items at the server, those of users nowhere but at the users", "Ammad-ud-din et al., arXiv 1901.09888",
+			func() Options { return recommenders.Defaults() }},
+		{"joint-als", "Joint ALS", "fcf's model by alternating least squares on the ratings of all users at one place: the yardstick", "Hu et al., ICDM 2008",
+			func() Options { return recommenders.JointDefaults() }},
+		{"item-mean", "Item means", "the mean rating of every item, the same for all users: what a recommender must beat", "",
+			func() Options { return recommenders.MeansDefaults() }},
+		{"popularity", "Popularity", "how many users like an item, the same for all users: what a recommender must beat", "",
+			func() Options { return recommenders.PopularityDefaults() }},
 		{"fedbn", "FedBN", "clients keep their own batch norm layers, for unlike features", "Li et al., arXiv 2102.07623",
 			func() Options { return baselines.PartialDefaults("uniform", baselines.AllButBatchNorm) }},
 		{"lg-fedavg", "LG-FedAvg", "clients keep their representation and share the last layer", "Liang et al., arXiv 2001.01523",

@@ -43,7 +43,7 @@ type Card struct {
 // Input says what a model takes: x as stored, then (x − mean)/std for every channel or feature, where images have been
 // divided by 255. Images are [height, width, channels] here and [channels, height, width] in PyTorch.
 type Input struct {
-	Kind    string            `json:"kind"` // "image", "features", "tokens" or "ratings": a rating of each item, 0 where there is none
+	Kind    string            `json:"kind"` // "image", "features", "tokens", "ratings": a rating of each item, 0 where there is none, or "factors": of a user
 	Shape   []int             `json:"shape"`
 	Bytes   bool              `json:"bytes,omitempty"` // pixels are 0 to 255 and are divided by 255 first
 	Mean    []float32         `json:"mean,omitempty"`
@@ -92,6 +92,9 @@ func (r *Recipe) card(data *dataset.Examples, levels []Level, clients, examples 
 	switch {
 	case data.Rated():
 		card.Task, card.Input.Kind, card.Input.Shape = Recommendation, "ratings", c.Input
+		if _, ok := r.Options.(interface{ Factors() int }); ok {
+			card.Input.Kind = "factors"
+		}
 	case data.Tok != nil:
 		card.Task, card.Input.Kind = MaskedLanguage, "tokens"
 	case data.Labels == nil:

@@ -56,7 +56,7 @@ func noisy(r *Recipe) {
 var suit = map[string]func(*Recipe){
 	"heterofl": wide, "fedrolex": wide, "feddropout": wide, "fjord": wide,
 	"semifl": labelled, "fedavg-fixmatch": labelled, "fedsgd-fixmatch": labelled, "fedmatch": labelled,
-	"personalfr": tasted, "joint-ars": tasted,
+	"personalfr": tasted, "joint-ars": tasted, "fcf": factored, "joint-als": factored, "item-mean": factored, "popularity": factored,
 	"fedrgd": func(r *Recipe) { // two groups, each of which a rule must be able to read
 		labelled(r)
 		r.Partition.Clients = 16
@@ -81,6 +81,12 @@ func tasted(r *Recipe) {
 	r.Data = dataset.Spec{Name: "tastes", Users: 32, Items: 30}
 	r.Partition.Name = "users"
 	r.Model = Model{Name: "ars", Config: nn.Config{Hidden: []int{16, 8}}}
+}
+
+// factored is ratings, and a model of factors.
+func factored(r *Recipe) {
+	tasted(r)
+	r.Model = Model{Name: "linear"}
 }
 
 // wide is a model that has levels a and b.

@@ -255,10 +255,21 @@ func (r *Recipe) recommender(c nn.Config, data *dataset.Examples) (nn.Config, er
 		return c, clashf("data.name", "method", "%s learns from ratings, and data set %s has none; use movielens-100k, movielens-1m, ratings or tastes", m.Name, data.Name)
 	case !data.Rated():
 		return c, fieldf("model.name", "ars is for ratings, and data set %s has none", data.Name)
-	case r.Model.Name != "ars":
-		return c, fieldf("model.name", "data set %s is ratings, which take ars, not %s", data.Name, r.Model.Name)
 	}
 	n := len(data.Ratings.Items)
+	if f, ok := r.Options.(interface{ Factors() int }); ok {
+		if r.Model.Name != "linear" {
+			return c, fieldf("model.name", "the model of %s is linear, from the factors of a user to scores of items, not %s", r.Method, r.Model.Name)
+		}
+		if c.Input != nil && !slices.Equal(c.Input, []int{f.Factors()}) || c.Classes != 0 && c.Classes != n {
+			return c, fieldf("model.input", "%v, with %d outputs, but users have %d factors and data set %s has %d items; leave both out", c.Input, c.Classes, f.Factors(), data.Name, n)
+		}
+		c.Input, c.Classes = []int{f.Factors()}, n
+		return c, nil
+	}
+	if r.Model.Name != "ars" {
+		return c, fieldf("model.name", "data set %s is ratings, which take ars, not %s", data.Name, r.Model.Name)
+	}
 	if c.Input != nil && !slices.Equal(c.Input, []int{n}) || c.Classes != 0 && c.Classes != n {
 		return c, fieldf("model.input", "%v, with %d outputs, but data set %s has %d items; leave both out", c.Input, c.Classes, data.Name, n)
 	}

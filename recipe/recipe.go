@@ -156,7 +156,7 @@ func Default(method string) (*Recipe, error) {
 	switch m.Name {
 	case "scaffold", "per-fedavg": // what they compute is of plain SGD
 		r.Train.Optimizer.Momentum = 0
-	case "personalfr", "joint-ars":
+	case "personalfr", "joint-ars", "fcf", "joint-als", "item-mean", "popularity":
 		r.recommends()
 	case "pfedme": // the rate of the authors: times lambda it must stay below 1
 		r.Train.Optimizer.Momentum, r.Train.Optimizer.Rate = 0, 0.005
@@ -183,9 +183,18 @@ func (r *Recipe) recommends() {
 	r.Train.Epochs, r.Train.Schedule.Kind = 5, "cosine"
 	r.Train.Optimizer = Optimizer{Name: "sgd", Rate: 0.1, Momentum: 0.9, Nesterov: true, Decay: 5e-4}
 	r.Rounds, r.Evaluate.Every = 100, 10
-	if r.Method == "joint-ars" {
+	if _, ok := r.Options.(interface{ Factors() int }); ok { // a pass over the ratings a round, without an optimiser at clients
+		r.Model = Model{Name: "linear"}
+		r.Train.Epochs, r.Train.Schedule.Kind, r.Train.Optimizer = 1, "constant", Optimizer{Name: "sgd", Rate: 1}
+	}
+	switch r.Method {
+	case "joint-ars":
 		r.Train.Epochs, r.Train.Batch, r.Train.Schedule.Kind = 1, 100, "constant"
 		r.Train.Optimizer = Optimizer{Name: "adam", Rate: 0.001, Decay: 5e-4}
+	case "joint-als":
+		r.Rounds, r.Evaluate.Every = 20, 5
+	case "item-mean", "popularity": // everybody says once what it has
+		r.Rounds, r.Evaluate.Every, r.Round.Fraction = 1, 1, 1
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/cohort-learning/cohort/federated"
-	"github.com/cohort-learning/cohort/federated/personalfr"
 	"github.com/cohort-learning/cohort/recommend"
 	"github.com/cohort-learning/cohort/simulation"
 	"github.com/cohort-learning/cohort/weights"
@@ -34,6 +33,9 @@ type Recommendations struct {
 type recommender interface {
 	Recommender(at federated.Local, s federated.State, keep *weights.Set) (recommend.Scorer, error)
 }
+
+// keeper is a method whose members keep a part of the model that they use: one that has never trained has that part as all began.
+type keeper interface{ Keeps() bool }
 
 // Recommend asks the model of the client that a user of the run in dir belongs to for the n best items that the user has not
 // rated. The data are read again, from the folder of real data sets where they lie there.
@@ -80,7 +82,8 @@ func Recommend(ctx context.Context, dir, dataDir, user string, n int) (*Recommen
 			seen = recommend.Table{Items: append(append([]int32(nil), rated...), more...)}.Rated()
 		}
 	}
-	out := &Recommendations{User: user, Client: fleet.Member(client).Name, Trained: keep != nil, Rated: len(seen)}
+	own, ok := bare.(keeper)
+	out := &Recommendations{User: user, Client: fleet.Member(client).Name, Trained: keep != nil || !ok || !own.Keeps(), Rated: len(seen)}
 	if ratings.Profiles != nil {
 		out.Profile = ratings.Profiles[u]
 	}
@@ -98,11 +101,8 @@ func Recommend(ctx context.Context, dir, dataDir, user string, n int) (*Recommen
 // with a row for each item it does, also if all rows are sent, since those of other items do not change. Secure sums, and noise
 // over all rows, hide it.
 func (r *Recipe) DisclosesItems() bool {
-	switch o := r.Options.(type) {
-	case *personalfr.Options:
-		return o.Share != "nothing" && !r.Hidden()
-	}
-	return false
+	o, ok := r.Options.(interface{ DisclosesItems() bool })
+	return ok && o.DisclosesItems() && !r.Hidden()
 }
 
 // clientOf returns which client has a user's ratings.

@@ -21,7 +21,7 @@ type client struct{ *Algorithm }
 // Run does a member's part.
 func (c client) Run(ctx context.Context, at federated.Local, t federated.Task, keep *weights.Set) (federated.Result, error) {
 	switch {
-	case t.Phase == tests:
+	case federated.Tastes(t.Phase):
 		return c.test(at, t, keep)
 	case at.Train.Len() == 0:
 		return federated.Result{Status: federated.Abstained}, nil
@@ -30,7 +30,7 @@ func (c client) Run(ctx context.Context, at federated.Local, t federated.Task, k
 		if err != nil {
 			return federated.Result{}, err
 		}
-		if err := fits(at.Train.Data, n); err != nil {
+		if err := federated.RatesItems(at.Train.Data, n.items); err != nil {
 			return federated.Result{}, err
 		}
 		return federated.Result{Attached: packItems(recommend.Of(at.Train).Rated(), n.items)}, nil
@@ -40,23 +40,9 @@ func (c client) Run(ctx context.Context, at federated.Local, t federated.Task, k
 	return federated.Result{}, fmt.Errorf("phase %q is unknown to this client", t.Phase)
 }
 
-// fits returns an error unless the data are ratings of the items that the network knows.
-func fits(e *dataset.Examples, n *network) error {
-	switch {
-	case !e.Rated():
-		return fmt.Errorf("data set %s is not ratings, which this method learns from", e.Name)
-	case len(e.Ratings.Items) != n.items:
-		return fmt.Errorf("data set %s has %d items, the model %d", e.Name, len(e.Ratings.Items), n.items)
-	}
-	return nil
-}
-
-// like returns the rating from which an item is liked.
-func (a *Algorithm) like(r *dataset.Ratings) float32 {
-	if a.Like > 0 {
-		return float32(a.Like)
-	}
-	return 0.7 * r.High
+// tasting is how the method measures itself.
+func (a *Algorithm) tasting() federated.Tasting {
+	return federated.Tasting{Implicit: a.implicit(), Like: a.Like, Catalogue: a.Catalogue, Batch: a.Problem.Training.Batch}
 }
 
 // share is what a member learns from: its ratings, and its items as rows of its params.
@@ -71,7 +57,7 @@ type share struct {
 func (a *Algorithm) shareOf(n *network, v dataset.View) share {
 	t := recommend.Of(v)
 	if a.implicit() {
-		t = t.Like(a.like(v.Data.Ratings))
+		t = t.Like(a.tasting().LikedFrom(v.Data.Ratings))
 	}
 	own := t.Rated()
 	s := share{table: t, items: own, dense: a.Compression == "none"}
@@ -175,7 +161,7 @@ func (c client) train(ctx context.Context, at federated.Local, t federated.Task,
 	if err != nil {
 		return federated.Result{}, err
 	}
-	if err := fits(at.Train.Data, n); err != nil {
+	if err := federated.RatesItems(at.Train.Data, n.items); err != nil {
 		return federated.Result{}, err
 	}
 	s := c.shareOf(n, at.Train)
@@ -269,27 +255,14 @@ func (c client) test(at federated.Local, t federated.Task, keep *weights.Set) (f
 	if err != nil {
 		return federated.Result{}, err
 	}
-	if err := fits(at.Test.Data, n); err != nil {
+	if err := federated.RatesItems(at.Test.Data, n.items); err != nil {
 		return federated.Result{}, err
 	}
 	p, err := c.predictor(at, m, n, t.Sets["w"], keep)
 	if err != nil {
 		return federated.Result{}, err
 	}
-	measures := c.measure(p, at.Train, at.Test, n.items)
-	return federated.Result{Addends: map[string]weights.Set{"measures": sums(measures.Vector())},
-		Scalars: map[string]float64{"examples": measures.Ratings, "loss": measures.Squares + measures.Entropy}}, nil
-}
-
-// measure measures predictions of held-out ratings.
-func (a *Algorithm) measure(p *Predictor, rated, held dataset.View, items int) recommend.Measures {
-	test := recommend.Test{Train: recommend.Of(rated), Held: recommend.Of(held), Like: a.like(held.Data.Ratings), Implicit: a.implicit(),
-		Batch: a.Problem.Training.Batch}
-	test.Known = test.Train.Rated()
-	if a.Catalogue {
-		test.Items = items
-	}
-	return test.Measure(p)
+	return c.tasting().Result(c.tasting().Measure(p, at.Train, at.Test, n.items)), nil
 }
 
 // Predictor scores items for a member's users.
@@ -319,7 +292,7 @@ func (a *Algorithm) Recommender(at federated.Local, s federated.State, keep *wei
 	if err != nil {
 		return nil, err
 	}
-	if err := fits(at.Train.Data, n); err != nil {
+	if err := federated.RatesItems(at.Train.Data, n.items); err != nil {
 		return nil, err
 	}
 	return client{a}.predictor(at, m, n, s.Sets["w"], keep)
@@ -359,7 +332,7 @@ func (c client) predictor(at federated.Local, m *nn.Model, n *network, sent weig
 	}
 	p.out, p.bias = x.F32, y.F32
 	if at.Train.Data != nil && at.Train.Data.Rated() {
-		p.like = c.like(at.Train.Data.Ratings)
+		p.like = c.tasting().LikedFrom(at.Train.Data.Ratings)
 	}
 	return p, nil
 }

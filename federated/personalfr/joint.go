@@ -70,7 +70,7 @@ func (j *Joint) Finish(ctx context.Context, srv federated.Server, s federated.St
 		if err != nil {
 			return s, d, err
 		}
-		report(&d, j.measure(predict, srv.Train, srv.Test, n.items), j.implicit())
+		j.tasting().Tell(&d, j.tasting().Measure(predict, srv.Train, srv.Test, n.items))
 		return s, d, nil
 	}
 	var keep *weights.Set

@@ -48,6 +48,9 @@ func (*Options) Ratings() {}
 // Ratings marks the options of methods that learn from ratings.
 func (*JointOptions) Ratings() {}
 
+// DisclosesItems reports whether single updates tell which items a member's users have rated.
+func (o *Options) DisclosesItems() bool { return o.Share != "nothing" }
+
 func oneOf(field, v string, words ...string) error {
 	if slices.Contains(words, v) {
 		return nil

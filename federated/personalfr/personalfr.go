@@ -18,7 +18,6 @@ import (
 const (
 	askItems = "items"
 	trains   = "train"
-	tests    = "eval"
 )
 
 // keptItems begins the names under which the state keeps members' items.
@@ -103,6 +102,9 @@ func (a *Algorithm) shares(name string) bool {
 	return false
 }
 
+// Keeps reports whether members keep a part of the model that they use.
+func (a *Algorithm) Keeps() bool { return a.Share != "all" }
+
 // active reports whether members send just their own items.
 func (a *Algorithm) active() bool { return a.Compression == "active" && a.Share != "nothing" }
 
@@ -174,8 +176,7 @@ func (a *Algorithm) Next(s federated.State) (federated.Phase, bool) {
 		return federated.Phase{Name: trains, Who: who, Folds: []federated.Fold{{Name: "w", Like: s.Sets["w"],
 			Indexed: a.active() || a.Count, Counts: a.Count}}}, true
 	case step == 1 && a.Due(s.Round) && a.Measuring.Members:
-		return federated.Phase{Name: tests, Who: federated.Selection{Everyone: true}, Barrier: true,
-			Folds: []federated.Fold{{Name: "measures", Like: sums(nil)}}}, true
+		return a.tasting().Phase(), true
 	}
 	return federated.Phase{}, false
 }
@@ -196,22 +197,12 @@ func and(f, g func(federated.Member) bool) func(federated.Member) bool {
 
 func known(s federated.State, m federated.Member) bool { return len(s.Attached[keptItems+m.Name]) > 0 }
 
-// sums is the fold of what members measure.
-func sums(v []float64) weights.Set {
-	if v == nil {
-		v = make([]float64, recommend.Sums)
-	}
-	s := weights.NewSet(1)
-	s.Put("sums", weights.Of64(v, len(v)))
-	return s
-}
-
 // Task implements [federated.Algorithm].
 func (a *Algorithm) Task(s federated.State, p federated.Phase, m federated.Member) (federated.Task, error) {
 	switch {
 	case p.Name == askItems:
 		return federated.Task{}, nil
-	case p.Name == tests || !a.active():
+	case federated.Tastes(p.Name) || !a.active():
 		return federated.Task{Sets: map[string]weights.Set{"w": s.Sets["w"]}}, nil
 	}
 	_, n, err := a.network()
@@ -277,7 +268,7 @@ func (a *Algorithm) Summable() error {
 
 // Unruled returns why the method does not go with a robust rule, or nil.
 func (a *Algorithm) Unruled(rule federated.Rule) error {
-	return fmt.Errorf("most members do not have most items, and send no change of them: the %s of such changes is none, or is what the one or two say who have the item; leave out robust", rule)
+	return federated.SparseRule(rule)
 }
 
 // Client implements [federated.Algorithm].
@@ -285,30 +276,20 @@ func (a *Algorithm) Client() federated.Client { return client{a} }
 
 // Finish implements [federated.Algorithm].
 func (a *Algorithm) Finish(_ context.Context, srv federated.Server, s federated.State, p federated.Phase, sums map[string]*federated.Sum, roll federated.Roll) (federated.State, federated.Diagnostics, error) {
-	switch p.Name {
-	case askItems:
+	switch {
+	case p.Name == askItems:
 		return a.learnItems(srv, s, roll)
-	case trains:
-		return a.average(srv, s, sums[""], roll)
-	case tests:
+	case federated.Tastes(p.Name):
 		var d federated.Diagnostics
-		v := make([]float64, recommend.Sums)
-		for i := range v {
-			v[i] = sums[""].Total["measures"].Total("sums", i)
-		}
-		report(&d, recommend.FromVector(v), a.implicit())
+		a.tasting().Report(&d, sums[""])
 		return s, d, nil
+	case p.Name == trains:
+		return a.average(srv, s, sums[""], roll)
 	}
 	return s, federated.Diagnostics{}, fmt.Errorf("phase %q is unknown", p.Name)
 }
 
 func (a *Algorithm) implicit() bool { return a.Feedback == "implicit" }
-
-func report(d *federated.Diagnostics, m recommend.Measures, implicit bool) {
-	for _, v := range m.Values(implicit) {
-		d.Add(v.Name, "", v.Value)
-	}
-}
 
 // Told returns the state in which a member's items are known, as after it was asked.
 func (a *Algorithm) Told(s federated.State, at federated.Local) (federated.State, error) {
