@@ -33,8 +33,10 @@ type Model interface {
 
 // kinds are the models that [Decode] reads, by the tag that they are written with.
 var kinds = map[string]func(*reader) Model{
-	"linear": readLinear,
-	"trees":  readEnsemble,
+	"kernel":  readKernel,
+	"linear":  readLinear,
+	"nearest": readNearest,
+	"trees":   readEnsemble,
 }
 
 // Decode reads what a [Model] has written with MarshalBinary. Bytes that no model wrote are an error.

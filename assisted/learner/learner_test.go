@@ -242,6 +242,10 @@ func TestSpecRefusals(t *testing.T) {
 		{learner.Spec{Name: "boosted", Subsample: new(0.0)}, "learner boosted: subsample: 0, expected more than 0, at most 1"},
 		{learner.Spec{Name: "boosted", Rate: new(2.0)}, "learner boosted: rate: 2, expected more than 0, at most 1"},
 		{learner.Spec{Name: "boosted", Trees: -1}, "learner boosted: trees: -1, expected 1 or more"},
+		{learner.Spec{Name: "svr", C: new(0.0)}, "learner svr: c: 0, expected more than 0"},
+		{learner.Spec{Name: "svr", Epsilon: new(-1.0)}, "learner svr: epsilon: -1, expected 0 or more"},
+		{learner.Spec{Name: "svr", Gamma: new(0.0)}, "learner svr: gamma: 0, expected more than 0"},
+		{learner.Spec{Name: "knn", Neighbours: -1}, "learner knn: neighbours: -1, expected 1 or more"},
 		{learner.Spec{Name: "ridge", Lambda: new(math.NaN())}, "learner ridge: lambda: NaN, expected a finite number"},
 	} {
 		if _, err := c.spec.New(); err == nil || !strings.HasPrefix(err.Error(), c.want) {
@@ -262,7 +266,7 @@ func TestPermutedRows(t *testing.T) {
 			px.SetRow(i, x.RawRowView(j))
 			py.SetRow(i, y.RawRowView(j))
 		}
-		for _, name := range []string{"linear", "ridge"} {
+		for _, name := range []string{"linear", "ridge", "knn"} {
 			a, b := predict(t, fit(t, specOf(name), x, y, nil), x), predict(t, fit(t, specOf(name), px, py, nil), x)
 			if !mat.EqualApprox(a, b, 1e-9) {
 				t.Fatalf("%s: %v became %v", name, a.RawMatrix().Data, b.RawMatrix().Data)

@@ -94,3 +94,18 @@ func (s scaling) row(z, x []float64) {
 		z[j] = (v - s.center[j]) / s.scale[j]
 	}
 }
+
+func (s scaling) write(w *writer) {
+	w.floats(s.fill)
+	w.floats(s.center)
+	w.floats(s.scale)
+}
+
+func readScaling(r *reader) scaling {
+	s := scaling{r.floats(), r.floats(), r.floats()}
+	r.check(len(s.center) == len(s.fill) && len(s.scale) == len(s.fill), "scales of %d, %d and %d columns", len(s.fill), len(s.center), len(s.scale))
+	for _, v := range s.scale {
+		r.check(v > 0, "a column's scale is %v", v)
+	}
+	return s
+}

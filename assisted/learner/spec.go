@@ -31,6 +31,12 @@ type Spec struct {
 	Features  *float64 `yaml:"features,omitempty" json:"features,omitempty" for:"tree boosted forest" doc:"Part of the columns that is drawn at every split, in (0, 1]: 1 by default, of forests that fit classes about the root of their number."`
 	Trees     int      `yaml:"trees,omitempty" json:"trees,omitempty" for:"boosted forest" doc:"How many trees: 100 by default."`
 	Subsample *float64 `yaml:"subsample,omitempty" json:"subsample,omitempty" for:"boosted" doc:"Part of the rows that is drawn for every tree, in (0, 1]: 1 by default."`
+
+	C          *float64 `yaml:"c,omitempty" json:"c,omitempty" for:"svr" doc:"Bound of a row's coefficient: 1 by default."`
+	Epsilon    *float64 `yaml:"epsilon,omitempty" json:"epsilon,omitempty" for:"svr" doc:"Errors up to here cost nothing: 0.1 by default."`
+	Gamma      *float64 `yaml:"gamma,omitempty" json:"gamma,omitempty" for:"svr" doc:"Of the kernel exp(−gamma‖z − z'‖²): 1/(columns · variance of the features) by default."`
+	Neighbours int      `yaml:"neighbours,omitempty" json:"neighbours,omitempty" for:"knn" doc:"How many of the nearest rows: 5 by default."`
+	Distances  bool     `yaml:"distances,omitempty" json:"distances,omitempty" for:"knn" doc:"Neighbours weigh by 1/distance; rows that were fitted then predict their own target."`
 }
 
 // makers are the learners by name.
@@ -38,10 +44,12 @@ var makers = map[string]func(Spec) (Learner, error){
 	"boosted":    newBoosted,
 	"constant":   newConstant,
 	"forest":     newForest,
+	"knn":        newKNN,
 	"linear":     newLinear,
 	"linear-sgd": newDescent,
 	"logistic":   newLogistic,
 	"ridge":      newRidge,
+	"svr":        newSVR,
 	"tree":       newTree,
 }
 
@@ -53,10 +61,12 @@ func Names() []string { return slices.Sorted(maps.Keys(makers)) }
 //   - boosted: gradient boosted trees, one ensemble an output
 //   - constant: the mean of the targets
 //   - forest: the mean of trees on bootstrap samples
+//   - knn: the mean of the nearest rows
 //   - linear: ordinary least squares
 //   - linear-sgd: an affine model by stochastic gradient descent on a power of the error
 //   - logistic: multinomial logistic regression, for classes only
 //   - ridge: least squares with a penalty on the coefficients
+//   - svr: support vector regression with a Gaussian kernel
 //   - tree: one regression tree
 func (s Spec) New() (Learner, error) {
 	maker, ok := makers[s.Name]
