@@ -390,7 +390,9 @@ func (h *Host) close() error {
 		errs = append(errs, h.store.Close())
 	}
 	for _, p := range h.plans {
-		p.engine.Close()
+		if p.engine != nil {
+			p.engine.Close()
+		}
 	}
 	return errors.Join(append(errs, h.Book.Close())...)
 }

@@ -20,7 +20,7 @@ import (
 	"github.com/cohort-learning/cohort/transport"
 )
 
-// hosted is a run of a host, with what it needs.
+// hosted is a run of a host, with what it needs. Of one of organisations with columns of their own there is the run only.
 type hosted struct {
 	*coordinator.Run
 	recipe *recipe.Recipe
@@ -48,8 +48,8 @@ func (b *Book) Runs() string { return b.path(runsName) }
 // that the recipe leaves to where it runs are made in it.
 func (h *Host) Start(ctx context.Context, r *recipe.Recipe, o RunOptions) (*coordinator.Run, error) {
 	id := cmp.Or(o.ID, r.Name, r.Method)
-	if id != filepath.Base(id) || id == "." || id == ".." {
-		return nil, fmt.Errorf("a run cannot be called %q", id)
+	if err := checkRunName(id); err != nil {
+		return nil, err
 	}
 	r.Remote()
 	dir := filepath.Join(h.Runs(), id)

@@ -85,7 +85,8 @@ type Welcome struct {
 
 // Terms say what a run is, before anything is computed for it. A member signs them ([Consent]) or declines.
 type Terms struct {
-	Recipe  string          `json:"recipe"`  // resolved, YAML
+	Recipe  string          `json:"recipe"` // resolved, YAML; where Assist is set: what is asked of organisations with columns of their own
+	Assist  bool            `json:"assist,omitempty"`
 	Schema  json.RawMessage `json:"schema"`  // of the data, see package dataset; null: the members' declarations decide
 	Members int             `json:"members"` // that the run waits for before its first round
 	Metrics []string        `json:"metrics"` // scalars that may be asked of a member, beside tensors

@@ -173,7 +173,7 @@ func TestGolden(t *testing.T) {
 			v := reflect.ValueOf(x.body).Elem()
 			for i := range v.NumField() {
 				name := v.Type().Field(i).Name
-				if v.Field(i).IsZero() && name != "Retry" && name != "Ref" && name != "Declined" && name != "Abstained" && name != "Failed" {
+				if v.Field(i).IsZero() && name != "Retry" && name != "Ref" && name != "Assist" && name != "Declined" && name != "Abstained" && name != "Failed" {
 					t.Errorf("the example does not set %s", name)
 				}
 			}

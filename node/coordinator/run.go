@@ -25,6 +25,7 @@ import (
 type Spec struct {
 	ID        string
 	Recipe    []byte          // resolved; it is part of the terms
+	Assist    bool            // Recipe is what organisations with columns of their own are asked for instead, see assisted.Terms
 	Schema    json.RawMessage // of the data; nil: that of the first member to agree
 	Members   int             // how many must have agreed before the first round
 	Algorithm federated.Algorithm

@@ -338,7 +338,7 @@ func (r *Run) writeTerms() error {
 		return err
 	}
 	e := transport.Envelope{Fed: r.srv.fed, Run: r.spec.ID}
-	body := &transport.Terms{Recipe: string(r.spec.Recipe), Schema: r.spec.Schema, Members: r.spec.Members, Metrics: r.spec.Metrics}
+	body := &transport.Terms{Recipe: string(r.spec.Recipe), Assist: r.spec.Assist, Schema: r.spec.Schema, Members: r.spec.Members, Metrics: r.spec.Metrics}
 	if len(body.Recipe)+len(body.Schema) > transport.MaxInline {
 		return fmt.Errorf("recipe and schema have %d bytes, at most %d fit a message", len(body.Recipe)+len(body.Schema), transport.MaxInline)
 	}

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cohort-learning/cohort/assisted"
 	"github.com/cohort-learning/cohort/blob"
 	"github.com/cohort-learning/cohort/recipe"
 	"github.com/cohort-learning/cohort/secure/dp"
@@ -53,6 +54,12 @@ func (m *Member) proposal(ctx context.Context, e transport.Envelope) (Proposal, 
 		text = string(b)
 	}
 	var err error
+	if p.Terms.Assist {
+		if p.Assist, err = assisted.ReadTerms(text); err != nil {
+			return p, fmt.Errorf("what it asks cannot be read: %w", err)
+		}
+		return p, nil
+	}
 	if p.Recipe, err = recipe.Parse("recipe of run "+oneLine(e.Run, 60), []byte(text)); err != nil {
 		return p, fmt.Errorf("its recipe cannot be read: %w", err)
 	}
@@ -121,7 +128,7 @@ func (m *Member) decide(ctx context.Context, o *opened, r *run) (*consented, err
 		hides, err = m.announced(p)
 	}
 	if err == nil {
-		if no = append(m.o.Policy.Check(p.Terms, p.Recipe), m.o.Policy.CheckPrivacy(hides)...); len(no) == 0 {
+		if no = append(m.o.Policy.Check(p), m.o.Policy.CheckPrivacy(hides)...); len(no) == 0 {
 			if part, err = m.prepare(ctx, p); err == nil {
 				err = m.afford(ctx, p, hides)
 			}
@@ -148,7 +155,7 @@ func (m *Member) decide(ctx context.Context, o *opened, r *run) (*consented, err
 	} else {
 		c.Schema, c.Samples, c.Tests = part.Schema, part.Samples, part.Tests
 		e.Kind = EventAgreed
-		e.Terms = &Agreed{Method: p.Recipe.Method, Model: part.Model, Rounds: p.Recipe.Rounds, Metrics: part.metrics, Digest: o.digest,
+		e.Terms = &Agreed{Method: p.Method(), Model: part.Model, Rounds: p.Rounds(), Metrics: part.metrics, Digest: o.digest,
 			Schema: part.Data, Samples: c.Samples, Tests: c.Tests}
 	}
 	m.mu.Lock()
@@ -177,16 +184,16 @@ func (m *Member) decide(ctx context.Context, o *opened, r *run) (*consented, err
 		counts = ""
 	}
 	m.tell(e, "agreed to the terms of run %s: %s with %s, %d rounds, on %s. What leaves: its tensors%s%s%s%s",
-		r.id, p.Recipe.Method, part.Model, p.Recipe.Rounds, part.Data, m.summed(p.Recipe), leaving(part.metrics), counts, hidden(part.privacy))
+		r.id, p.Method(), part.Model, p.Rounds(), part.Data, m.summed(p), leaving(part.metrics), counts, hidden(part.privacy))
 	return c, nil
 }
 
 // summed says what secure sums of a run protect this member from.
-func (m *Member) summed(r *recipe.Recipe) string {
+func (m *Member) summed(p Proposal) string {
 	switch {
-	case r.Secure.Sums != "masked":
+	case !p.masked():
 		return ""
-	case r.Secure.Curious:
+	case p.Recipe.Secure.Curious:
 		return ", masked so that a coordinator that keeps to the protocol learns sums only (the run asks to be trusted with that)"
 	case len(m.o.Pins) == 0:
 		return ", masked so that the coordinator learns sums only; it vouches for the keys of the others itself, so this protects against a " +
@@ -210,9 +217,9 @@ func (m *Member) prepare(ctx context.Context, p Proposal) (*Part, error) {
 	}
 	part.Samples = cmp.Or(part.Samples, part.Local.Train.Len())
 	part.Tests = cmp.Or(part.Tests, part.Local.Test.Len())
-	part.metrics, part.rounds = p.Terms.Metrics, p.Recipe.Rounds
+	part.metrics, part.rounds = p.Terms.Metrics, p.Rounds()
 	part.privacy, err = m.announced(p)
-	if part.hidden = part.privacy != nil || p.Recipe.Hidden(); part.hidden { // nothing leaves but what is hidden, no count either
+	if part.hidden = part.privacy != nil || p.hidden(); part.hidden { // nothing leaves but what is hidden, no count either
 		part.metrics = nil
 		part.Samples, part.Tests = min(1, part.Samples), min(1, part.Tests)
 	}
@@ -244,7 +251,7 @@ func (m *Member) revive(ctx context.Context, id string) error {
 	if err := m.accounted(ctx, r, hides); err != nil {
 		return fmt.Errorf("run %s: %w", id, err)
 	}
-	if no := append(m.o.Policy.Check(p.Terms, p.Recipe), m.o.Policy.CheckPrivacy(hides)...); len(no) > 0 {
+	if no := append(m.o.Policy.Check(p), m.o.Policy.CheckPrivacy(hides)...); len(no) > 0 {
 		return fmt.Errorf("run %s was agreed to, but %s does not allow it any more: %s; change it back, or leave with --withdraw", id, PolicyName, strings.Join(no, "; "))
 	}
 	part, err := m.prepare(ctx, p)

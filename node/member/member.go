@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cohort-learning/cohort/assisted"
 	"github.com/cohort-learning/cohort/blob"
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/identity"
@@ -33,8 +34,31 @@ type Courier interface {
 type Proposal struct {
 	Run    string
 	Terms  *transport.Terms
-	Recipe *recipe.Recipe
+	Recipe *recipe.Recipe  // nil: see Assist
+	Assist *assisted.Terms // what is asked of an organisation with columns of its own; nil: see Recipe
 }
+
+// Method is what the run calls its way of learning.
+func (p Proposal) Method() string {
+	if p.Assist != nil {
+		return p.Assist.Method()
+	}
+	return p.Recipe.Method
+}
+
+// Rounds is how many rounds the run has at most.
+func (p Proposal) Rounds() int {
+	if p.Assist != nil {
+		return p.Assist.Rounds
+	}
+	return p.Recipe.Rounds
+}
+
+// hidden reports whether nothing but what a secure sum hides may leave.
+func (p Proposal) hidden() bool { return p.Recipe != nil && p.Recipe.Hidden() }
+
+// masked reports whether the coordinator learns sums only.
+func (p Proposal) masked() bool { return p.Recipe != nil && p.Recipe.Secure.Sums == "masked" }
 
 // Part is what a member has for a run: its data, and how it computes on them.
 type Part struct {

@@ -11,11 +11,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cohort-learning/cohort/assisted"
 	"github.com/cohort-learning/cohort/methods"
 	"github.com/cohort-learning/cohort/recipe"
 	"github.com/cohort-learning/cohort/secure/dp"
 	dpledger "github.com/cohort-learning/cohort/secure/dp/ledger"
-	"github.com/cohort-learning/cohort/transport"
 	"github.com/goccy/go-yaml"
 )
 
@@ -42,6 +42,8 @@ type Policy struct {
 	Overrun  Overrun  `yaml:"overrun"`
 	Secure   bool     `yaml:"secure"`
 	Items    bool     `yaml:"items"`
+	Vectors  int      `yaml:"vectors"`
+	Answers  int      `yaml:"answers"`
 }
 
 // Overrun says what becomes of a run all of whose rounds together would cost more than the budget.
@@ -79,6 +81,8 @@ exec: false        # whether "cohort join --exec" may start your own program for
 model: true        # whether the final model is fetched at the end of a run
 secure: false      # true: only runs in which the coordinator learns nothing but sums of many members
 items: false       # whether a coordinator may learn which items your users have rated (cohort join --disclose-items)
+vectors: 1000      # most columns of residuals that are fitted, over all runs: what is known of your columns grows with each; 0: any number
+answers: 1000000   # most rows that predictions are given for, over all runs, besides those of training; 0: any number
 noise: 0           # least noise multiplier of a run's differential privacy; 0: runs without noise too
 epsilon: 0         # what all private runs on your data may cost together; 0: as the privacy ledger says
 delta: 1e-5        # with which probability they may cost more than epsilon
@@ -87,7 +91,8 @@ overrun: refuse    # a run that may cost more than is left: refuse it, or stop w
 
 // DefaultPolicy is the policy that a member begins with.
 func DefaultPolicy() Policy {
-	return Policy{Epochs: 100, Steps: 100_000, Metrics: true, Reasons: true, Download: 16e9, Model: true, Delta: dpledger.DefaultDelta, Overrun: OverrunRefuse}
+	return Policy{Epochs: 100, Steps: 100_000, Metrics: true, Reasons: true, Download: 16e9, Model: true, Delta: dpledger.DefaultDelta, Overrun: OverrunRefuse,
+		Vectors: 1000, Answers: 1_000_000}
 }
 
 // ParsePolicy reads a policy; file is its name in errors. Fields that it leaves out have their default. Every error is a
@@ -133,19 +138,19 @@ func placed(file string, err error) error {
 	return e
 }
 
-var policyFields = []string{"batch", "delta", "download", "epochs", "epsilon", "exec", "hours", "items", "methods", "metrics", "model", "noise", "overrun", "reasons", "rounds",
-	"secure", "steps", "upload"}
+var policyFields = []string{"answers", "batch", "delta", "download", "epochs", "epsilon", "exec", "hours", "items", "methods", "metrics", "model", "noise", "overrun", "reasons", "rounds",
+	"secure", "steps", "upload", "vectors"}
 
 func (p Policy) validate() error {
 	for _, m := range p.Methods {
-		if _, err := methods.Find(m); err != nil {
+		if _, err := methods.Find(m); err != nil && !slices.Contains(assisted.Methods(), m) {
 			return fmt.Errorf("methods: %w", err)
 		}
 	}
 	for _, n := range []struct {
 		name  string
 		value int
-	}{{"rounds", p.Rounds}, {"epochs", p.Epochs}, {"steps", p.Steps}, {"batch", p.Batch}} {
+	}{{"rounds", p.Rounds}, {"epochs", p.Epochs}, {"steps", p.Steps}, {"batch", p.Batch}, {"vectors", p.Vectors}, {"answers", p.Answers}} {
 		if n.value < 0 {
 			return fmt.Errorf("%s: %d, expected 1 or more, or 0 for any number", n.name, n.value)
 		}
@@ -178,18 +183,29 @@ func LoadPolicy(dir string) (Policy, error) {
 }
 
 // Check holds the terms of a run against the policy and returns every reason to decline, none if it may be agreed to.
-func (p Policy) Check(terms *transport.Terms, r *recipe.Recipe) []string {
+func (p Policy) Check(run Proposal) []string {
 	var no []string
 	refuse := func(format string, args ...any) { no = append(no, fmt.Sprintf(format, args...)) }
-	if len(p.Methods) > 0 && !slices.Contains(p.Methods, r.Method) {
-		refuse("the method is %s; allowed are %s", r.Method, strings.Join(p.Methods, ", "))
+	if len(p.Methods) > 0 && !slices.Contains(p.Methods, run.Method()) {
+		refuse("the method is %s; allowed are %s", run.Method(), strings.Join(p.Methods, ", "))
 	}
 	limit := func(what string, value, most int) {
 		if most > 0 && value > most {
 			refuse("%d %s; allowed are at most %d", value, what, most)
 		}
 	}
-	limit("rounds", r.Rounds, p.Rounds)
+	limit("rounds", run.Rounds(), p.Rounds)
+	if p.Secure && !run.masked() {
+		refuse("the run has no secure sums: the coordinator would see what this member alone answers")
+	}
+	if !p.Metrics && len(run.Terms.Metrics) > 0 {
+		refuse("the run asks for %s; no numbers beside the model may leave", strings.Join(run.Terms.Metrics, ", "))
+	}
+	if run.Assist != nil {
+		limit("columns of residuals to fit", run.Assist.Vectors, p.Vectors)
+		return no
+	}
+	r := run.Recipe
 	limit("epochs a round", r.Train.Epochs, p.Epochs)
 	limit("steps a round", r.Train.Steps, p.Steps)
 	switch {
@@ -198,14 +214,8 @@ func (p Policy) Check(terms *transport.Terms, r *recipe.Recipe) []string {
 	default:
 		limit("examples a step", r.Train.Batch, p.Batch)
 	}
-	if p.Secure && r.Secure.Sums != "masked" {
-		refuse("the run has no secure sums: the coordinator would see this member's updates")
-	}
 	if r.DisclosesItems() && !p.Items {
 		refuse("the coordinator would learn which items the users of this member have rated: rows of these items come back changed, and no others; allow it with --disclose-items, or ask for secure sums")
-	}
-	if !p.Metrics && len(terms.Metrics) > 0 {
-		refuse("the run asks for %s; no numbers beside the model may leave", strings.Join(terms.Metrics, ", "))
 	}
 	return no
 }

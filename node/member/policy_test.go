@@ -72,11 +72,11 @@ func TestPolicyCheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	terms := &transport.Terms{Metrics: []string{"train.loss"}}
-	if no := member.DefaultPolicy().Check(terms, r); len(no) > 0 {
+	if no := member.DefaultPolicy().Check(member.Proposal{Terms: terms, Recipe: r}); len(no) > 0 {
 		t.Errorf("the default policy declines the default recipe: %q", no)
 	}
 	p := member.Policy{Methods: []string{"fedavg", "scaffold"}, Rounds: 5, Epochs: 1, Steps: 10, Batch: 4}
-	no := strings.Join(p.Check(terms, r), "; ")
+	no := strings.Join(p.Check(member.Proposal{Terms: terms, Recipe: r}), "; ")
 	for _, want := range []string{"the method is heterofl; allowed are fedavg, scaffold", "30 rounds; allowed are at most 5", "2 epochs a round",
 		"10 examples a step", "the run asks for train.loss"} {
 		if !strings.Contains(no, want) {
@@ -84,7 +84,7 @@ func TestPolicyCheck(t *testing.T) {
 		}
 	}
 	r.Train.Batch = 0
-	if no := strings.Join(p.Check(terms, r), "; "); !strings.Contains(no, "all examples in one step") {
+	if no := strings.Join(p.Check(member.Proposal{Terms: terms, Recipe: r}), "; "); !strings.Contains(no, "all examples in one step") {
 		t.Errorf("reasons %q", no)
 	}
 }

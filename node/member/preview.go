@@ -90,7 +90,7 @@ func (m *Member) previewRun(ctx context.Context, id string) (p Preview, err erro
 		if err != nil {
 			return p, err
 		}
-		p.Declined = append(m.o.Policy.Check(proposal.Terms, proposal.Recipe), m.o.Policy.CheckPrivacy(hides)...)
+		p.Declined = append(m.o.Policy.Check(proposal), m.o.Policy.CheckPrivacy(hides)...)
 		if err := m.afford(ctx, proposal, hides); err != nil {
 			p.Declined = append(p.Declined, err.Error())
 		}
@@ -101,11 +101,11 @@ func (m *Member) previewRun(ctx context.Context, id string) (p Preview, err erro
 		if part.Close != nil {
 			defer part.Close()
 		}
-		p.Secure, p.Private = proposal.Recipe.Secure.Sums == "masked", hides != nil
+		p.Secure, p.Private = proposal.masked(), hides != nil
 		p.Schema = part.Schema
-		p.Terms = &Agreed{Method: proposal.Recipe.Method, Model: part.Model, Rounds: proposal.Recipe.Rounds, Metrics: part.metrics,
+		p.Terms = &Agreed{Method: proposal.Method(), Model: part.Model, Rounds: proposal.Rounds(), Metrics: part.metrics,
 			Digest: transport.DigestOf([]byte(text)), Schema: part.Data, Samples: part.Samples, Tests: part.Tests}
-		p.Phases, err = part.rehearse(ctx, m.name, proposal.Recipe.Rounds, p.Secure)
+		p.Phases, err = part.rehearse(ctx, m.name, proposal.Rounds(), p.Secure)
 		return p, err
 	}
 	return p, errors.New("the coordinator shows no terms for it")

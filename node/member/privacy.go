@@ -183,7 +183,7 @@ const private = "train"
 
 // announced returns what a run announces about its privacy: nil if nothing.
 func (m *Member) announced(p Proposal) (*dp.Terms, error) {
-	if m.o.Announced == nil {
+	if m.o.Announced == nil || p.Recipe == nil { // what organisations answer with, noise does not hide
 		return nil, nil
 	}
 	t, err := m.o.Announced(p)
@@ -207,7 +207,7 @@ func (m *Member) afford(ctx context.Context, p Proposal, t *dp.Terms) error {
 	case m.o.Budget == nil:
 		return errors.New("the run announces differential privacy, and this member keeps no privacy ledger to charge it to")
 	default:
-		rounds := p.Recipe.Rounds
+		rounds := p.Rounds()
 		if m.o.Policy.Overrun == OverrunStop {
 			rounds = min(rounds, 1)
 		}

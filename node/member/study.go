@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/cohort-learning/cohort/assisted"
 	"github.com/cohort-learning/cohort/backend"
 	"github.com/cohort-learning/cohort/dataset"
 	"github.com/cohort-learning/cohort/federated"
@@ -26,6 +27,11 @@ type Study struct {
 	Dir     string   // the member's folder
 	Engine  string   // empty: the best of this binary
 	Threads int      // 0: all
+	// Desk reads the member's table for a run of organisations with columns of their own, and says in a few words what the table
+	// and the model are. Scope is of the run whose models are fitted or asked. nil: the member takes part in none.
+	Desk func(ctx context.Context, scope string, t *assisted.Terms) (c *assisted.Clerk, data, model string, err error)
+	// Federation is the key of the federation, which scopes of runs begin with.
+	Federation string
 
 	mu     sync.Mutex
 	engine *train.Engine
@@ -68,11 +74,14 @@ func (s *Study) Prepare(ctx context.Context, p Proposal) (*Part, error) {
 }
 
 func (s *Study) prepare(ctx context.Context, p Proposal) (*Part, error) {
-	if _, err := s.Open(); err != nil {
-		return nil, err
-	}
 	if s.Data == "" {
 		return nil, errors.New("which data? --data names them")
+	}
+	if p.Assist != nil {
+		return s.assist(ctx, p)
+	}
+	if _, err := s.Open(); err != nil {
+		return nil, err
 	}
 	r := p.Recipe
 	var agreed *dataset.Schema
@@ -120,4 +129,22 @@ func (s *Study) prepare(ctx context.Context, p Proposal) (*Part, error) {
 		return nil, err
 	}
 	return part, nil
+}
+
+// assist makes a member's part of a run of organisations with columns of their own. Nothing of its table is declared but how many
+// rows it has.
+func (s *Study) assist(ctx context.Context, p Proposal) (*Part, error) {
+	if s.Desk == nil {
+		return nil, errors.New("the run is one of organisations with columns of their own: say with --key which column of the table names its rows")
+	}
+	of := cmp.Or(p.Assist.Of, p.Run)
+	clerk, data, model, err := s.Desk(ctx, s.Federation+"/"+of, p.Assist)
+	if err != nil {
+		return nil, err
+	}
+	clerk.Mode, clerk.Study = p.Assist.Keys, p.Assist.Study
+	if p.Assist.Of != "" {
+		clerk.Of = s.Federation + "/" + of
+	}
+	return &Part{Client: clerk, Data: data, Model: model, Samples: len(clerk.Desk.Keys), Local: federated.Local{Seed: p.Assist.Seed}}, nil
 }

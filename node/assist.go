@@ -1,0 +1,101 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/cohort-learning/cohort/assisted"
+	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/journal"
+	"github.com/cohort-learning/cohort/node/coordinator"
+	"github.com/cohort-learning/cohort/record"
+	"github.com/cohort-learning/cohort/transport"
+)
+
+// Assistance is a run of organisations with columns of their own, ready to be served by the sponsor's coordinator.
+type Assistance struct {
+	ID      string // of the run and its folder
+	Method  string
+	Recipe  []byte         // the sponsor's, as it is recorded; it is sent to nobody
+	Terms   assisted.Terms // what organisations are told instead
+	Members int            // organisations that must have agreed before the first round
+
+	Algorithm federated.Algorithm
+	Config    federated.Config
+}
+
+// Assist begins a run of organisations with columns of their own, or goes on with the one in the folder of that name, which must
+// be of the same recipe. Of o, ID, Members and Data do not count.
+func (h *Host) Assist(ctx context.Context, a Assistance, o RunOptions) (*coordinator.Run, error) {
+	if err := checkRunName(a.ID); err != nil {
+		return nil, err
+	}
+	if err := a.Terms.Validate(); err != nil {
+		return nil, err
+	}
+	if h.relays.Leaves() > 0 {
+		return nil, errors.New("there are members behind relays, and relays carry sums, which answers of single organisations are not: let these organisations connect to the coordinator itself")
+	}
+	rec, err := h.recordOf(a, o)
+	if err != nil {
+		return nil, err
+	}
+	shown := newLiving()
+	run, err := h.Server.Start(coordinator.Spec{
+		ID: a.ID, Recipe: []byte(a.Terms.Text()), Assist: true, Members: a.Members, Algorithm: a.Algorithm,
+		Server: federated.Server{Seed: a.Terms.Seed}, Config: a.Config, Metrics: []string{"rows", "rows.fit"}, Check: checkTable,
+		Observer: o.Observer, Changed: shown.poke,
+	}, rec)
+	if err != nil {
+		return nil, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.plans[a.ID] = &hosted{Run: run}
+	h.page.follow(shown, h.plans[a.ID])
+	return run, nil
+}
+
+// checkRunName returns an error unless the name can be that of a folder.
+func checkRunName(id string) error {
+	if id != filepath.Base(id) || id == "." || id == ".." {
+		return fmt.Errorf("a run cannot be called %q", id)
+	}
+	return nil
+}
+
+// recordOf makes the folder of a run, or opens the one that was begun with the same recipe.
+func (h *Host) recordOf(a Assistance, o RunOptions) (*record.Run, error) {
+	dir := filepath.Join(h.Runs(), a.ID)
+	ro := record.Options{FromLastGood: o.FromLastGood}
+	meta := record.Meta{ID: a.ID, Method: a.Method, Seed: a.Terms.Seed, Cohort: h.o.Program, Command: o.Command}
+	if _, err := os.Stat(filepath.Join(dir, record.MetaName)); err != nil {
+		return record.Create(dir, meta, a.Recipe, ro)
+	}
+	begun, err := record.ReadRecipe(dir)
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(begun, a.Recipe) {
+		return nil, fmt.Errorf("run %s was begun with another recipe; --name gives this one another name", a.ID)
+	}
+	rec, err := record.Resume(dir, ro)
+	if errors.Is(err, journal.ErrEmpty) || errors.Is(err, fs.ErrNotExist) { // killed at the very beginning
+		return record.Create(dir, meta, a.Recipe, ro)
+	}
+	return rec, err
+}
+
+// checkTable takes what an organisation says of its table: there is nothing to agree on.
+func checkTable(agreed json.RawMessage, c *transport.Consent) (json.RawMessage, error) {
+	if c.Samples < 2 {
+		return agreed, fmt.Errorf("a table of %d rows: need 2 or more", c.Samples)
+	}
+	return agreed, nil
+}
