@@ -14,11 +14,12 @@
 //
 // Three nouns:
 //   - [Problem]: labels, which row each came with, blocks, certain rows.
-//   - [Model]: f_θ on the rows of one table: [Linear], or whatever implements it.
+//   - [Model]: f_θ on the rows of one table: [Linear], [Neural], [Learned], and [CrossFit] around flexible ones.
 //   - [Result]: soft labels, the probability of every link, α̂, σ̂² and what to be careful about.
 //
 // [Fit] runs the three stages: a robust start, a mixture of right and wrong links, and the transport, n×n for blocks of up to
-// some thousand rows (MSL-full) and n×bins beyond (MSL-bin). The file baselines.go has what it is compared with.
+// some thousand rows (MSL-full) and n×bins beyond (MSL-bin). [Align] does it for an assistor's rows and a
+// sponsor's residuals. The files baselines.go, sort.go, robot.go and classes.go have what it is compared with.
 //
 // # Unequal sizes
 //
@@ -28,7 +29,7 @@
 // # Caveats
 //
 // A hard pairing overstates what is known: keep the probabilities, and let standard errors see the plan. A flexible network
-// learns its own wrong labels by heart, after which every link looks right. Beyond α ≈ 0.8, or with a
+// learns its own wrong labels by heart, after which every link looks right: wrap it in [CrossFit]. Beyond α ≈ 0.8, or with a
 // target that the features hardly explain, links cannot be told; the result warns.
 //
 // # Sources

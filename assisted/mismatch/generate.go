@@ -1,6 +1,7 @@
 package mismatch
 
 import (
+	"fmt"
 	"math"
 
 	"github.com/cohort-learning/cohort/rng"
@@ -41,4 +42,22 @@ func LinearTable(n, d int, sigma float64, r *rng.Stream) (x, y *mat.Dense, beta 
 		y.Set(i, 0, sum+sigma*r.NormFloat64())
 	}
 	return x, y, beta
+}
+
+// Friedman draws the first problem of Friedman (1991): x uniform on [0, 1]^d, d ≥ 5,
+// y = 10 sin(πx₁x₂) + 20(x₃ − ½)² + 10x₄ + 5x₅ + σN(0, 1). It returns x (n×d), y (n×1) and y without noise.
+func Friedman(n, d int, sigma float64, r *rng.Stream) (x, y *mat.Dense, clean []float64) {
+	if d < 5 {
+		panic(fmt.Sprintf("mismatch: Friedman's problem has at least 5 features, not %d", d))
+	}
+	x, y, clean = mat.NewDense(n, d, nil), mat.NewDense(n, 1, nil), make([]float64, n)
+	for i := range n {
+		v := x.RawRowView(i)
+		for c := range v {
+			v[c] = r.Float64()
+		}
+		clean[i] = 10*math.Sin(math.Pi*v[0]*v[1]) + 20*(v[2]-.5)*(v[2]-.5) + 10*v[3] + 5*v[4]
+		y.Set(i, 0, clean[i]+sigma*r.NormFloat64())
+	}
+	return x, y, clean
 }
