@@ -89,6 +89,7 @@ func All() []Experiment {
 		personalExperiment(),
 		selfflExperiment(),
 		personalfrExperiment(),
+		mismatchExperiment(),
 	}
 }
 
