@@ -322,7 +322,7 @@ func (d *Desk) load(at federated.Local, s Slot) (learner.Model, error) {
 	if err != nil {
 		return nil, fmt.Errorf("model %v: %w", s, err)
 	}
-	return learner.Decode(b)
+	return learner.DecodeBy(d.Learner, b)
 }
 
 // values returns predictions for rows, NaN for those that the desk does not have.

@@ -21,6 +21,8 @@
 //
 // A matrix of no columns cannot exist in gonum: whoever has no features gives an empty matrix to Fit and gets the mean.
 //
+// An organisation's own program is a learner, too: [WithProgram].
+//
 // Models interpolate if they are allowed to: a deep tree or a nearest neighbour returns residuals that are almost 0 and
 // nobody after it learns anything. The defaults are tame, and [OutOfBag] tells what a forest would say of rows that it
 // has not seen. Equal data and an equal stream give equal bits for any number of threads.

@@ -16,12 +16,12 @@ import (
 	"github.com/cohort-learning/cohort/weights"
 )
 
-// python returns an interpreter with PyTorch, scikit-learn and NumPy, which COHORT_PYTHON names.
+// python returns an interpreter with PyTorch, scikit-learn, XGBoost and NumPy, which COHORT_PYTHON names.
 func python(t *testing.T) string {
 	t.Helper()
 	p := os.Getenv("COHORT_PYTHON")
 	if p == "" {
-		t.Skip("set COHORT_PYTHON to an interpreter with the packages of examples/trainers/*/requirements.txt to test the trainers in Python")
+		t.Skip("set COHORT_PYTHON to an interpreter with the packages of examples/*/*/requirements.txt to test what is written in Python")
 	}
 	return p
 }

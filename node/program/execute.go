@@ -25,9 +25,9 @@ const (
 
 // environment is the whole environment of the program: PATH, HOME and TMPDIR (the work folder), LANG, COHORT_TASK (the path of
 // task.json), and what the user names.
-func (c *Client) environment(w *workspace) []string {
+func (r *Runner) environment(w *workspace) []string {
 	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + w.work, "TMPDIR=" + w.work, "COHORT_TASK=" + filepath.Join(w.work, taskFile)}
-	for _, name := range append([]string{"LANG"}, append(systemEnv(), c.o.Env...)...) {
+	for _, name := range append([]string{"LANG"}, append(systemEnv(), r.o.Env...)...) {
 		if v, ok := os.LookupEnv(name); ok {
 			env = append(env, name+"="+v)
 		}
@@ -36,24 +36,24 @@ func (c *Client) environment(w *workspace) []string {
 }
 
 // execute runs the program and returns the last lines that it printed. Its error is a [Failure], or that it could not be run.
-func (c *Client) execute(ctx context.Context, w *workspace) ([]string, error) {
+func (r *Runner) execute(ctx context.Context, w *workspace) ([]string, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	if c.o.Time > 0 {
+	if r.o.Time > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, c.o.Time, fmt.Errorf("it had not ended after %v", c.o.Time))
+		ctx, cancel = context.WithTimeoutCause(ctx, r.o.Time, fmt.Errorf("it had not ended after %v", r.o.Time))
 		defer cancel()
 	}
-	out, err := newOutput(c.o)
+	out, err := newOutput(r.o)
 	if err != nil {
 		return nil, err
 	}
 	defer out.close()
-	cmd := exec.CommandContext(ctx, c.path, c.args...)
-	cmd.Dir, cmd.Env, cmd.WaitDelay = w.work, c.environment(w), linger
+	cmd := exec.CommandContext(ctx, r.path, r.args...)
+	cmd.Dir, cmd.Env, cmd.WaitDelay = w.work, r.environment(w), linger
 	cmd.Stdout, cmd.Stderr = out, out // of one writer there is one pipe, and lines keep their order
 	started := make(chan struct{})
 	watched := make(chan struct{})
@@ -62,7 +62,7 @@ func (c *Client) execute(ctx context.Context, w *workspace) ([]string, error) {
 		<-started
 		w.watch(ctx, stop)
 	}()
-	err = c.limits.run(cmd, func() { close(started) })
+	err = r.limits.run(cmd, func() { close(started) })
 	cause := context.Cause(ctx)
 	stop(nil)
 	select {
@@ -83,9 +83,9 @@ func (c *Client) execute(ctx context.Context, w *workspace) ([]string, error) {
 	case errors.As(err, &memory):
 		return lines, &Failure{"the program was killed: " + memory.Error(), lines}
 	case errors.As(err, &exit):
-		return lines, &Failure{"the program failed: " + exit.ProcessState.String() + c.limits.why(w, exit), lines}
+		return lines, &Failure{"the program failed: " + exit.ProcessState.String() + r.limits.why(w, exit), lines}
 	case err != nil:
-		return lines, fmt.Errorf("running the program %s: %w%s", c.path, err, c.limits.hint(err))
+		return lines, fmt.Errorf("running the program %s: %w%s", r.path, err, r.limits.hint(err))
 	case size > w.disk || files > maxFiles:
 		return lines, &Failure{w.overflow(size, files).Error(), lines}
 	}

@@ -17,9 +17,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -40,7 +37,7 @@ type Options struct {
 
 	Time     time.Duration // of one task; 0: no limit but the round's own
 	Memory   int64         // bytes; 0: no limit
-	Disk     int64         // bytes in the work folder; 0: 1 GiB and eight times the weights
+	Disk     int64         // bytes in the work folder; 0: 1 GiB and eight times what it finds there
 	Log      string        // file that gets what the program prints; empty: none
 	LogBytes int64         // bound of the log file, and of one more that is older; 0: 1 MiB
 }
@@ -57,10 +54,7 @@ type Client struct {
 	method federated.External
 	inner  federated.Client
 	card   *recipe.Card
-	o      Options
-	path   string   // of the program
-	args   []string // its arguments
-	limits limits
+	*Runner
 }
 
 // UnfitError tells that a method cannot be trained by a program brought along.
@@ -101,60 +95,14 @@ func New(plan *recipe.MemberPlan, o Options) (*Client, error) {
 	if err := method.External(); err != nil {
 		return nil, &UnfitError{plan.Recipe.Method, err.Error()}
 	}
-	c := &Client{plan: plan, method: method, inner: a.Client(), o: o}
+	c := &Client{plan: plan, method: method, inner: a.Client()}
 	if c.card, err = plan.Card(); err != nil {
 		return nil, err
 	}
-	if c.path, c.args, err = resolve(o.Command); err != nil {
-		return nil, err
-	}
-	if abs, err := filepath.Abs(o.Data); err == nil && o.Data != "" {
-		if _, err := os.Stat(abs); err == nil {
-			c.o.Data = abs
-		}
-	}
-	if o.Time < 0 || o.Memory < 0 || o.Disk < 0 || o.LogBytes < 0 {
-		return nil, fmt.Errorf("limits of the program: time %v, memory %d, disk %d, log %d: none may be negative", o.Time, o.Memory, o.Disk, o.LogBytes)
-	}
-	if c.limits, err = newLimits(o); err != nil {
+	if c.Runner, err = NewRunner(o); err != nil {
 		return nil, err
 	}
 	return c, nil
-}
-
-// Limits says in words which limits are kept, and by what.
-func (c *Client) Limits() string {
-	words := []string{"no limit of time but the round's"}
-	if c.o.Time > 0 {
-		words[0] = fmt.Sprintf("%v a task", c.o.Time)
-	}
-	words = append(words, c.limits.String())
-	if c.o.User != "" {
-		words = append(words, "as user "+c.o.User)
-	}
-	return strings.Join(words, ", ")
-}
-
-// resolve finds the program and makes paths independent of the folder that it runs in.
-func resolve(command []string) (path string, args []string, err error) {
-	if len(command) == 0 || command[0] == "" {
-		return "", nil, errors.New("there is no program to run: give a command such as \"python train.py\"")
-	}
-	if path, err = exec.LookPath(command[0]); err == nil || errors.Is(err, exec.ErrDot) {
-		path, err = filepath.Abs(path)
-	}
-	if err != nil {
-		return "", nil, fmt.Errorf("the program %q cannot be run: %w", command[0], err)
-	}
-	for _, a := range command[1:] {
-		if _, err := os.Stat(a); err == nil && a != "" && !filepath.IsAbs(a) {
-			if a, err = filepath.Abs(a); err != nil {
-				return "", nil, err
-			}
-		}
-		args = append(args, a)
-	}
-	return path, args, nil
 }
 
 // Run implements [federated.Client].
@@ -181,7 +129,7 @@ func (c *Client) train(ctx context.Context, at federated.Local, t federated.Task
 	if err != nil {
 		return federated.Result{}, err
 	}
-	w, err := c.workspace(task, t.Sets["w"])
+	w, err := c.prepare(task, t.Sets["w"])
 	if err != nil {
 		return federated.Result{}, fmt.Errorf("preparing the work folder of the program: %w", err)
 	}
@@ -190,18 +138,15 @@ func (c *Client) train(ctx context.Context, at federated.Local, t federated.Task
 	if err != nil {
 		return federated.Result{}, err
 	}
-	blame := func(err error) error {
-		return &Failure{"the program ended well, but " + err.Error(), lines}
-	}
 	out, err := w.outcome(len(task.Classes), c.plan.Schema)
 	if err != nil {
-		return federated.Result{}, blame(err)
+		return federated.Result{}, blame(err, lines)
 	}
 	if out.Examples == 0 {
 		return federated.Result{Status: federated.Abstained}, nil
 	}
 	if n := at.Member.Samples; n > 0 && out.Examples > uint64(n) {
-		return federated.Result{}, blame(fmt.Errorf("%s counts %d examples, more than the %d that this member has declared", resultFile, out.Examples, n))
+		return federated.Result{}, blame(fmt.Errorf("%s counts %d examples, more than the %d that this member has declared", resultFile, out.Examples, n), lines)
 	}
 	labels := out.Labels
 	switch {
@@ -210,11 +155,11 @@ func (c *Client) train(ctx context.Context, at federated.Local, t federated.Task
 		labels = task.Labels
 	case t.Index != nil:
 		return federated.Result{}, blame(fmt.Errorf("%s has no \"labels\", the classes of its examples, which %s needs and only the program knows",
-			resultFile, c.plan.Recipe.Method))
+			resultFile, c.plan.Recipe.Method), lines)
 	}
 	trained, err := w.update(t.Sets["w"])
 	if err != nil {
-		return federated.Result{}, blame(err)
+		return federated.Result{}, blame(err, lines)
 	}
 	return c.method.Reply(t, federated.Trained{Weights: trained, Examples: out.Examples, Labels: labels, Report: out.report()})
 }

@@ -51,37 +51,47 @@ type workspace struct {
 	bytes int64 // of the elements that were sent
 }
 
-// workspace makes the folder of a task and puts its inputs there.
-func (c *Client) workspace(t *Task, w weights.Set) (*workspace, error) {
-	dir, err := os.MkdirTemp(c.o.Dir, "cohort-train-")
+// prepare makes the folder of a task to train and puts its inputs there.
+func (c *Client) prepare(t *Task, w weights.Set) (*workspace, error) {
+	s, err := c.workspace(func(dir string) error {
+		text, err := json.MarshalIndent(t, "", "  ")
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, taskFile), append(text, '\n'), 0o600); err != nil {
+			return err
+		}
+		return weights.WriteFile(filepath.Join(dir, weightsFile), w, map[string]string{"format": "pt"})
+	})
 	if err != nil {
 		return nil, err
 	}
-	s := &workspace{dir: dir, work: filepath.Join(dir, "work"), disk: c.o.Disk, bytes: w.Bytes()}
-	if s.disk == 0 {
-		s.disk = defaultDisk + 8*s.bytes
-	}
-	if err := s.fill(t, w, c.limits); err != nil {
-		return nil, errors.Join(err, s.remove())
-	}
+	s.bytes = w.Bytes()
 	return s, nil
 }
 
-func (s *workspace) fill(t *Task, w weights.Set, l limits) error {
-	if err := os.Mkdir(s.work, 0o700); err != nil {
-		return err
-	}
-	text, err := json.MarshalIndent(t, "", "  ")
+// workspace makes a folder with what fill puts there. It may grow to 1 GiB and eight times as much, if nothing else is
+// said.
+func (r *Runner) workspace(fill func(dir string) error) (*workspace, error) {
+	dir, err := os.MkdirTemp(r.o.Dir, "cohort-train-")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := os.WriteFile(filepath.Join(s.work, taskFile), append(text, '\n'), 0o600); err != nil {
-		return err
+	s := &workspace{dir: dir, work: filepath.Join(dir, "work"), disk: r.o.Disk}
+	if err := os.Mkdir(s.work, 0o700); err != nil {
+		return nil, errors.Join(err, s.remove())
 	}
-	if err := weights.WriteFile(filepath.Join(s.work, weightsFile), w, map[string]string{"format": "pt"}); err != nil {
-		return err
+	if err := fill(s.work); err != nil {
+		return nil, errors.Join(err, s.remove())
 	}
-	return l.hand(s)
+	if s.disk == 0 {
+		size, _ := s.used()
+		s.disk = defaultDisk + 8*size
+	}
+	if err := r.limits.hand(s); err != nil {
+		return nil, errors.Join(err, s.remove())
+	}
+	return s, nil
 }
 
 // remove deletes the folder, also what the program has locked.
