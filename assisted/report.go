@@ -60,7 +60,11 @@ type game struct {
 
 func (t *Table) game(s federated.State, c Course) (game, error) {
 	rows := t.Sponsor.Scored()
-	g := game{objective: t.Sponsor.Objective, y: rows.Of(t.Sponsor.Labels), base: Constant(rows.Len(), c.Ensemble.Start)}
+	y, err := t.Labels(s)
+	if err != nil {
+		return game{}, err
+	}
+	g := game{objective: t.Sponsor.Objective, y: rows.Of(y), base: Constant(rows.Len(), c.Ensemble.Start)}
 	for _, v := range c.Ensemble.sorted() {
 		part, err := Matrix(s, partName(v.Name))
 		if err != nil {

@@ -85,6 +85,7 @@ func (c Course) Place(name string) int { return slices.Index(c.Members, name) }
 // Table is the sponsor's end of the exchange with organisations: phases, tasks, and what is made of answers.
 type Table struct {
 	Sponsor *Sponsor
+	Disclosure
 	// Desks is the organisations' side, where they are in this process; at the coordinator of a network it is not used.
 	Desks federated.Client
 }
@@ -97,17 +98,33 @@ func (t *Table) Check(srv federated.Server) error {
 	if err := t.Sponsor.Validate(); err != nil {
 		return fmt.Errorf("sponsor: %w", err)
 	}
-	return nil
+	return t.Validate()
 }
 
-// Begin returns the state before the first round: F⁰ for all rows.
-func (t *Table) Begin(start []float64) (federated.State, error) {
+// Begin returns the state before the first round: F⁰ for all rows, which is what the objective begins with, or 0.
+func (t *Table) Begin(srv federated.Server, zero bool) (federated.State, error) {
+	s := federated.State{Sets: map[string]weights.Set{}}
+	y := t.Sponsor.Labels
+	if t.Response > 0 {
+		var err error
+		if y, err = t.exchange(srv); err != nil {
+			return s, err
+		}
+		s = WithMatrix(s, told, y)
+	}
+	start := make([]float64, t.Sponsor.Outputs())
+	if !zero {
+		var err error
+		if start, err = t.Sponsor.Objective.Initial(t.Sponsor.Fitted().Of(y)); err != nil {
+			return s, err
+		}
+	}
 	f := Constant(len(t.Sponsor.Keys), start)
 	c := Course{Asked: -1, Again: true, Ensemble: Ensemble{Start: start}}
 	if p := t.Sponsor.HeldOut(); p.Len() > 0 {
-		c.Stop = c.Stop.Heard(t.Sponsor.Objective.Value(p.Of(t.Sponsor.Labels), p.Of(f)), 0, 0)
+		c.Stop = c.Stop.Heard(t.Sponsor.Objective.Value(p.Of(y), p.Of(f)), 0, 0)
 	}
-	return c.Into(federated.State{Sets: map[string]weights.Set{"F": setOf("F", f)}})
+	return c.Into(WithMatrix(s, "F", f))
 }
 
 // Matrix returns a matrix of the state, which must not be changed.
@@ -322,9 +339,9 @@ func (t *Table) Take(s federated.State, c Course, a Answer, slot Slot, coefficie
 func partName(member string) string { return "part/" + member }
 
 // Measure adds what F says: the mean loss on the rows to fit as "loss.train", on those held out as "loss.held", and loss and
-// metrics on those to test on.
-func (t *Table) Measure(d *federated.Diagnostics, f *mat.Dense) {
-	o, y := t.Sponsor.Objective, t.Sponsor.Labels
+// metrics on those to test on; y are the labels that the run computes with.
+func (t *Table) Measure(d *federated.Diagnostics, y, f *mat.Dense) {
+	o := t.Sponsor.Objective
 	p := t.Sponsor.Fitted()
 	d.Add("loss.train", "", o.Value(p.Of(y), p.Of(f)))
 	if p = t.Sponsor.HeldOut(); p.Len() > 0 {
@@ -359,9 +376,13 @@ func (t *Table) Close(srv federated.Server, s federated.State, c Course, d *fede
 	if err != nil {
 		return c, err
 	}
-	t.Measure(d, f)
+	y, err := t.Labels(s)
+	if err != nil {
+		return c, err
+	}
+	t.Measure(d, y, f)
 	if p := t.Sponsor.HeldOut(); p.Len() > 0 {
-		c.Stop = c.Stop.Heard(t.Sponsor.Objective.Value(p.Of(t.Sponsor.Labels), p.Of(f)), s.Round+1, patience)
+		c.Stop = c.Stop.Heard(t.Sponsor.Objective.Value(p.Of(y), p.Of(f)), s.Round+1, patience)
 		if c.Stop.Over {
 			d.Notes = append(d.Notes, fmt.Sprintf("stopped: held-out rows were predicted best after %d rounds", c.Stop.Best))
 		}

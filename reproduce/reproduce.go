@@ -90,6 +90,8 @@ func All() []Experiment {
 		selfflExperiment(),
 		personalfrExperiment(),
 		mismatchExperiment(),
+		galExperiment(),
+		alExperiment(),
 	}
 }
 
@@ -141,9 +143,17 @@ func (e Experiment) Run(ctx context.Context, scale Scale, lab *Lab) (Result, err
 	return Result{e.Name, scale, lab.Seed, lab.rows}, err
 }
 
+// keyed names a metric of a part, such as a level or an organisation; of the whole, the key is empty.
+func keyed(name, key string) string {
+	if key == "" {
+		return name
+	}
+	return name + " " + key
+}
+
 // outcome is what a run measured.
 type outcome struct {
-	series map[string][]record.Point // by metric name, of the whole
+	series map[string][]record.Point // by metric, see keyed
 	state  federated.State           // the last one, if the run was computed now
 	digest string                    // of the last state
 }
@@ -189,9 +199,8 @@ func (w *watcher) Progress(round int, phase string, answered, asked int) {
 func (w *watcher) Round(r simulation.Round) {
 	for _, p := range r.Phases {
 		for _, m := range p.Metrics {
-			if m.Key == "" {
-				w.series[m.Name] = append(w.series[m.Name], record.Point{Round: p.Round, Value: m.Value})
-			}
+			name := keyed(m.Name, m.Key)
+			w.series[name] = append(w.series[name], record.Point{Round: p.Round, Value: m.Value})
 		}
 		var up, down float64
 		for _, m := range p.Traffic {
@@ -214,43 +223,58 @@ func (w *watcher) Round(r simulation.Round) {
 // again, and an interrupted one is resumed.
 func (l *Lab) run(ctx context.Context, name string, r *recipe.Recipe) (outcome, error) {
 	r.Name = name
-	l.names = append(l.names, name)
-	if l.Only != "" && l.Only != name {
+	return l.perform(ctx, paper{name, r.Method, r.Seed, r.YAML(), r.Run.Checkpoint}, func(string) (*simulation.Job, error) {
+		plan, err := r.Plan(ctx, l.Data)
+		if err != nil {
+			return nil, err
+		}
+		return plan.Job(l.Engine)
+	})
+}
+
+// paper is what is written down of a run.
+type paper struct {
+	name, method string
+	seed         uint64
+	yaml         []byte // what was run
+	checkpoint   int    // rounds from one to the next
+}
+
+// perform runs the job that prepare makes, which gets the folder of the run; "" is none.
+func (l *Lab) perform(ctx context.Context, p paper, prepare func(dir string) (*simulation.Job, error)) (outcome, error) {
+	l.names = append(l.names, p.name)
+	if l.Only != "" && l.Only != p.name {
 		return outcome{}, nil
 	}
 	if l.Say != nil {
-		l.Say(name)
+		l.Say(p.name)
 	}
 	dir := ""
 	if l.Dir != "" {
-		dir = filepath.Join(l.Dir, slug(name))
+		dir = filepath.Join(l.Dir, slug(p.name))
 		if m, err := record.ReadMeta(dir); err == nil && m.State == record.Finished {
-			return l.read(dir, r)
+			return l.read(dir, p.yaml)
 		}
 	}
-	plan, err := r.Plan(ctx, l.Data)
-	if err != nil {
-		return outcome{}, err
-	}
-	job, err := plan.Job(l.Engine)
+	job, err := prepare(dir)
 	if err != nil {
 		return outcome{}, err
 	}
 	job.Config.Stop = l.Stop
 	w := &watcher{series: map[string][]record.Point{}}
 	if l.Watch != nil {
-		w.next = l.Watch(name)
+		w.next = l.Watch(p.name)
 	}
 	job.Observer = w
 	if dir == "" {
 		s, err := job.Run(ctx)
 		return outcome{w.series, s, s.Digest()}, err
 	}
-	run, err := l.open(dir, r)
+	run, err := l.open(dir, p)
 	if err != nil {
 		return outcome{}, err
 	}
-	s, err := job.RunIn(ctx, run, journal.OS(), r.Run.Checkpoint)
+	s, err := job.RunIn(ctx, run, journal.OS(), p.checkpoint)
 	state := record.Finished
 	switch {
 	case errors.Is(err, federated.ErrStopped), errors.Is(err, context.Canceled):
@@ -264,34 +288,34 @@ func (l *Lab) run(ctx context.Context, name string, r *recipe.Recipe) (outcome, 
 	if err != nil {
 		return outcome{}, err
 	}
-	o, err := l.read(dir, r)
+	o, err := l.read(dir, p.yaml)
 	o.state = s
 	return o, err
 }
 
-func (l *Lab) open(dir string, r *recipe.Recipe) (*record.Run, error) {
+func (l *Lab) open(dir string, p paper) (*record.Run, error) {
 	if _, err := os.Stat(filepath.Join(dir, record.MetaName)); err == nil {
 		old, err := record.ReadRecipe(dir)
 		if err != nil {
 			return nil, err
 		}
-		if string(old) != string(r.YAML()) {
+		if string(old) != string(p.yaml) {
 			return nil, fmt.Errorf("%s holds a run of another recipe; remove it or choose another folder", dir)
 		}
 		return record.Resume(dir, record.Options{})
 	}
 	meta := l.Meta
-	meta.ID, meta.Method, meta.Seed = slug(r.Name), r.Method, r.Seed
-	return record.Create(dir, meta, r.YAML(), record.Options{})
+	meta.ID, meta.Method, meta.Seed = slug(p.name), p.method, p.seed
+	return record.Create(dir, meta, p.yaml, record.Options{})
 }
 
 // read returns what a finished run measured.
-func (l *Lab) read(dir string, r *recipe.Recipe) (outcome, error) {
+func (l *Lab) read(dir string, yaml []byte) (outcome, error) {
 	old, err := record.ReadRecipe(dir)
 	if err != nil {
 		return outcome{}, err
 	}
-	if string(old) != string(r.YAML()) {
+	if string(old) != string(yaml) {
 		return outcome{}, fmt.Errorf("%s holds a run of another recipe; remove it or choose another folder", dir)
 	}
 	m, err := record.ReadMetrics(dir)
@@ -305,8 +329,14 @@ func (l *Lab) read(dir string, r *recipe.Recipe) (outcome, error) {
 	}
 	o := outcome{series: map[string][]record.Point{}}
 	for _, n := range names {
-		if o.series[n], err = m.Series(n, ""); err != nil {
+		keys, err := m.Keys(n)
+		if err != nil {
 			return o, err
+		}
+		for _, k := range keys {
+			if o.series[keyed(n, k)], err = m.Series(n, k); err != nil {
+				return o, err
+			}
 		}
 	}
 	for rec, err := range journal.Decode[struct{ Digest string }](journal.Read(journal.OS(), dir, simulation.KindEnded)) {

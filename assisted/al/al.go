@@ -42,20 +42,39 @@ func (a *Algorithm) Check(srv federated.Server) error {
 	if a.Order == "star-average" && s.Own == "" {
 		return errors.New("order: star-average begins every stream with the sponsor's organisation, and the sponsor does not say which member that is")
 	}
-	_, err := s.Objective.Initial(s.Fitted().Of(s.Labels))
-	return err
+	recovery, err := a.Recovery(srv)
+	if err != nil || a.Here() {
+		return err
+	}
+	return a.Admit(recovery)
+}
+
+// Recovery returns the part of labels that an organisation can read off a residual before anything was taken off it. The first that
+// the sponsor sends is that of its own fit, which tells less.
+func (a *Algorithm) Recovery(srv federated.Server) (float64, error) {
+	s, err := a.Begin(srv, a.Start == "zero")
+	if err != nil {
+		return 0, err
+	}
+	f, err := assisted.Matrix(s, "F")
+	if err != nil {
+		return 0, err
+	}
+	y, err := a.Labels(s)
+	if err != nil {
+		return 0, err
+	}
+	e := a.left(y, f)
+	if a.Sponsor.Objective.Loss == assisted.Squared {
+		e.Scale(2, e)
+	}
+	start := assisted.MustCourse(s).Ensemble.Start
+	return a.Sponsor.Objective.Recover(a.Sponsor.Fitted().Of(a.Sponsor.Labels), start, []*mat.Dense{e}, nil), nil
 }
 
 // Init implements [federated.Algorithm].
-func (a *Algorithm) Init(context.Context, federated.Server) (federated.State, error) {
-	start := make([]float64, a.Sponsor.Outputs())
-	if a.Start == "initial" {
-		var err error
-		if start, err = a.Sponsor.Objective.Initial(a.Sponsor.Fitted().Of(a.Sponsor.Labels)); err != nil {
-			return federated.State{}, err
-		}
-	}
-	s, err := a.Begin(start)
+func (a *Algorithm) Init(_ context.Context, srv federated.Server) (federated.State, error) {
+	s, err := a.Begin(srv, a.Start == "zero")
 	if err == nil {
 		s, err = keep(s, assisted.MustCourse(s), own{})
 	}
@@ -71,13 +90,17 @@ func (a *Algorithm) residual(s federated.State) (federated.State, error) {
 	if err != nil {
 		return s, err
 	}
-	return s.With(residual, assisted.Targets(a.left(f))), nil
+	y, err := a.Labels(s)
+	if err != nil {
+		return s, err
+	}
+	return s.With(residual, assisted.Targets(a.left(y, f))), nil
 }
 
 // left is the residuals of predictions on the rows to fit: y − F for the squared loss, the negative gradient for others.
-func (a *Algorithm) left(f *mat.Dense) *mat.Dense {
+func (a *Algorithm) left(y, f *mat.Dense) *mat.Dense {
 	p := a.Sponsor.Fitted()
-	e := a.Sponsor.Objective.Residual(p.Of(a.Sponsor.Labels), p.Of(f))
+	e := a.Sponsor.Objective.Residual(p.Of(y), p.Of(f))
 	if a.Sponsor.Objective.Loss == assisted.Squared {
 		e.Scale(0.5, e)
 	}
@@ -171,7 +194,11 @@ func (a *Algorithm) stream(s federated.State, assistor string) (weights.Set, err
 	if err != nil {
 		return weights.Set{}, err
 	}
-	return assisted.Targets(a.left(f)), nil
+	y, err := a.Labels(s)
+	if err != nil {
+		return weights.Set{}, err
+	}
+	return assisted.Targets(a.left(y, f)), nil
 }
 
 // Finish implements [federated.Algorithm].
@@ -185,6 +212,15 @@ func (a *Algorithm) Finish(_ context.Context, srv federated.Server, s federated.
 		s, c, d, err := a.Told(srv, s, c, roll)
 		if err != nil {
 			return s, d, err
+		}
+		if s.Round == 0 {
+			recovery, err := a.Recovery(srv)
+			if err == nil {
+				err = a.Tell(&d, recovery)
+			}
+			if err != nil {
+				return s, d, err
+			}
 		}
 		o := ownOf(c)
 		o.Order = a.order(srv, c, s.Round)
@@ -222,9 +258,12 @@ func (a *Algorithm) take(srv federated.Server, s federated.State, c assisted.Cou
 	answers, notes := a.Answers(srv, s, c, roll)
 	d.Notes = append(d.Notes, notes...)
 	d.Notes = append(d.Notes, assisted.Lost(roll, "takes nothing off the residual")...)
-	var err error
+	y, err := a.Labels(s)
+	if err != nil {
+		return s, d, err
+	}
 	if a.Order == "greedy" && len(answers) > 1 {
-		if answers, err = a.best(s, answers); err != nil {
+		if answers, err = a.best(s, y, answers); err != nil {
 			return s, d, err
 		}
 	}
@@ -235,7 +274,7 @@ func (a *Algorithm) take(srv federated.Server, s federated.State, c assisted.Cou
 			if err != nil {
 				return s, d, err
 			}
-			found := a.search(f, answer)
+			found := a.search(y, f, answer)
 			rate *= found.Rate
 			d.Add("rate", answer.Name, rate)
 			if found.Capped {
@@ -268,7 +307,7 @@ func (a *Algorithm) take(srv federated.Server, s federated.State, c assisted.Cou
 	s.Version++
 	if !o.Begun && step == 0 && len(answers) > 0 {
 		o.Begun = true
-		if err := a.alone(s, &d, answers[0].Name); err != nil {
+		if err := a.alone(s, y, &d, answers[0].Name); err != nil {
 			return s, d, err
 		}
 	}
@@ -285,13 +324,13 @@ func (a *Algorithm) take(srv federated.Server, s federated.State, c assisted.Cou
 }
 
 // search returns the rate of one organisation's fit.
-func (a *Algorithm) search(f *mat.Dense, answer assisted.Answer) assisted.Step {
+func (a *Algorithm) search(y, f *mat.Dense, answer assisted.Answer) assisted.Step {
 	p := a.Sponsor.Solved()
-	return a.Sponsor.Objective.Search(p.Of(a.Sponsor.Labels), p.Of(f), p.Of(answer.Values), a.Cap)
+	return a.Sponsor.Objective.Search(p.Of(y), p.Of(f), p.Of(answer.Values), a.Cap)
 }
 
 // best is the one of the answers whose step lowers the loss most: on held-out rows, or if there are none, on those to fit.
-func (a *Algorithm) best(s federated.State, answers []assisted.Answer) ([]assisted.Answer, error) {
+func (a *Algorithm) best(s federated.State, y *mat.Dense, answers []assisted.Answer) ([]assisted.Answer, error) {
 	f, err := assisted.Matrix(s, "F")
 	if err != nil {
 		return nil, err
@@ -304,12 +343,12 @@ func (a *Algorithm) best(s federated.State, answers []assisted.Answer) ([]assist
 	for i, answer := range answers {
 		rate := a.Shrink
 		if a.Rate == "exact" {
-			rate *= a.search(f, answer).Rate
+			rate *= a.search(y, f, answer).Rate
 		}
 		var at mat.Dense
 		at.Scale(rate, p.Of(answer.Values))
 		at.Add(p.Of(f), &at)
-		if v := a.Sponsor.Objective.Value(p.Of(a.Sponsor.Labels), &at); which < 0 || v < least {
+		if v := a.Sponsor.Objective.Value(p.Of(y), &at); which < 0 || v < least {
 			which, least = i, v
 		}
 	}
@@ -317,13 +356,13 @@ func (a *Algorithm) best(s federated.State, answers []assisted.Answer) ([]assist
 }
 
 // alone reports how good the first fit is, under "alone.": what whoever is asked first, by default the sponsor, can do alone.
-func (a *Algorithm) alone(s federated.State, d *federated.Diagnostics, name string) error {
+func (a *Algorithm) alone(s federated.State, y *mat.Dense, d *federated.Diagnostics, name string) error {
 	f, err := assisted.Matrix(s, "F")
 	if err != nil {
 		return err
 	}
 	var m federated.Diagnostics
-	a.Measure(&m, f)
+	a.Measure(&m, y, f)
 	for _, v := range m.Metrics {
 		d.Add("alone."+v.Name, name, v.Value)
 	}

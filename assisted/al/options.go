@@ -10,12 +10,13 @@ import (
 
 // Options are the settings of the method. The zero value is not valid; see [Defaults].
 type Options struct {
-	Order    string  `yaml:"order" doc:"how residuals go: chain (one after the other, as in the roster), random (assistors in a new order every round), greedy (all are asked, whoever lowers the loss most counts), star-average (a stream for each assistor, averaged; for study)"`
-	Rate     string  `yaml:"rate" doc:"what fitted values are multiplied with: one (as in the paper) or exact (a line search for each organisation)"`
-	Start    string  `yaml:"start" doc:"predictions before the first round: zero (as in the paper) or initial (the mean, or the logarithm of the classes' shares)"`
-	Shrink   float64 `yaml:"shrink" doc:"what every fit is multiplied with besides, in (0, 1]"`
-	Patience int     `yaml:"patience" doc:"stop when the loss on held-out rows has not improved for so many rounds; 0: never"`
-	Cap      float64 `yaml:"cap" doc:"largest rate that is searched for losses of classification"`
+	Order      string              `yaml:"order" doc:"how residuals go: chain (one after the other, as in the roster), random (assistors in a new order every round), greedy (all are asked, whoever lowers the loss most counts), star-average (a stream for each assistor, averaged; for study)"`
+	Rate       string              `yaml:"rate" doc:"what fitted values are multiplied with: one (as in the paper) or exact (a line search for each organisation)"`
+	Start      string              `yaml:"start" doc:"predictions before the first round: zero (as in the paper) or initial (the mean, or the logarithm of the classes' shares)"`
+	Shrink     float64             `yaml:"shrink" doc:"what every fit is multiplied with besides, in (0, 1]"`
+	Patience   int                 `yaml:"patience" doc:"stop when the loss on held-out rows has not improved for so many rounds; 0: never"`
+	Cap        float64             `yaml:"cap" doc:"largest rate that is searched for losses of classification"`
+	Disclosure assisted.Disclosure `yaml:",inline"`
 }
 
 // Defaults are Procedure 1 of the paper; it stops by held-out rows if there are any and patience is set, for which 3 is a good number.
@@ -50,7 +51,7 @@ func (o Options) Validate() error {
 	case o.Order == "star-average" && (o.Rate != "one" || o.Start != "zero"):
 		return errors.New("order: star-average is the printed procedure, with rate one and start zero")
 	}
-	return nil
+	return o.Disclosure.Validate()
 }
 
 // New returns the method for a sponsor. Desks is the organisations' side, where they are in this process, or the one that is
@@ -62,5 +63,5 @@ func (o Options) New(rounds int, sponsor *assisted.Sponsor, desks federated.Clie
 	if err := sponsor.Fits(rounds, o.Patience); err != nil {
 		return nil, err
 	}
-	return &Algorithm{Options: o, Table: assisted.Table{Sponsor: sponsor, Desks: desks}, Rounds: rounds}, nil
+	return &Algorithm{Options: o, Table: assisted.Table{Sponsor: sponsor, Disclosure: o.Disclosure, Desks: desks}, Rounds: rounds}, nil
 }

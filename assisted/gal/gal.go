@@ -3,6 +3,7 @@ package gal
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 
 	"github.com/cohort-learning/cohort/assisted"
 	"github.com/cohort-learning/cohort/federated"
@@ -28,19 +29,49 @@ func (a *Algorithm) Check(srv federated.Server) error {
 	if a.Weights == "own" && s.Own == "" {
 		return fmt.Errorf("weights: own is the sponsor's organisation alone, and the sponsor does not say which member that is")
 	}
-	if _, err := s.Objective.Initial(s.Fitted().Of(s.Labels)); err != nil {
+	recovery, err := a.Recovery(srv)
+	if err != nil || a.Here() {
 		return err
 	}
-	return nil
+	return a.Admit(recovery)
+}
+
+// Recovery returns the part of labels that an organisation can read off what it is sent in all planned rounds.
+func (a *Algorithm) Recovery(srv federated.Server) (float64, error) {
+	s, err := a.Begin(srv, false)
+	if err != nil {
+		return 0, err
+	}
+	r, err := a.left(s)
+	if err != nil {
+		return 0, err
+	}
+	received := make([]*mat.Dense, a.Rounds)
+	for t := range received {
+		stream := srv.Rand(t, "attack")
+		received[t] = a.disturb(rand.New(rand.NewPCG(stream.Uint64(), stream.Uint64())), r)
+	}
+	start := assisted.MustCourse(s).Ensemble.Start
+	return a.Sponsor.Objective.Recover(a.Sponsor.Fitted().Of(a.Sponsor.Labels), start, received, a.likelihood(r)), nil
+}
+
+// left is the pseudo-residuals of the rows to fit.
+func (a *Algorithm) left(s federated.State) (*mat.Dense, error) {
+	f, err := assisted.Matrix(s, "F")
+	if err != nil {
+		return nil, err
+	}
+	y, err := a.Labels(s)
+	if err != nil {
+		return nil, err
+	}
+	p := a.Sponsor.Fitted()
+	return a.Sponsor.Objective.Residual(p.Of(y), p.Of(f)), nil
 }
 
 // Init implements [federated.Algorithm].
 func (a *Algorithm) Init(_ context.Context, srv federated.Server) (federated.State, error) {
-	start, err := a.Sponsor.Objective.Initial(a.Sponsor.Fitted().Of(a.Sponsor.Labels))
-	if err != nil {
-		return federated.State{}, err
-	}
-	s, err := a.Begin(start)
+	s, err := a.Begin(srv, false)
 	if err != nil {
 		return s, err
 	}
@@ -49,12 +80,10 @@ func (a *Algorithm) Init(_ context.Context, srv federated.Server) (federated.Sta
 
 // residuals puts into s what is sent in a round: the pseudo-residuals of the rows to fit, behind the noise of the options.
 func (a *Algorithm) residuals(srv federated.Server, s federated.State, round int) (federated.State, error) {
-	f, err := assisted.Matrix(s, "F")
-	if err != nil {
-		return s, err
+	r, err := a.left(s)
+	if err == nil {
+		r, err = a.protect(srv, r, round)
 	}
-	p := a.Sponsor.Fitted()
-	r, err := a.protect(srv, a.Sponsor.Objective.Residual(p.Of(a.Sponsor.Labels), p.Of(f)), round)
 	if err != nil {
 		return s, err
 	}
@@ -93,9 +122,32 @@ func (a *Algorithm) Finish(_ context.Context, srv federated.Server, s federated.
 	}
 	if p.Name == assisted.Rows {
 		s, _, d, err := a.Told(srv, s, c, roll)
+		if err == nil && s.Round == 0 {
+			err = a.tell(srv, &d)
+		}
 		return s, d, err
 	}
 	return a.assist(srv, s, c, roll)
+}
+
+// tell puts on record what is disclosed, before it is.
+func (a *Algorithm) tell(srv federated.Server, d *federated.Diagnostics) error {
+	recovery, err := a.Recovery(srv)
+	if err != nil {
+		return err
+	}
+	if a.Privacy == "laplace" {
+		const delta = 1e-6
+		e := a.Epsilon(delta)
+		d.Add("epsilon", "", e.Basic)
+		d.Add("epsilon", "advanced", e.Advanced)
+		note := fmt.Sprintf("residuals cost epsilon %g a number, %g a row in all rounds, %g with advanced composition at delta %g", e.Number, e.Basic, e.Advanced, delta)
+		if !e.Holds {
+			note += "; since they are clipped where the data say, this guarantees nothing: set bound"
+		}
+		d.Notes = append(d.Notes, note)
+	}
+	return a.Tell(d, recovery)
 }
 
 // assist closes a round: weights, rate, and the step of F.
@@ -112,7 +164,11 @@ func (a *Algorithm) assist(srv federated.Server, s federated.State, c assisted.C
 	if err != nil {
 		return s, d, err
 	}
-	w, step := a.solve(f, answers)
+	y, err := a.Labels(s)
+	if err != nil {
+		return s, d, err
+	}
+	w, step := a.solve(y, f, answers)
 	rate := a.Shrink * step.Rate
 	for m, answer := range answers {
 		d.Add("weight", answer.Name, w[m])
@@ -142,9 +198,9 @@ func (a *Algorithm) assist(srv federated.Server, s federated.State, c assisted.C
 }
 
 // solve returns weights and rate, on the rows that are for it, with residuals as they are and not as they were sent.
-func (a *Algorithm) solve(f *mat.Dense, answers []assisted.Answer) ([]float64, assisted.Step) {
+func (a *Algorithm) solve(y, f *mat.Dense, answers []assisted.Answer) ([]float64, assisted.Step) {
 	p := a.Sponsor.Solved()
-	y, at := p.Of(a.Sponsor.Labels), p.Of(f)
+	y, at := p.Of(y), p.Of(f)
 	g := make([]*mat.Dense, len(answers))
 	for m := range g {
 		g[m] = p.Of(answers[m].Values)

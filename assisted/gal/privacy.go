@@ -1,13 +1,13 @@
 package gal
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
 
+	"github.com/cohort-learning/cohort/assisted"
 	"github.com/cohort-learning/cohort/federated"
 	"gonum.org/v1/gonum/mat"
 )
@@ -25,15 +25,48 @@ func (a *Algorithm) protect(srv federated.Server, r *mat.Dense, round int) (*mat
 	if err != nil {
 		return nil, fmt.Errorf("privacy: %w", err)
 	}
-	lo, hi := -a.Bound, a.Bound
+	return a.disturb(rand.New(rand.NewChaCha8(key)), r), nil
+}
+
+// disturb puts the noise of the options on residuals.
+func (a *Algorithm) disturb(random *rand.Rand, r *mat.Dense) *mat.Dense {
+	lo, hi := a.clip(r)
+	switch a.Privacy {
+	case "laplace":
+		return Laplace(random, r, lo, hi, a.Budget)
+	case "interval":
+		return Interval(random, r, lo, hi, int(a.Budget))
+	}
+	return r
+}
+
+// clip is where residuals are clipped.
+func (a *Algorithm) clip(r *mat.Dense) (lo, hi float64) {
 	if a.Bound == 0 {
-		lo, hi = middle(r)
+		return middle(r)
 	}
-	random := rand.New(rand.NewChaCha8(key))
-	if a.Privacy == "laplace" {
-		return Laplace(random, r, lo, hi, a.Budget), nil
+	return -a.Bound, a.Bound
+}
+
+// likelihood is that of the mechanism that the options name; nil where there is none, or the mean of several intervals is about normal.
+func (a *Algorithm) likelihood(r *mat.Dense) assisted.Likelihood {
+	lo, hi := a.clip(r)
+	switch {
+	case a.Privacy == "laplace":
+		return func(v, r float64) float64 { return -math.Abs(v-min(max(r, lo), hi)) * a.Budget / (hi - lo) }
+	case a.Privacy == "interval" && a.Budget == 1:
+		return func(v, r float64) float64 { // the threshold was on either side
+			density := 1e-12
+			if v <= hi && v > 2*r-hi {
+				density++
+			}
+			if v >= lo && v <= 2*r-lo {
+				density++
+			}
+			return math.Log(density)
+		}
 	}
-	return Interval(random, r, lo, hi, int(a.Budget)), nil
+	return nil
 }
 
 // middle returns the quantiles of 2.5 % and 97.5 % of all numbers of r, interpolated between neighbours.
@@ -108,5 +141,5 @@ func (a *Algorithm) Epsilon(delta float64) Epsilon {
 	n := float64(a.Rounds * a.Sponsor.Outputs())
 	e := a.Budget
 	advanced := float64(math.Sqrt(2*n*math.Log(1/delta))*e) + float64(n*e*math.Expm1(e))
-	return Epsilon{Number: e, Basic: n * e, Advanced: cmp.Or(math.Min(advanced, n*e), n*e), Delta: delta, Holds: a.Bound > 0}
+	return Epsilon{Number: e, Basic: n * e, Advanced: math.Min(advanced, n*e), Delta: delta, Holds: a.Bound > 0}
 }
