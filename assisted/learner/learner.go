@@ -36,6 +36,7 @@ var kinds = map[string]func(*reader) Model{
 	"kernel":  readKernel,
 	"linear":  readLinear,
 	"nearest": readNearest,
+	"network": readNetwork,
 	"program": readProgramModel,
 	"trees":   readEnsemble,
 }

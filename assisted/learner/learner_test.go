@@ -19,6 +19,9 @@ import (
 var fast = map[string]learner.Spec{
 	"boosted": {Trees: 10},
 	"forest":  {Trees: 10},
+	"mlp":     {Epochs: 3},
+	"cnn":     {Epochs: 2, Shape: []int{1, 5, 1}, Hidden: []int{3}},
+	"lstm":    {Epochs: 2, Shape: []int{5, 1}, Hidden: []int{3}},
 }
 
 func specOf(name string) learner.Spec {
@@ -246,6 +249,13 @@ func TestSpecRefusals(t *testing.T) {
 		{learner.Spec{Name: "svr", Epsilon: new(-1.0)}, "learner svr: epsilon: -1, expected 0 or more"},
 		{learner.Spec{Name: "svr", Gamma: new(0.0)}, "learner svr: gamma: 0, expected more than 0"},
 		{learner.Spec{Name: "knn", Neighbours: -1}, "learner knn: neighbours: -1, expected 1 or more"},
+		{learner.Spec{Name: "cnn"}, "learner cnn: shape: [], expected [height, width, channels]"},
+		{learner.Spec{Name: "cnn", Shape: []int{4, 9, 1}}, "learner cnn: hidden: 4 convolutions halve an image of 4×9 to nothing"},
+		{learner.Spec{Name: "cnn", Shape: []int{4, 0, 1}}, "learner cnn: shape: [4 0 1], expected numbers above 0"},
+		{learner.Spec{Name: "cnn", Shape: []int{4, 4, 1}, Hidden: []int{}}, "learner cnn: hidden: an empty list"},
+		{learner.Spec{Name: "lstm", Shape: []int{4, 4}, Hidden: []int{2, 2}}, "learner lstm: hidden: [2 2], expected one number"},
+		{learner.Spec{Name: "mlp", Hidden: []int{2, -1}}, "learner mlp: hidden: [2 -1], expected numbers above 0"},
+		{learner.Spec{Name: "mlp", Momentum: new(0.9)}, "learner mlp: it has no option momentum, which is for linear-sgd, cnn"},
 		{learner.Spec{Name: "ridge", Lambda: new(math.NaN())}, "learner ridge: lambda: NaN, expected a finite number"},
 	} {
 		if _, err := c.spec.New(); err == nil || !strings.HasPrefix(err.Error(), c.want) {

@@ -26,14 +26,24 @@ type descent struct {
 
 func newDescent(s Spec) (Learner, error) {
 	l := descent{or(s.Power, 2), or(s.Rate, 0.1), or(s.Momentum, 0.9), or(s.Decay, 5e-4), cmp.Or(s.Batch, 1024), cmp.Or(s.Epochs, 100)}
-	switch {
-	case l.power < 1:
-		return nil, fmt.Errorf("power: %g, expected 1 or more", l.power)
-	case l.momentum < 0 || l.momentum >= 1:
-		return nil, fmt.Errorf("momentum: %g, expected 0 or more, below 1", l.momentum)
+	if err := checkDescent(l.power, l.momentum); err != nil {
+		return nil, err
 	}
 	return l, checkSteps(l.rate, l.decay, l.batch, l.epochs)
 }
+
+// checkDescent checks the loss, and what steps remember.
+func checkDescent(power, momentum float64) error {
+	switch {
+	case power < 1:
+		return fmt.Errorf("power: %g, expected 1 or more", power)
+	case momentum < 0 || momentum >= 1:
+		return fmt.Errorf("momentum: %g, expected 0 or more, below 1", momentum)
+	}
+	return nil
+}
+
+var errDiverged = errors.New("the steps diverged; give it a smaller rate")
 
 // checkSteps checks what learners by steps have in common.
 func checkSteps(rate, decay float64, batch, epochs int) error {
@@ -88,7 +98,7 @@ func (l descent) Fit(ctx context.Context, x, y *mat.Dense, w []float64, r *rng.S
 				for j, i := range four {
 					f := e[j*k:][:k]
 					affine(f, z.RawRowView(i), p)
-					l.slope(f, y.RawRowView(i), w[i]*unit/float64(len(batch)*k))
+					slope(l.power, f, y.RawRowView(i), w[i]*unit/float64(len(batch)*k))
 				}
 				if len(four) == 4 {
 					spread4(g, z.RawRowView(four[0]), z.RawRowView(four[1]), z.RawRowView(four[2]), z.RawRowView(four[3]), e)
@@ -106,7 +116,7 @@ func (l descent) Fit(ctx context.Context, x, y *mat.Dense, w []float64, r *rng.S
 		}
 	}
 	if v := floats.Sum(p); math.IsNaN(v) || math.IsInf(v, 0) {
-		return nil, errors.New("linear-sgd: the steps diverged; give it a smaller rate")
+		return nil, errDiverged
 	}
 	m := &Linear{Bias: mat.Row(nil, d, params), Coefficients: mat.DenseCopyOf(params.Slice(0, d, 0, k)), Fill: s.fill, Center: s.center}
 	m.unscale(s)
@@ -170,9 +180,9 @@ func spread4(g, z0, z1, z2, z3, e []float64) {
 }
 
 // slope turns the outputs f of a row into scale·∂|f − y|^q/∂f.
-func (l descent) slope(f, y []float64, scale float64) {
-	scale *= l.power
-	if l.power == 2 {
+func slope(power float64, f, y []float64, scale float64) {
+	scale *= power
+	if power == 2 {
 		for c, v := range y {
 			f[c] = scale * (f[c] - v)
 		}
@@ -183,14 +193,14 @@ func (l descent) slope(f, y []float64, scale float64) {
 		switch {
 		case e == 0:
 			f[c] = 0
-		case l.power == 1:
+		case power == 1:
 			f[c] = math.Copysign(scale, e)
-		case l.power == 1.5:
+		case power == 1.5:
 			f[c] = math.Copysign(scale*math.Sqrt(math.Abs(e)), e)
-		case l.power == 4:
+		case power == 4:
 			f[c] = scale * e * e * e
 		default:
-			f[c] = math.Copysign(scale*math.Pow(math.Abs(e), l.power-1), e)
+			f[c] = math.Copysign(scale*math.Pow(math.Abs(e), power-1), e)
 		}
 	}
 }

@@ -18,12 +18,12 @@ type Spec struct {
 	NoIntercept bool     `yaml:"no_intercept,omitempty" json:"no_intercept,omitempty" for:"linear ridge" doc:"Fit no intercept, and do not centre the features."`
 	Value       *float64 `yaml:"value,omitempty" json:"value,omitempty" for:"constant" doc:"What to predict, instead of the mean of the targets."`
 
-	Power    *float64 `yaml:"power,omitempty" json:"power,omitempty" for:"linear-sgd" doc:"q of the loss |y − f|^q, 1 or more: 2 by default."`
-	Rate     *float64 `yaml:"rate,omitempty" json:"rate,omitempty" for:"linear-sgd boosted" doc:"Learning rate, 0.1 by default."`
-	Momentum *float64 `yaml:"momentum,omitempty" json:"momentum,omitempty" for:"linear-sgd" doc:"Momentum of the steps, in [0, 1): 0.9 by default."`
-	Decay    *float64 `yaml:"decay,omitempty" json:"decay,omitempty" for:"linear-sgd" doc:"Weight decay, 0.0005 by default."`
-	Batch    int      `yaml:"batch,omitempty" json:"batch,omitempty" for:"linear-sgd" doc:"Rows of a step: 1024 by default."`
-	Epochs   int      `yaml:"epochs,omitempty" json:"epochs,omitempty" for:"linear-sgd" doc:"Passes over the rows: 100 by default."`
+	Power    *float64 `yaml:"power,omitempty" json:"power,omitempty" for:"linear-sgd mlp cnn lstm" doc:"q of the loss |y − f|^q, 1 or more: 2 by default."`
+	Rate     *float64 `yaml:"rate,omitempty" json:"rate,omitempty" for:"linear-sgd boosted mlp cnn lstm" doc:"Learning rate: 0.1 by default, of mlp and lstm 0.001."`
+	Momentum *float64 `yaml:"momentum,omitempty" json:"momentum,omitempty" for:"linear-sgd cnn" doc:"Momentum of the steps, in [0, 1): 0.9 by default."`
+	Decay    *float64 `yaml:"decay,omitempty" json:"decay,omitempty" for:"linear-sgd mlp cnn lstm" doc:"Weight decay: 0.0005 by default, of mlp 0."`
+	Batch    int      `yaml:"batch,omitempty" json:"batch,omitempty" for:"linear-sgd mlp cnn lstm" doc:"Rows of a step: 1024 by default, of mlp 32, of cnn 512, of lstm 8."`
+	Epochs   int      `yaml:"epochs,omitempty" json:"epochs,omitempty" for:"linear-sgd mlp cnn lstm" doc:"Passes over the rows: 100 by default, of cnn and lstm 10."`
 
 	Depth     int      `yaml:"depth,omitempty" json:"depth,omitempty" for:"tree boosted forest" doc:"Splits on the longest path of a tree, at most 64: 3 by default, of forests 64."`
 	Leaf      int      `yaml:"leaf,omitempty" json:"leaf,omitempty" for:"tree boosted forest" doc:"Rows of a leaf, at least: 1 by default, of forests a 20th of the rows but at most 20."`
@@ -37,17 +37,23 @@ type Spec struct {
 	Gamma      *float64 `yaml:"gamma,omitempty" json:"gamma,omitempty" for:"svr" doc:"Of the kernel exp(−gamma‖z − z'‖²): 1/(columns · variance of the features) by default."`
 	Neighbours int      `yaml:"neighbours,omitempty" json:"neighbours,omitempty" for:"knn" doc:"How many of the nearest rows: 5 by default."`
 	Distances  bool     `yaml:"distances,omitempty" json:"distances,omitempty" for:"knn" doc:"Neighbours weigh by 1/distance; rows that were fitted then predict their own target."`
+
+	Hidden []int `yaml:"hidden,omitempty" json:"hidden,omitempty" for:"mlp cnn lstm" doc:"Widths: hidden layers of mlp (64 by default), channels of cnn (64, 128, 256, 512), the state of lstm (128)."`
+	Shape  []int `yaml:"shape,omitempty" json:"shape,omitempty" for:"cnn lstm" doc:"How the columns make an example: height, width and channels of an image, steps and features of a sequence; the last one runs fastest."`
 }
 
 // makers are the learners by name.
 var makers = map[string]func(Spec) (Learner, error){
 	"boosted":    newBoosted,
+	"cnn":        newCNN,
 	"constant":   newConstant,
 	"forest":     newForest,
 	"knn":        newKNN,
 	"linear":     newLinear,
 	"linear-sgd": newDescent,
 	"logistic":   newLogistic,
+	"lstm":       newLSTMs,
+	"mlp":        newMLP,
 	"ridge":      newRidge,
 	"svr":        newSVR,
 	"tree":       newTree,
@@ -59,12 +65,15 @@ func Names() []string { return slices.Sorted(maps.Keys(makers)) }
 // New returns the learner, or an error that names the option that cannot be:
 //
 //   - boosted: gradient boosted trees, one ensemble an output
+//   - cnn: a convolutional network with batch norm, on images
 //   - constant: the mean of the targets
 //   - forest: the mean of trees on bootstrap samples
 //   - knn: the mean of the nearest rows
 //   - linear: ordinary least squares
 //   - linear-sgd: an affine model by stochastic gradient descent on a power of the error
 //   - logistic: multinomial logistic regression, for classes only
+//   - lstm: long short-term memory, on sequences
+//   - mlp: a network of dense layers
 //   - ridge: least squares with a penalty on the coefficients
 //   - svr: support vector regression with a Gaussian kernel
 //   - tree: one regression tree

@@ -38,6 +38,13 @@ func (w *writer) floats(v []float64) {
 	}
 }
 
+func (w *writer) ints(v []int) {
+	w.int(len(v))
+	for _, x := range v {
+		w.int(x)
+	}
+}
+
 func (w *writer) matrix(m *mat.Dense) {
 	r, c := m.Dims()
 	w.int(r)
@@ -151,6 +158,14 @@ func (r *reader) floats() []float64 {
 	v := make([]float64, r.length(8))
 	for i := range v {
 		v[i] = r.float()
+	}
+	return v
+}
+
+func (r *reader) ints() []int {
+	v := make([]int, r.length(1))
+	for i := range v {
+		v[i] = r.int()
 	}
 	return v
 }
