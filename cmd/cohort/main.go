@@ -143,7 +143,7 @@ var commands = []struct {
 	group string
 	make  []func(streams, <-chan struct{}) *cobra.Command
 }{
-	{"Begin", []func(streams, <-chan struct{}) *cobra.Command{newDemo, newInit, newMethods, newDatasets, newPartition}},
+	{"Begin", []func(streams, <-chan struct{}) *cobra.Command{newDemo, newInit, newMethods, newDatasets, newPartition, newMatch}},
 	{"Run", []func(streams, <-chan struct{}) *cobra.Command{newRun, newWorker, newSweep, newReproduce}},
 	{"Over the network", []func(streams, <-chan struct{}) *cobra.Command{newServe, newJoin, newRelay, newInvite, newSchema, newMembers, newRevoke, newStatus, newWait,
 		newStop, newBackup, newRestore, newRotate}},
