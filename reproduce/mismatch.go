@@ -172,7 +172,7 @@ func mismatchSmall(ctx context.Context, l *Lab) error {
 			l.require(fmt.Sprintf("n = 500, α = %v: Huber over MSL-full", alpha), math.NaN(), prototype, s.off["Huber"]/full, ">=", 5)
 		}
 	}
-	for _, part := range []func(context.Context) error{l.mismatchPlans, l.mismatchLarge, l.mismatchROBOT, l.mismatchFriedman, l.mismatchDigits, l.mismatchDiabetes} {
+	for _, part := range []func(context.Context) error{l.mismatchPlans, l.mismatchLarge, l.mismatchROBOT, l.mismatchFriedman, l.mismatchAssist, l.mismatchDigits, l.mismatchDiabetes} {
 		if err := part(ctx); err != nil {
 			return err
 		}
