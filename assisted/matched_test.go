@@ -72,7 +72,9 @@ func TestMatched(t *testing.T) {
 	want := w.Must(t, plain, 3)
 
 	private := w.Fresh()
-	a, err := gal.Defaults().New(3, s, nil)
+	o := gal.Defaults()
+	o.Disclosure.Disclose = "labels" // since the desks are not known to be here
+	a, err := o.New(3, s, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

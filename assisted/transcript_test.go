@@ -105,6 +105,12 @@ func (m message) holds(v float64) bool {
 	return bytes.Contains(m.text, binary.LittleEndian.AppendUint64(nil, math.Float64bits(v)))
 }
 
+// method is one whose outcome can be asked.
+type method interface {
+	federated.Algorithm
+	Ensemble(federated.State) (assisted.Ensemble, error)
+}
+
 // TestTranscript records all that passes in training and prediction, and checks that it is what the table of docs/assist.md says,
 // that no number of anybody's features is in it, no label in what assistors get, and no model in what they answer.
 func TestTranscript(t *testing.T) {
@@ -123,24 +129,32 @@ func TestTranscript(t *testing.T) {
 	} else if b, err := m.MarshalBinary(); err != nil || !bytes.HasPrefix(b, []byte(modelMagic)) {
 		t.Fatalf("models begin with %.8q, %v", b, err)
 	}
-	for _, method := range []string{"gal", "al"} {
+	for _, name := range []string{"gal", "al"} {
 		w := assisttest.NewWorld(assisttest.OLS(t), x...)
 		log := &transcript{desks: w.Desks, fields: map[string]map[string]bool{}}
 		s := &assisted.Sponsor{Objective: assisted.Objective{Loss: assisted.Squared}, Keys: assisttest.Keys(40), Labels: y, Fit: 30, Test: 10, Own: "org-1"}
 		const rounds = 3
-		var a interface {
-			federated.Algorithm
-			Ensemble(federated.State) (assisted.Ensemble, error)
+		with := func(disclose string) method {
+			var m method
+			var err error
+			if name == "gal" {
+				o := gal.Defaults()
+				o.Disclosure.Disclose = disclose
+				m, err = o.New(rounds, s, log)
+			} else {
+				o := al.Defaults()
+				o.Disclosure.Disclose = disclose
+				m, err = o.New(rounds, s, log)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			return m
 		}
-		var err error
-		if method == "gal" {
-			a, err = gal.Defaults().New(rounds, s, log)
-		} else {
-			a, err = al.Defaults().New(rounds, s, log)
+		if _, err := w.Do(with(""), rounds, nil); err == nil || len(log.messages) > 0 {
+			t.Errorf("%s: %d messages although nobody may learn what they tell of labels: %v", name, len(log.messages), err)
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		a := with("labels")
 		final := w.Must(t, a, rounds).Final
 		e, err := a.Ensemble(final)
 		if err != nil {
@@ -150,9 +164,9 @@ func TestTranscript(t *testing.T) {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(documented(t), log.said()); diff != "" {
-			t.Errorf("%s: docs/assist.md says something else (-) than what passes (+):\n%s", method, diff)
+			t.Errorf("%s: docs/assist.md says something else (-) than what passes (+):\n%s", name, diff)
 		}
-		log.check(t, method, s, x)
+		log.check(t, name, s, x)
 	}
 }
 
