@@ -44,16 +44,12 @@ func Recommend(ctx context.Context, dir, dataDir, user string, n int) (*Recommen
 	if err != nil {
 		return nil, err
 	}
-	a, ok := bare.(recommender)
-	if !ok {
-		return nil, fmt.Errorf("the run is of %s, which recommends nothing; cohort predict asks other models", r.Method)
-	}
-	ratings := p.Split.Train.Ratings
-	u, err := ratings.User(user)
+	fleet := &simulation.Fleet{Split: p.Split, Dealt: p.Dealt, Seed: r.Seed}
+	u, err := userOf(r, bare, federated.Local{Train: p.Split.Train.All()}, user)
 	if err != nil {
 		return nil, err
 	}
-	client, err := p.clientOf(int32(u))
+	client, err := p.clientOf(u)
 	if err != nil {
 		return nil, fmt.Errorf("user %s: %w", user, err)
 	}
@@ -61,15 +57,31 @@ func Recommend(ctx context.Context, dir, dataDir, user string, n int) (*Recommen
 	if err != nil {
 		return nil, err
 	}
-	fleet := &simulation.Fleet{Split: p.Split, Dealt: p.Dealt, Seed: r.Seed}
-	at := fleet.Local(fleet.Member(client))
-	scorer, err := a.Recommender(at, s, keep)
+	return recommended(bare, fleet.Local(fleet.Member(client)), s, keep, u, n)
+}
+
+// userOf finds a user among those whose ratings are at hand, if the run is of a method that recommends.
+func userOf(r *Recipe, a federated.Algorithm, at federated.Local, user string) (int32, error) {
+	if _, ok := a.(recommender); !ok {
+		return 0, fmt.Errorf("the run is of %s, which recommends nothing; cohort predict asks other models", r.Method)
+	}
+	u, err := at.Train.Data.Ratings.User(user)
+	return int32(u), err
+}
+
+// recommended asks a client's model for the n best items that a user of the client has not rated.
+func recommended(a federated.Algorithm, at federated.Local, s federated.State, keep *weights.Set, u int32, n int) (*Recommendations, error) {
+	scorer, err := a.(recommender).Recommender(at, s, keep)
 	if err != nil {
 		return nil, err
 	}
+	ratings := at.Train.Data.Ratings
+	var rated []int32
+	var values []float32
 	mine := recommend.Of(at.Train)
-	k, _ := mine.Find(int32(u))
-	rated, values := mine.Row(k)
+	if k, ok := mine.Find(u); ok {
+		rated, values = mine.Row(k)
+	}
 	scores, all := make([]float32, len(ratings.Items)), make([]int32, len(ratings.Items))
 	for i := range all {
 		all[i] = int32(i)
@@ -77,13 +89,13 @@ func Recommend(ctx context.Context, dir, dataDir, user string, n int) (*Recommen
 	scorer.Score(0, rated, values, all, scores)
 	seen := rated
 	if held := recommend.Of(at.Test); len(held.Users) > 0 {
-		if k, ok := held.Find(int32(u)); ok {
+		if k, ok := held.Find(u); ok {
 			more, _ := held.Row(k)
 			seen = recommend.Table{Items: append(append([]int32(nil), rated...), more...)}.Rated()
 		}
 	}
-	own, ok := bare.(keeper)
-	out := &Recommendations{User: user, Client: fleet.Member(client).Name, Trained: keep != nil || !ok || !own.Keeps(), Rated: len(seen)}
+	own, ok := a.(keeper)
+	out := &Recommendations{User: ratings.Users[u], Client: at.Member.Name, Trained: keep != nil || !ok || !own.Keeps(), Rated: len(seen)}
 	if ratings.Profiles != nil {
 		out.Profile = ratings.Profiles[u]
 	}

@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/cohort-learning/cohort/dataset"
-	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/journal"
 	"github.com/cohort-learning/cohort/nn"
 	"github.com/cohort-learning/cohort/rng"
@@ -53,10 +52,6 @@ func OwnInRun(ctx context.Context, e *train.Engine, dir, client, dataDir string)
 	if err != nil {
 		return nil, err
 	}
-	owner, ok := bare.(federated.Owner)
-	if !ok {
-		return nil, fmt.Errorf("clients of %s have no models of their own", r.Method)
-	}
 	fleet := &simulation.Fleet{Split: p.Split, Dealt: p.Dealt, Engine: e, Seed: r.Seed}
 	k := 0
 	for k < fleet.Len() && fleet.Member(k).Name != client {
@@ -69,18 +64,11 @@ func OwnInRun(ctx context.Context, e *train.Engine, dir, client, dataDir string)
 	if err != nil {
 		return nil, err
 	}
-	at := fleet.Local(fleet.Member(k))
-	own, err := owner.OwnModel(ctx, at, s, keep)
-	if err != nil {
-		return nil, fmt.Errorf("the model of %s: %w", client, err)
-	}
 	card, err := CardOfRun(dir)
 	if err != nil {
 		return nil, err
 	}
-	card.Source.Rounds, card.Source.Client = s.Round, client
-	m := &Trained{Card: card, Weights: own.Weights, Stats: own.Options.Stats.Convert(weights.Float32), test: &at.Test, skew: at.Skew}
-	return m, m.fits()
+	return own(ctx, bare, fleet.Local(fleet.Member(k)), s, keep, card, r.Method)
 }
 
 // OwnTest returns how many test examples the client has whose own model m is, and false if m is nobody's own.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,21 +22,22 @@ type evaluateCommand struct {
 func newEvaluate(io streams, _ <-chan struct{}) *cobra.Command {
 	var o evaluateCommand
 	c := &cobra.Command{
-		Use:   "evaluate RUN | FILE.safetensors",
+		Use:   "evaluate RUN | FILE.safetensors | --member DIR [RUN]",
 		Short: "Measure a trained model: accuracy, every class, confusion matrix",
 		Long: `Measure the global model of a run, or an exported model, on the test data of its recipe, or on your own: a folder of
 pictures with a sub-folder for each class, or a CSV file with the target column. With --client the model is that client's own, of a
-method that gives clients such, and the test data are the client's.`,
+method that gives clients such, and the test data are the client's. With --member it is a member of a run over a network that asks for
+its own, in the folder that "cohort join" made.`,
 		Example: `  cohort evaluate demo-20260131-120000
   cohort evaluate ditto-20260131-120000 --client client-007
   cohort evaluate model.safetensors --data-path photos/test --json`,
-		Args:              cobra.ExactArgs(1),
+		Args:              runOrMember(&o.member),
 		ValidArgsFunction: completeRuns,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.check(); err != nil {
 				return err
 			}
-			return o.run(cmd.Context(), io, args[0])
+			return o.run(cmd.Context(), io, optional(args))
 		},
 	}
 	o.flags(c)
@@ -72,7 +74,7 @@ func (o *evaluateCommand) run(ctx context.Context, io streams, name string) erro
 	if err != nil {
 		return err
 	}
-	e := evaluation{Schema: schema, Model: name, Client: o.client, Data: of, Metrics: metrics}
+	e := evaluation{Schema: schema, Model: cmp.Or(name, m.Card.Source.Run), Client: m.Card.Source.Client, Data: of, Metrics: metrics}
 	for i, c := range metrics.Classes() {
 		e.Classes = append(e.Classes, classResult{m.Card.ClassName(i), c.N, finite(c.Recall), finite(c.Precision), finite(c.F1)})
 	}
@@ -87,7 +89,7 @@ func (o *evaluateCommand) run(ctx context.Context, io streams, name string) erro
 func (o *evaluateCommand) measure(ctx context.Context, m *recipe.Trained, e *train.Engine) (train.Metrics, string, error) {
 	if _, own := m.OwnTest(); own && o.path == "" {
 		metrics, err := m.EvaluateOwn(ctx, e)
-		return metrics, m.Card.Source.Data.Name + " of " + o.client, err
+		return metrics, m.Card.Source.Data.Name + " of " + m.Card.Source.Client, err
 	}
 	data, err := o.examples(ctx, m)
 	if err != nil {

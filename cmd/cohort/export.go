@@ -16,14 +16,14 @@ type exportCommand struct {
 func newExport(io streams, _ <-chan struct{}) *cobra.Command {
 	var o exportCommand
 	c := &cobra.Command{
-		Use:   "export RUN --to FILE.safetensors",
+		Use:   "export RUN | --member DIR [RUN] --to FILE.safetensors",
 		Short: "Write a trained model for other programs",
 		Long: `Write the global model of a run as a safetensors file with the names and layouts of PyTorch, statistics of batch norm
 included, and beside it a JSON file that says what it is: architecture, classes, how inputs are normalised. With --level
 the thin sub-network of that level is written, with statistics of its own.`,
 		Example: `  cohort export demo-20260131-120000 --to model.safetensors
   cohort export demo-20260131-120000 --level c --to small.safetensors`,
-		Args:              cobra.ExactArgs(1),
+		Args:              runOrMember(&o.member),
 		ValidArgsFunction: completeRuns,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
@@ -35,7 +35,7 @@ the thin sub-network of that level is written, with statistics of its own.`,
 			if err := o.check(); err != nil {
 				return err
 			}
-			return o.run(cmd.Context(), io, args[0])
+			return o.run(cmd.Context(), io, optional(args))
 		},
 	}
 	o.flags(c)

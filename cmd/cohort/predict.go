@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/csv"
 	"fmt"
@@ -19,13 +20,13 @@ type predictCommand struct {
 func newPredict(io streams, _ <-chan struct{}) *cobra.Command {
 	var o predictCommand
 	c := &cobra.Command{
-		Use:   "predict RUN | FILE.safetensors --input PATH",
+		Use:   "predict RUN | FILE.safetensors | --member DIR [RUN] --input PATH",
 		Short: "Ask a trained model about your own files",
 		Long: `Ask the global model of a run, or an exported model, about your own files: a PNG or JPEG file, a folder of them (and of
 folders), or a CSV file with the columns that the model was trained on. Pictures are resized to what the model sees.`,
 		Example: `  cohort predict demo-20260131-120000 --input letter.png
   cohort predict model.safetensors --input patients.csv --csv > answers.csv`,
-		Args:              cobra.ExactArgs(1),
+		Args:              runOrMember(&o.member),
 		ValidArgsFunction: completeRuns,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
@@ -37,7 +38,7 @@ folders), or a CSV file with the columns that the model was trained on. Pictures
 			if err := o.check(); err != nil {
 				return err
 			}
-			return o.run(cmd.Context(), io, args[0])
+			return o.run(cmd.Context(), io, optional(args))
 		},
 	}
 	o.flags(c)
@@ -68,7 +69,7 @@ func (o *predictCommand) run(ctx context.Context, io streams, name string) error
 			Schema      int                 `json:"schema"`
 			Model       string              `json:"model"`
 			Predictions []recipe.Prediction `json:"predictions"`
-		}{schema, name, predictions})
+		}{schema, cmp.Or(name, m.Card.Source.Run), predictions})
 	case o.csv:
 		return writeCSV(io, predictions, regression)
 	}

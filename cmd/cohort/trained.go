@@ -8,6 +8,7 @@ import (
 
 	"github.com/cohort-learning/cohort/backend"
 	"github.com/cohort-learning/cohort/node/coordinator"
+	"github.com/cohort-learning/cohort/node/member"
 	"github.com/cohort-learning/cohort/recipe"
 	"github.com/cohort-learning/cohort/record"
 	"github.com/cohort-learning/cohort/train"
@@ -20,6 +21,7 @@ type modelOptions struct {
 	checkpoint string
 	level      string
 	client     string
+	member     string
 	json       bool
 }
 
@@ -29,6 +31,7 @@ func (o *modelOptions) flags(c *cobra.Command) {
 	f.StringVar(&o.checkpoint, "checkpoint", "final", "which model of a run: final or best")
 	f.StringVar(&o.level, "level", "", "the thin sub-network of this level, with statistics of its own")
 	f.StringVar(&o.client, "client", "", "of a simulated run, this client's own model instead of the global one, such as client-000")
+	f.StringVar(&o.member, "member", "", "folder of a member of a run over a network: the model that the member uses of its own")
 	f.BoolVar(&o.json, "json", false, "print the result as JSON")
 }
 
@@ -42,11 +45,17 @@ func (o *modelOptions) check() error {
 	if o.client != "" && o.checkpoint != "final" {
 		return usagef("--checkpoint %s holds the global model alone: leave it out to have the client's own of the last round", o.checkpoint)
 	}
+	if o.member != "" && (o.client != "" || o.level != "" || o.checkpoint != "final") {
+		return usagef("--member asks for a member's own model of the last round: leave out --client, --level and --checkpoint")
+	}
 	return o.engineOptions.check()
 }
 
 // open reads the model of a run or of an exported file, and thins it if a level is asked for.
 func (o *modelOptions) open(ctx context.Context, name string) (*recipe.Trained, *train.Engine, error) {
+	if o.member != "" {
+		return o.joined(ctx, name)
+	}
 	read := o.read
 	if o.client != "" {
 		read = o.runOf
@@ -82,6 +91,25 @@ func (o *modelOptions) open(ctx context.Context, name string) (*recipe.Trained, 
 	return m, engine, nil
 }
 
+// joined makes the model that a member of a run over a network uses of its own.
+func (o *modelOptions) joined(ctx context.Context, name string) (*recipe.Trained, *train.Engine, error) {
+	j, err := member.ReadJoined(ctx, o.member, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	b, err := backend.New(o.backend, backend.Options{Threads: o.threads})
+	if err != nil {
+		return nil, nil, err
+	}
+	engine := train.NewEngine(b)
+	m, err := j.Own(ctx, engine)
+	if err != nil {
+		engine.Close()
+		return nil, nil, err
+	}
+	return m, engine, nil
+}
+
 // runOf returns the engine of a run whose client's model is to be read, which needs one. Clients of a run over a network keep theirs.
 func (o *modelOptions) runOf(name string) (*recipe.Trained, string, error) {
 	dir, err := findRun(name)
@@ -93,7 +121,7 @@ func (o *modelOptions) runOf(name string) (*recipe.Trained, string, error) {
 		return nil, "", err
 	}
 	if len(attendance.Names) > 0 {
-		return nil, "", fmt.Errorf("%s is a run over a network: %s and the others have their own models in their own folders, and nobody else has them",
+		return nil, "", fmt.Errorf("%s is a run over a network: %s and the others have their own models in their own folders, and nobody else has them; there, --member asks for it",
 			name, attendance.Names[0])
 	}
 	meta, err := record.ReadMeta(dir)

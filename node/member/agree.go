@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -15,7 +14,6 @@ import (
 	"strings"
 
 	"github.com/cohort-learning/cohort/assisted"
-	"github.com/cohort-learning/cohort/blob"
 	"github.com/cohort-learning/cohort/recipe"
 	"github.com/cohort-learning/cohort/secure/dp"
 	dpledger "github.com/cohort-learning/cohort/secure/dp/ledger"
@@ -42,12 +40,7 @@ func (m *Member) proposal(ctx context.Context, e transport.Envelope) (Proposal, 
 		if err := m.download(ctx, ref); err != nil {
 			return p, fmt.Errorf("%w: fetching the recipe: %w", errNoAnswer, err)
 		}
-		r, err := blob.Open(ctx, m.store, blob.Hash(ref.Hash))
-		if err != nil {
-			return p, err
-		}
-		defer r.Close()
-		b, err := io.ReadAll(r)
+		b, err := readRecipe(ctx, m.store, ref)
 		if err != nil {
 			return p, err
 		}

@@ -5,6 +5,10 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/cohort-learning/cohort/backend"
+	"github.com/cohort-learning/cohort/federated/fedtest"
+	"github.com/cohort-learning/cohort/node/member"
+	"github.com/cohort-learning/cohort/recipe"
 	metrics "github.com/cohort-learning/cohort/record"
 )
 
@@ -48,7 +52,38 @@ func TestPersonal(t *testing.T) {
 				}
 			}
 			f.verify()
+			f.ownModels()
 		})
+	}
+}
+
+// ownModels holds the model that each member makes for itself, of what lies in its own folder, against that of the simulation.
+func (f *federation) ownModels() {
+	f.t.Helper()
+	e := fedtest.Engine(f.t, backend.Default())
+	for _, m := range f.members {
+		j, err := member.ReadJoined(f.t.Context(), m.dir, "")
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		got, err := j.Own(f.t.Context(), e)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		want, err := recipe.OwnInRun(f.t.Context(), e, filepath.Join(f.dir, "simulation"), m.name, "")
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		if !got.Weights.Equal(want.Weights) {
+			f.t.Errorf("%s: the model of its own is not that of the simulation", m.name)
+		}
+		told, err := got.EvaluateOwn(f.t.Context(), e)
+		if err != nil || told.N == 0 {
+			f.t.Errorf("%s: its own tests, of %d examples: %v", m.name, told.N, err)
+		}
+		if same, err := want.EvaluateOwn(f.t.Context(), e); err != nil || told.Correct != same.Correct {
+			f.t.Errorf("%s: its model is right %d times of %d, the simulation's %d times (%v)", m.name, told.Correct, told.N, same.Correct, err)
+		}
 	}
 }
 
