@@ -153,6 +153,17 @@ func reference(table map[string]float64, name string) float64 {
 }
 
 func mismatchSmall(ctx context.Context, l *Lab) error {
+	for _, part := range []func(context.Context) error{l.mismatchTable, l.mismatchPlans, l.mismatchLarge, l.mismatchROBOT, l.mismatchFriedman,
+		l.mismatchAssist, l.mismatchDigits, l.mismatchDiabetes} {
+		if err := part(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mismatchTable is every method against the share of wrong links.
+func (l *Lab) mismatchTable(ctx context.Context) error {
 	for _, alpha := range []float64{0, .2, .4, .5, .6, .7, .8, .9} {
 		s, err := l.rivals(ctx, 500, 10, 6, .1, alpha, contenders...)
 		if err != nil {
@@ -170,11 +181,6 @@ func mismatchSmall(ctx context.Context, l *Lab) error {
 		}
 		if alpha >= .5 && alpha <= .8 {
 			l.require(fmt.Sprintf("n = 500, α = %v: Huber over MSL-full", alpha), math.NaN(), prototype, s.off["Huber"]/full, ">=", 5)
-		}
-	}
-	for _, part := range []func(context.Context) error{l.mismatchPlans, l.mismatchLarge, l.mismatchROBOT, l.mismatchFriedman, l.mismatchAssist, l.mismatchDigits, l.mismatchDiabetes} {
-		if err := part(ctx); err != nil {
-			return err
 		}
 	}
 	return nil

@@ -212,9 +212,9 @@ func (p *binPlan) rowSum(r int) float64 {
 	return sum
 }
 
-// sweep makes u = 1/(K̄v) and v = n_b/(K̄ᵀu) in one pass over the rows, and returns the largest error of a row sum that there was
-// before. Rows are added by chunks that do not depend on threads.
-func (p *binPlan) sweep(threads int) float64 {
+// sweep makes u = 1/(K̄v) and v = v^(1−ω)·(n_b/(K̄ᵀu))^ω in one pass over the rows, and returns the largest error of a row sum that
+// there was before. With ω = 1 columns are exact after it. Rows are added by chunks that do not depend on threads.
+func (p *binPlan) sweep(omega float64, threads int) float64 {
 	n := len(p.bins)
 	worst := make([]float64, len(p.parts))
 	chunks(len(p.rows), binChunk, threads, func(at, lo, hi int) {
@@ -248,10 +248,13 @@ func (p *binPlan) sweep(threads int) float64 {
 			total[c] += p.dustU * x
 		}
 	}
-	for c := range p.v {
+	for c, was := range p.v {
 		p.v[c] = 0
 		if p.cap[c] > 0 {
 			p.v[c] = p.cap[c] / max(total[c], 1e-300)
+			if omega != 1 && was > 0 {
+				p.v[c] = was * math.Pow(p.v[c]/was, omega)
+			}
 		}
 	}
 	return slices.Max(worst)
@@ -264,26 +267,43 @@ func (p *binPlan) solve(b *belief, out *posterior, threads int) (float64, int) {
 		p.u[r] = 0
 	}
 	worst, made := 0.0, 0
-	for {
-		sweeps, tolerance := b.goal(len(p.kernel), 10, made, worst)
-		if sweeps == 0 {
+	sweeps, tolerance := b.goal(len(p.kernel), 10, 0, 0)
+	for ; made < sweeps; made++ {
+		if worst = p.sweep(1, threads); made > 0 && worst < tolerance {
 			break
 		}
-		from := made
-		for ; made < from+sweeps; made++ {
-			if worst = p.sweep(threads); made > 0 && worst < tolerance {
-				break
-			}
-		}
-		if from > 0 {
-			break
-		}
+	}
+	if sweeps, tolerance = b.goal(len(p.kernel), 10, made, worst); sweeps > 0 {
+		more := 0
+		worst, more = p.polish(sweeps, tolerance, threads)
+		made += more
 	}
 	chunks(len(p.rows), binChunk, threads, func(_, lo, hi int) {
 		for r := lo; r < hi; r++ {
 			p.read(b, out, r)
 		}
 	})
+	return worst, made
+}
+
+// polish sweeps on with over-relaxation, which shortens the long tail of sweeps (Thibault et al., arXiv 1711.01851): batches of 18
+// sweeps with ω = 1.7 and two plain ones, that columns are exact again. A batch that made things worse is the last one of its kind.
+func (p *binPlan) polish(sweeps int, tolerance float64, threads int) (worst float64, made int) {
+	omega, before := 1.7, math.Inf(1)
+	for made < sweeps {
+		for range 18 {
+			p.sweep(omega, threads)
+		}
+		p.sweep(1, threads)
+		worst = p.sweep(1, threads)
+		if made += 20; worst < tolerance {
+			break
+		}
+		if !(worst < before) {
+			omega = 1
+		}
+		before = worst
+	}
 	return worst, made
 }
 

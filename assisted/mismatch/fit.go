@@ -245,7 +245,7 @@ func (s *search) moved() float64 {
 }
 
 // still is how far a fit that is over may move.
-const still = 1e-9
+const still = 1e-8
 
 // say reports a round and tells whether the model has come to rest.
 func (s *search) say(stage string, index int) bool {
