@@ -48,7 +48,7 @@ const mostBins = math.MaxUint16 - 1
 
 // grower returns what grows trees with k outputs of this shape on b.
 func (t shape) grower(b *binned, k int, r *rng.Stream) *growth {
-	draw := max(1, int(math.Ceil(t.features*float64(len(b.cuts)))))
+	draw := max(1, int(math.Ceil(t.features*float64(len(b.cuts))-1e-9)))
 	return &growth{b: b, k: k, depth: t.depth, least: t.leaf, features: draw, random: r}
 }
 
@@ -62,7 +62,7 @@ type bagging struct {
 	trees int
 	whole bool // no bootstrap: a single tree
 	few   bool // leaf was not given: a 20th of the rows, at most 20
-	all   bool // features were not given: all for numbers, about √d for classes
+	all   bool // features were not given: all for numbers, ⌊√d⌋ for classes
 }
 
 func newTree(s Spec) (Learner, error) {
@@ -71,7 +71,7 @@ func newTree(s Spec) (Learner, error) {
 }
 
 func newForest(s Spec) (Learner, error) {
-	t, err := newShape(s, anyDepth, 20, mostBins)
+	t, err := newShape(s, anyDepth, 20, 255)
 	l := bagging{shape: t, trees: cmp.Or(s.Trees, 100), few: s.Leaf == 0, all: s.Features == nil}
 	if err == nil && l.trees < 1 {
 		err = fmt.Errorf("trees: %d, expected 1 or more", l.trees)
@@ -93,7 +93,7 @@ func (l bagging) FitClasses(ctx context.Context, x *mat.Dense, labels []int, k i
 		return nil, err
 	}
 	if !l.whole && l.all && d > 0 {
-		l.features = math.Sqrt(float64(d)) / float64(d)
+		l.features = math.Floor(math.Sqrt(float64(d))) / float64(d)
 	}
 	return l.fit(ctx, x, d, indicators(labels, k), w, r)
 }

@@ -101,13 +101,20 @@ func (g *growth) each(n, rows int, do func(j int)) {
 // add adds the statistics of the rows to the histogram of column j.
 func (g *growth) add(hist []float64, j int, rows []int32) {
 	bins := g.b.bins[j]
-	if g.width == 2 {
+	switch g.width { // the usual ones without a loop
+	case 2:
 		for _, i := range rows {
-			at := 2 * int(bins[i])
-			s := g.stats[2*int(i):][:2]
-			h := hist[at:][:2]
+			s, h := g.stats[2*int(i):][:2], hist[2*int(bins[i]):][:2]
 			h[0] += s[0]
 			h[1] += s[1]
+		}
+		return
+	case 3:
+		for _, i := range rows {
+			s, h := g.stats[3*int(i):][:3], hist[3*int(bins[i]):][:3]
+			h[0] += s[0]
+			h[1] += s[1]
+			h[2] += s[2]
 		}
 		return
 	}
@@ -294,21 +301,23 @@ func (g *growth) column(j int, rows []int32, total []float64) split {
 		g.add(buffer, j, rows)
 		return g.scan(j, total, buffer, nil)
 	}
-	bins := g.b.bins[j]
-	sorted := slices.Clone(rows)
-	slices.SortStableFunc(sorted, func(a, b int32) int { return int(bins[a]) - int(bins[b]) })
+	sorted := make([]uint64, len(rows)) // by bin and then by row, in one number
+	for at, i := range rows {
+		sorted[at] = uint64(g.b.bins[j][i])<<32 | uint64(i)
+	}
+	slices.Sort(sorted)
 	buffer = slices.Grow(buffer[:0], len(rows)*g.width)[:0]
 	var present []uint16
-	for _, i := range sorted {
-		s := g.stats[int(i)*g.width:][:g.width]
-		if n := len(present); n > 0 && present[n-1] == bins[i] {
+	for _, key := range sorted {
+		at, s := uint16(key>>32), g.stats[int(uint32(key))*g.width:][:g.width]
+		if n := len(present); n > 0 && present[n-1] == at {
 			last := buffer[(n-1)*g.width:]
 			for c, v := range s {
 				last[c] += v
 			}
 			continue
 		}
-		present = append(present, bins[i])
+		present = append(present, at)
 		buffer = append(buffer, s...)
 	}
 	return g.scan(j, total, buffer, present)

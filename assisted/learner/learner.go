@@ -17,7 +17,7 @@ type Learner interface {
 }
 
 // Classifier fits classes: labels are 0 … k−1, one a row of x (n×d). Its model predicts n×k scores, the greatest of which
-// is the class; they are log-probabilities or probabilities, as the learner says.
+// is the class: probabilities from tree, forest and knn, from all others numbers whose softmax are probabilities.
 type Classifier interface {
 	FitClasses(ctx context.Context, x *mat.Dense, labels []int, k int, w []float64, r *rng.Stream) (Model, error)
 }

@@ -315,6 +315,35 @@ func TestWeightsAreCounts(t *testing.T) {
 	})
 }
 
+// Whatever finite numbers and missing values the features are, predictions are finite, or an error says where they are not.
+func TestExtremeFeatures(t *testing.T) {
+	values := []float64{math.NaN(), 0, 1, -1, 1e-300, 1e300, -1e300, math.MaxFloat64, math.SmallestNonzeroFloat64, 3}
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(1, 12).Draw(t, "n")
+		x, y := mat.NewDense(n, 5, nil), mat.NewDense(n, 1, nil)
+		for i := range n {
+			for j := range 5 {
+				x.Set(i, j, rapid.SampledFrom(values).Draw(t, "x"))
+			}
+			y.Set(i, 0, rapid.Float64Range(-5, 5).Draw(t, "y"))
+		}
+		name := rapid.SampledFrom(regressors()).Draw(t, "learner")
+		out, err := fit(t, specOf(name), x, y, nil).Predict(x)
+		var value *learner.ValueError
+		if errors.As(err, &value) && value.Matrix == "predictions" {
+			return
+		}
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		for i := range n {
+			if v := out.At(i, 0); math.IsNaN(v) || math.Abs(v) > 1e6 {
+				t.Fatalf("%s predicts %v for targets up to 5", name, v)
+			}
+		}
+	})
+}
+
 // drawn draws a small problem whose features lie on a grid, so that ties and constant columns occur.
 func drawn(t *rapid.T) (x, y *mat.Dense) {
 	n, d, k := rapid.IntRange(1, 20).Draw(t, "n"), rapid.IntRange(1, 4).Draw(t, "d"), rapid.IntRange(1, 3).Draw(t, "k")

@@ -66,8 +66,9 @@ func deviation(v, w []float64, center, most float64) float64 {
 			total += w[i]
 		}
 	}
-	if s := math.Sqrt(sum / total); s > 1e-14 {
-		return s * most
+	relative := math.Sqrt(sum / total)
+	if s := relative * most; relative > 1e-14 && s > 1e-290 { // what is smaller cannot be divided by
+		return s
 	}
 	return 1
 }

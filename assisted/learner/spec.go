@@ -27,8 +27,8 @@ type Spec struct {
 
 	Depth     int      `yaml:"depth,omitempty" json:"depth,omitempty" for:"tree boosted forest" doc:"Splits on the longest path of a tree, at most 64: 3 by default, of forests 64."`
 	Leaf      int      `yaml:"leaf,omitempty" json:"leaf,omitempty" for:"tree boosted forest" doc:"Rows of a leaf, at least: 1 by default, of forests a 20th of the rows but at most 20."`
-	Bins      int      `yaml:"bins,omitempty" json:"bins,omitempty" for:"tree boosted forest" doc:"Intervals that a column is divided into, if it has more distinct values: 255 by default for boosted, else 65534."`
-	Features  *float64 `yaml:"features,omitempty" json:"features,omitempty" for:"tree boosted forest" doc:"Part of the columns that is drawn at every split, in (0, 1]: 1 by default, of forests that fit classes about the root of their number."`
+	Bins      int      `yaml:"bins,omitempty" json:"bins,omitempty" for:"tree boosted forest" doc:"Intervals that a column is divided into, if it has more distinct values: 255 by default, of tree 65534."`
+	Features  *float64 `yaml:"features,omitempty" json:"features,omitempty" for:"tree boosted forest" doc:"Part of the columns that is drawn at every split, in (0, 1]: 1 by default, of forests that fit classes the root of their number."`
 	Trees     int      `yaml:"trees,omitempty" json:"trees,omitempty" for:"boosted forest" doc:"How many trees: 100 by default."`
 	Subsample *float64 `yaml:"subsample,omitempty" json:"subsample,omitempty" for:"boosted" doc:"Part of the rows that is drawn for every tree, in (0, 1]: 1 by default."`
 

@@ -89,8 +89,8 @@ func (l supportVectors) Fit(ctx context.Context, x, y *mat.Dense, w []float64, _
 }
 
 // supporting keeps the rows that have a coefficient.
-func supporting(s scaling, gamma float64, z, beta *mat.Dense, bias []float64) *Kernel {
-	m := &Kernel{scaling: s, gamma: gamma, bias: bias}
+func supporting(s scaling, gamma float64, z, beta *mat.Dense, bias []float64) *gaussians {
+	m := &gaussians{scaling: s, gamma: gamma, bias: bias}
 	n, d := z.Dims()
 	k := len(bias)
 	var vectors, coefficients []float64
@@ -106,8 +106,8 @@ func supporting(s scaling, gamma float64, z, beta *mat.Dense, bias []float64) *K
 	return m
 }
 
-// Kernel is a sum of Gaussian bumps on standardised features: bias + Σ_i coefficients_i exp(−γ‖z − vector_i‖²).
-type Kernel struct {
+// gaussians is a sum of Gaussian bumps on standardised features: bias + Σ_i coefficients_i exp(−γ‖z − vector_i‖²).
+type gaussians struct {
 	scaling
 	gamma        float64
 	bias         []float64
@@ -116,7 +116,7 @@ type Kernel struct {
 }
 
 // Predict implements [Model].
-func (m *Kernel) Predict(x *mat.Dense) (*mat.Dense, error) {
+func (m *gaussians) Predict(x *mat.Dense) (*mat.Dense, error) {
 	if err := checkPredict(x, len(m.fill)); err != nil {
 		return nil, err
 	}
@@ -150,7 +150,7 @@ func squaredDistance(a, b []float64) float64 {
 }
 
 // MarshalBinary implements [Model].
-func (m *Kernel) MarshalBinary() ([]byte, error) {
+func (m *gaussians) MarshalBinary() ([]byte, error) {
 	w := newWriter("kernel")
 	m.scaling.write(w)
 	w.float(m.gamma)
@@ -164,7 +164,7 @@ func (m *Kernel) MarshalBinary() ([]byte, error) {
 }
 
 func readKernel(r *reader) Model {
-	m := &Kernel{scaling: readScaling(r), gamma: r.float(), bias: r.floats()}
+	m := &gaussians{scaling: readScaling(r), gamma: r.float(), bias: r.floats()}
 	r.check(len(m.fill) > 0 && len(m.bias) > 0 && m.gamma > 0, "%d features, %d outputs, gamma %v", len(m.fill), len(m.bias), m.gamma)
 	if r.flag() {
 		m.vectors, m.coefficients = r.matrix(), r.matrix()
