@@ -19,6 +19,7 @@ import (
 var fast = map[string]learner.Spec{
 	"boosted": {Trees: 10},
 	"forest":  {Trees: 10},
+	"choose":  {Among: []string{"linear", "tree"}},
 	"mlp":     {Epochs: 3},
 	"cnn":     {Epochs: 2, Shape: []int{1, 5, 1}, Hidden: []int{3}},
 	"lstm":    {Epochs: 2, Shape: []int{5, 1}, Hidden: []int{3}},
@@ -249,6 +250,10 @@ func TestSpecRefusals(t *testing.T) {
 		{learner.Spec{Name: "svr", Epsilon: new(-1.0)}, "learner svr: epsilon: -1, expected 0 or more"},
 		{learner.Spec{Name: "svr", Gamma: new(0.0)}, "learner svr: gamma: 0, expected more than 0"},
 		{learner.Spec{Name: "knn", Neighbours: -1}, "learner knn: neighbours: -1, expected 1 or more"},
+		{learner.Spec{Name: "choose", Among: []string{"linear"}}, "learner choose: among: [linear], expected the names of two"},
+		{learner.Spec{Name: "choose", Among: []string{"linear", "choose"}}, "learner choose: among: choose cannot choose itself"},
+		{learner.Spec{Name: "choose", Among: []string{"linear", "logistic"}}, "learner choose: among: logistic fits classes"},
+		{learner.Spec{Name: "choose", Among: []string{"linear", "cnn"}}, "learner choose: among: learner cnn: shape"},
 		{learner.Spec{Name: "cnn"}, "learner cnn: shape: [], expected [height, width, channels]"},
 		{learner.Spec{Name: "cnn", Shape: []int{4, 9, 1}}, "learner cnn: hidden: 4 convolutions halve an image of 4×9 to nothing"},
 		{learner.Spec{Name: "cnn", Shape: []int{4, 0, 1}}, "learner cnn: shape: [4 0 1], expected numbers above 0"},

@@ -40,6 +40,8 @@ type Spec struct {
 
 	Hidden []int `yaml:"hidden,omitempty" json:"hidden,omitempty" for:"mlp cnn lstm" doc:"Widths: hidden layers of mlp (64 by default), channels of cnn (64, 128, 256, 512), the state of lstm (128)."`
 	Shape  []int `yaml:"shape,omitempty" json:"shape,omitempty" for:"cnn lstm" doc:"How the columns make an example: height, width and channels of an image, steps and features of a sequence; the last one runs fastest."`
+
+	Among []string `yaml:"among,omitempty" json:"among,omitempty" for:"choose" doc:"Names of learners, which have their defaults: linear, forest and boosted by default."`
 }
 
 // makers are the learners by name.
@@ -60,11 +62,16 @@ var makers = map[string]func(Spec) (Learner, error){
 }
 
 // Names returns the names of the learners, sorted.
-func Names() []string { return slices.Sorted(maps.Keys(makers)) }
+func Names() []string {
+	names := append(slices.Collect(maps.Keys(makers)), "choose")
+	slices.Sort(names)
+	return names
+}
 
 // New returns the learner, or an error that names the option that cannot be:
 //
 //   - boosted: gradient boosted trees, one ensemble an output
+//   - choose: of several learners the one that predicts best, in every fit anew
 //   - cnn: a convolutional network with batch norm, on images
 //   - constant: the mean of the targets
 //   - forest: the mean of trees on bootstrap samples
@@ -79,6 +86,9 @@ func Names() []string { return slices.Sorted(maps.Keys(makers)) }
 //   - tree: one regression tree
 func (s Spec) New() (Learner, error) {
 	maker, ok := makers[s.Name]
+	if s.Name == "choose" { // not among makers, since it makes others
+		maker, ok = newChoice, true
+	}
 	if !ok {
 		return nil, fmt.Errorf("unknown learner %q: expected one of %s", s.Name, strings.Join(Names(), ", "))
 	}
