@@ -336,7 +336,7 @@ func (t *Table) Take(s federated.State, c Course, a Answer, slot Slot, coefficie
 	return WithMatrix(WithMatrix(s, "F", &sum), name, &part), c, nil
 }
 
-func partName(member string) string { return "part/" + member }
+func partName(member string) string { return "part." + member }
 
 // Measure adds what F says: the mean loss on the rows to fit as "loss.train", on those held out as "loss.held", and loss and
 // metrics on those to test on; y are the labels that the run computes with.

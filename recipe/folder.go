@@ -124,6 +124,9 @@ func Report(dir string) (_ report.Run, metrics *record.Metrics, err error) {
 	if err != nil {
 		return report.Run{}, nil, err
 	}
+	if AmongOrganisations(dir) {
+		return reportAssist(dir, meta)
+	}
 	r, err := OfRun(dir)
 	if err != nil {
 		return report.Run{}, nil, err

@@ -302,6 +302,13 @@ func (f *document) keys(n ast.Node, t reflect.Type, path string, options any) er
 		if ft.Kind() == reflect.Pointer {
 			ft = ft.Elem()
 		}
+		if list, ok := v.Value.(*ast.SequenceNode); ok && ft.Kind() == reflect.Slice && ft.Elem().Kind() == reflect.Struct {
+			for i, item := range list.Values {
+				if err := f.keys(item, ft.Elem(), fmt.Sprintf("%s[%d]", full, i+1), nil); err != nil {
+					return err
+				}
+			}
+		}
 		if ft.Kind() != reflect.Struct {
 			continue
 		}

@@ -144,7 +144,7 @@ var commands = []struct {
 	make  []func(streams, <-chan struct{}) *cobra.Command
 }{
 	{"Begin", []func(streams, <-chan struct{}) *cobra.Command{newDemo, newInit, newMethods, newDatasets, newPartition, newMatch}},
-	{"Run", []func(streams, <-chan struct{}) *cobra.Command{newRun, newWorker, newSweep, newReproduce}},
+	{"Run", []func(streams, <-chan struct{}) *cobra.Command{newRun, newAssist, newWorker, newSweep, newReproduce}},
 	{"Over the network", []func(streams, <-chan struct{}) *cobra.Command{newServe, newJoin, newRelay, newInvite, newSchema, newMembers, newRevoke, newStatus, newWait,
 		newStop, newBackup, newRestore, newRotate}},
 	{"Look", []func(streams, <-chan struct{}) *cobra.Command{newRuns, newReport, newCompare, newVerify}},

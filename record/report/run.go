@@ -75,11 +75,19 @@ var known = []struct {
 	{"accuracy.personal", "Accuracy of the clients’ own models on their own test data", "accuracy", Percent},
 	{"accuracy.personal.mean", "Mean of the accuracies of the clients’ own models", "accuracy", Percent},
 	{"accuracy.personal.worst", "Mean over the worst tenth of the clients’ own models", "accuracy", Percent},
+	{"auroc", "Area under the ROC curve on the test set", "AUROC", Plain},
+	{"rmse", "Root mean square error on the test set", "RMSE", Plain},
+	{"mad", "Mean absolute error on the test set", "MAD", Plain},
 	{"loss", "Loss on the test set", "loss (nats)", Plain},
 	{"loss.local", "Loss on the clients’ own test data", "loss (nats)", Plain},
 	{"loss.personal", "Loss of the clients’ own models on their own test data", "loss (nats)", Plain},
 	{"loss.train", "Training loss", "loss (nats)", Plain},
 	{"perplexity", "Perplexity", "perplexity", Plain},
+	{"loss.held", "Loss on held-out rows", "loss", Plain},
+	{"weight", "Weight of each organisation", "weight", Plain},
+	{"rate", "Learning rate", "rate", Plain},
+	{"contribution", "Rise of the loss without an organisation", "loss", Plain},
+	{"shapley", "What each organisation contributes (Shapley value)", "loss", Plain},
 	{"epsilon", "Privacy spent", "ε so far", Plain},
 	{"clip", "Bound of updates", "L2 norm", Plain},
 	{"secure.members", "Clients in a secure sum", "clients", Plain},
@@ -91,7 +99,7 @@ var known = []struct {
 }
 
 // learned is how many of them tell what was learned; those up to guarded tell how clients were protected, the rest what it cost.
-const learned, guarded = 12, 16
+const learned, guarded = 20, 24
 
 // Report lays the run out on a page.
 func (r Run) Report() (Report, error) {

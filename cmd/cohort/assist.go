@@ -1,0 +1,345 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cohort-learning/cohort/assisted"
+	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/journal"
+	"github.com/cohort-learning/cohort/methods"
+	"github.com/cohort-learning/cohort/recipe"
+	"github.com/cohort-learning/cohort/record"
+	"github.com/cohort-learning/cohort/simulation"
+	"github.com/spf13/cobra"
+)
+
+// assistOptions are the flags of assist.
+type assistOptions struct {
+	name, dir string
+	set       []string
+	resume    bool
+	dryRun    bool
+	bounds    bool
+	quiet     bool
+	json      bool
+}
+
+func newAssist(io streams, stop <-chan struct{}) *cobra.Command {
+	var o assistOptions
+	c := &cobra.Command{
+		Annotations: map[string]string{finishesRounds: roundUnderWay},
+		Use:         "assist RECIPE | assist --resume RUN",
+		Short:       "Let organisations with different columns assist each other, on this machine",
+		Long: `Let organisations with different columns of the same entities assist each other, all on this machine: one, the sponsor, has a
+target; the others' columns help to predict it. Nobody shows data or models: residuals go out, fitted values come back. To do
+the same over a network, give the recipe to "cohort serve" and let the others "cohort join" with their own tables.
+
+The outcome stands beside what the sponsor reaches alone, and what all columns in one place would reach.`,
+		Example: `  cohort assist credit.yaml
+  cohort assist credit.yaml --set rounds=20 --set learner.name=boosted
+  cohort assist credit.yaml --dry-run`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.check(); err != nil {
+				return err
+			}
+			return o.run(cmd.Context(), io, stop, args[0])
+		},
+		ValidArgsFunction: completeRecipes,
+	}
+	f := c.Flags()
+	f.StringArrayVar(&o.set, "set", nil, "change a field of the recipe, FIELD=VALUE; may be repeated")
+	f.StringVar(&o.name, "name", "", "name of the run and of its folder (default the recipe's name or method, and the time)")
+	f.StringVar(&o.dir, "dir", "", "folder of the run itself, instead of one in the folder of runs")
+	f.BoolVar(&o.resume, "resume", false, "go on with a run that was stopped")
+	f.BoolVar(&o.dryRun, "dry-run", false, "only say what would be learned from what, and what would be sent")
+	f.BoolVar(&o.bounds, "bounds", true, "compute what the sponsor reaches alone and what all columns together reach")
+	f.BoolVarP(&o.quiet, "quiet", "q", false, "show no progress")
+	f.BoolVar(&o.json, "json", false, "print the outcome as JSON")
+	return c
+}
+
+func (o *assistOptions) check() error {
+	switch {
+	case o.resume && (o.name != "" || o.dir != "" || o.dryRun || len(o.set) > 0):
+		return usagef("a run is resumed as it was begun: --resume goes with none of --name, --dir, --set and --dry-run")
+	case o.name != "" && o.dir != "":
+		return usagef("give --name or --dir, not both")
+	case o.name != slug(o.name) && o.name != "":
+		return usagef("--name %q: expected letters, digits, \".\", \"_\" and \"-\"", o.name)
+	}
+	return nil
+}
+
+// assistance is what a run among organisations came to.
+type assistance struct {
+	Schema  int                           `json:"schema"`
+	Run     string                        `json:"run"`
+	State   record.State                  `json:"state"`
+	Method  string                        `json:"method"`
+	Seed    uint64                        `json:"seed"`
+	Rounds  int                           `json:"rounds"`
+	Metrics map[string]float64            `json:"metrics"`
+	By      map[string]map[string]float64 `json:"organisations"` // last values by organisation: weight, contribution, shapley, rows
+	Alone   map[string]float64            `json:"alone,omitempty"`
+	Joint   map[string]float64            `json:"joint,omitempty"`
+	Report  string                        `json:"report"`
+	Seconds float64                       `json:"seconds"`
+}
+
+func (o *assistOptions) run(ctx context.Context, io streams, stop <-chan struct{}, arg string) error {
+	var r *recipe.Assist
+	var err error
+	dir := o.dir
+	if o.resume {
+		if dir, err = findRun(arg); err == nil {
+			r, err = recipe.AssistOfRun(dir)
+		}
+	} else {
+		r, err = recipe.LoadAssist(arg, o.set...)
+	}
+	if err != nil {
+		return err
+	}
+	switch {
+	case dir != "":
+	case o.name != "":
+		dir = filepath.Join(runsRoot(), o.name)
+	default:
+		dir = newFolder(cmp.Or(r.Name, r.Method), time.Now())
+	}
+	if !o.dryRun && !o.resume && isRun(dir) {
+		return folderError(dir, journal.ErrExists)
+	}
+	plan, err := r.Plan(true)
+	if err != nil {
+		return err
+	}
+	if !o.quiet || o.dryRun {
+		io.note("%s", plan)
+	}
+	if o.dryRun {
+		return o.foretell(io, plan)
+	}
+	began := time.Now()
+	res, err := o.learn(ctx, io, stop, plan, dir)
+	res.Seconds = time.Since(began).Seconds()
+	if err != nil {
+		if errors.Is(err, federated.ErrStopped) || errors.Is(err, context.Canceled) {
+			io.note("stopped after %d of %d rounds; go on with:\n  cohort assist --resume %s", res.Rounds, r.Rounds, quote(dir))
+		}
+		return err
+	}
+	if o.bounds {
+		if res.Alone, res.Joint, err = bounds(ctx, plan); err != nil {
+			return err
+		}
+	}
+	if o.json {
+		return io.json(res)
+	}
+	res.print(io, plan)
+	return nil
+}
+
+// foretell says what would be sent.
+func (o *assistOptions) foretell(io streams, p *recipe.AssistPlan) error {
+	s, rounds := p.Sponsor, p.Recipe.Rounds
+	up, down := 8*len(s.Keys)*s.Outputs(), 8*s.Fit*s.Outputs()
+	t := newTable("in a round", ">to each organisation", ">back")
+	t.add("values", fmt.Sprintf("%d residuals", s.Fit*s.Outputs()), fmt.Sprintf("%d fitted values", len(s.Keys)*s.Outputs()))
+	t.add("bytes", count(down), count(up))
+	t.add(fmt.Sprintf("bytes of %d rounds", rounds), count(down*rounds), count(up*rounds))
+	t.write(io.out)
+	return nil
+}
+
+// learn runs the plan in its folder.
+func (o *assistOptions) learn(ctx context.Context, io streams, stop <-chan struct{}, p *recipe.AssistPlan, dir string) (assistance, error) {
+	r := p.Recipe
+	res := assistance{Schema: schema, Run: dir, Method: r.Method, Seed: r.Seed}
+	meta := record.Meta{Method: r.Method, Seed: r.Seed, Cohort: version(), Command: commandLine()}
+	open := func() (*record.Run, error) { return record.Create(dir, meta, r.YAML(), record.Options{}) }
+	if o.resume {
+		open = func() (*record.Run, error) { return record.Resume(dir, record.Options{}) }
+	}
+	run, err := open()
+	if err != nil {
+		return res, folderError(dir, err)
+	}
+	state, err := o.drive(ctx, io, stop, p, run)
+	if e := run.Close(state, err); e != nil {
+		err = errors.Join(err, e)
+	}
+	res.State = state
+	metrics, e := record.ReadMetrics(dir)
+	if e == nil {
+		defer metrics.Close()
+		e = res.read(dir, metrics)
+	}
+	if e == nil {
+		res.Report, e = recipe.WriteReport(dir)
+	}
+	return res, cmp.Or(err, e)
+}
+
+// modelsName is the folder, within that of a run, where the organisations of one machine keep their models.
+const modelsName = "models"
+
+func (o *assistOptions) drive(ctx context.Context, io streams, stop <-chan struct{}, p *recipe.AssistPlan, run *record.Run) (record.State, error) {
+	names, desks, err := p.Desks(func(name string) (assisted.Store, error) {
+		return assisted.NewFolder(filepath.Join(run.Dir(), modelsName, name))
+	})
+	if err != nil {
+		return record.Failed, err
+	}
+	m, err := p.Method(desks)
+	if err != nil {
+		return record.Failed, err
+	}
+	show := newProgress(io, p.Recipe.Rounds, o.quiet || o.json)
+	job := jobOf(m, names, p)
+	job.Observer, job.Config.Stop = show, stop
+	_, err = job.RunIn(ctx, run, journal.OS(), p.Recipe.Run.Checkpoint)
+	show.wipe()
+	switch {
+	case err == nil:
+		return record.Finished, nil
+	case errors.Is(err, federated.ErrStopped), errors.Is(err, context.Canceled):
+		return record.Interrupted, err
+	}
+	return record.Failed, err
+}
+
+// jobOf is a run among organisations of one machine.
+func jobOf(a federated.Algorithm, names []string, p *recipe.AssistPlan) *simulation.Job {
+	fleet := &simulation.Fleet{Seed: p.Recipe.Seed}
+	for _, name := range names {
+		fleet.Own = append(fleet.Own, simulation.Holder{Name: name})
+	}
+	return &simulation.Job{Algorithm: a, Fleet: fleet, Config: p.Config()}
+}
+
+// bounds computes what the sponsor reaches alone, and what all columns in one place would reach.
+func bounds(ctx context.Context, p *recipe.AssistPlan) (alone, joint map[string]float64, err error) {
+	one := func(d *assisted.Desk) (map[string]float64, error) {
+		name := p.Recipe.Sponsor
+		var m methods.Assistance
+		m, err := p.Method(assisted.Desks{name: d})
+		if err != nil {
+			return nil, err
+		}
+		last := lastValues{}
+		job := jobOf(m, []string{name}, p)
+		job.Observer = last
+		_, err = job.Run(ctx)
+		return last, err
+	}
+	_, desks, err := p.Desks(func(string) (assisted.Store, error) { return assisted.NewStore(), nil })
+	if err != nil {
+		return nil, nil, err
+	}
+	if alone, err = one(desks[p.Recipe.Sponsor]); err != nil {
+		return nil, nil, fmt.Errorf("the sponsor alone: %w", err)
+	}
+	all, err := p.Joint()
+	if err == nil {
+		joint, err = one(all)
+	}
+	if err != nil {
+		err = fmt.Errorf("all columns together: %w", err)
+	}
+	return alone, joint, err
+}
+
+// lastValues keeps the last value of each metric of the whole.
+type lastValues map[string]float64
+
+func (l lastValues) Progress(int, string, int, int) {}
+func (l lastValues) Round(r simulation.Round) {
+	for _, p := range r.Phases {
+		for _, m := range p.Metrics {
+			if m.Key == "" {
+				l[m.Name] = m.Value
+			}
+		}
+	}
+}
+
+// read reads what a run in a folder has come to.
+func (a *assistance) read(dir string, m *record.Metrics) (err error) {
+	if a.Metrics, a.Rounds, err = recipe.LastMetrics(dir); err != nil {
+		return err
+	}
+	a.By = map[string]map[string]float64{}
+	for _, name := range []string{"rows", "weight", "contribution", "shapley"} {
+		keys, err := m.Keys(name)
+		if err != nil {
+			return err
+		}
+		for _, key := range keys {
+			points, err := m.Series(name, key)
+			if err != nil {
+				return err
+			}
+			if key != "" && len(points) > 0 {
+				if a.By[key] == nil {
+					a.By[key] = map[string]float64{}
+				}
+				a.By[key][name] = points[len(points)-1].Value
+			}
+		}
+	}
+	return nil
+}
+
+// told are the metrics of an outcome that people are told, best known first.
+var told = []struct{ name, title string }{{"accuracy", "accuracy"}, {"auroc", "AUROC"}, {"rmse", "RMSE"}, {"mad", "MAD"}, {"loss", "loss on the test rows"},
+	{"loss.train", "loss on the training rows"}}
+
+func (a assistance) print(io streams, p *recipe.AssistPlan) {
+	t := newTable("", ">"+p.Recipe.Sponsor+" alone", ">assisted", ">all columns in one place")
+	if a.Alone == nil {
+		t = newTable("", ">assisted")
+	}
+	for _, m := range told {
+		v, ok := a.Metrics[m.name]
+		if !ok {
+			continue
+		}
+		row := []string{m.title, fmt.Sprintf("%.4g", v)}
+		if a.Alone != nil {
+			row = []string{m.title, fmt.Sprintf("%.4g", a.Alone[m.name]), fmt.Sprintf("%.4g", v), fmt.Sprintf("%.4g", a.Joint[m.name])}
+		}
+		t.add(row...)
+	}
+	t.write(io.out)
+	io.say("")
+	t = newTable("organisation", "model", ">weight in the last round", ">loss without it rises by", ">Shapley value")
+	models := map[string]string{p.Recipe.Sponsor: p.Recipe.Learner.Name}
+	for _, o := range p.Recipe.Organisations {
+		models[o.Name] = o.Learner.Name
+	}
+	for _, name := range slices.Sorted(maps.Keys(a.By)) {
+		row := []string{name, models[name]}
+		for _, k := range []string{"weight", "contribution", "shapley"} {
+			cell := "–"
+			if v, ok := a.By[name][k]; ok {
+				cell = fmt.Sprintf("%.3g", v)
+			}
+			row = append(row, cell)
+		}
+		t.add(row...)
+	}
+	t.write(io.out)
+	io.say("")
+	io.say("report: %s", strings.TrimSpace(a.Report))
+}

@@ -1,0 +1,71 @@
+package methods
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/cohort-learning/cohort/assisted"
+	"github.com/cohort-learning/cohort/assisted/al"
+	"github.com/cohort-learning/cohort/assisted/gal"
+	"github.com/cohort-learning/cohort/federated"
+)
+
+// Assistance is a way in which organisations with different columns of the same entities learn together.
+type Assistance interface {
+	federated.Algorithm
+	// Ensemble returns what a run has come to.
+	Ensemble(federated.State) (assisted.Ensemble, error)
+}
+
+// AssistedOptions are a method's own part of a recipe: a struct whose fields have yaml names and doc texts.
+type AssistedOptions interface {
+	// New returns the method for a sponsor. Desks is the organisations' side where it is in this process, else nil.
+	New(rounds int, sponsor *assisted.Sponsor, desks federated.Client) (Assistance, error)
+}
+
+// Assisted is one entry of the registry of such methods.
+type Assisted struct {
+	Name    string // as a recipe calls it
+	Title   string
+	Summary string                 // one line: when to use it
+	Paper   string                 // where it is published
+	Options func() AssistedOptions // its options at their defaults
+}
+
+type galOptions struct {
+	gal.Options `yaml:",inline"`
+}
+
+func (o *galOptions) New(rounds int, s *assisted.Sponsor, desks federated.Client) (Assistance, error) {
+	return o.Options.New(rounds, s, desks)
+}
+
+type alOptions struct {
+	al.Options `yaml:",inline"`
+}
+
+func (o *alOptions) New(rounds int, s *assisted.Sponsor, desks federated.Client) (Assistance, error) {
+	return o.Options.New(rounds, s, desks)
+}
+
+// AllAssisted lists the methods of organisations with different columns.
+func AllAssisted() []Assisted {
+	return []Assisted{
+		{"gal", "Gradient Assisted Learning", "all organisations fit the residuals at the same time; weights and rates are searched for", "Diao et al., arXiv 2106.01425",
+			func() AssistedOptions { o := &galOptions{gal.Defaults()}; o.Patience = 3; return o }},
+		{"al", "Assisted Learning", "organisations fit the residuals one after the other, each what the one before has left", "Xian et al., arXiv 2004.00566",
+			func() AssistedOptions { o := &alOptions{al.Defaults()}; o.Patience = 3; return o }},
+	}
+}
+
+// FindAssisted returns the method of that name; the error lists those that exist.
+func FindAssisted(name string) (Assisted, error) {
+	var names []string
+	for _, m := range AllAssisted() {
+		if m.Name == name {
+			return m, nil
+		}
+		names = append(names, m.Name)
+	}
+	return Assisted{}, fmt.Errorf("there is no method %q among organisations; the methods are %s", name, strings.Join(names, ", "))
+}

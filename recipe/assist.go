@@ -1,0 +1,579 @@
+package recipe
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cohort-learning/cohort/assisted"
+	"github.com/cohort-learning/cohort/assisted/learner"
+	"github.com/cohort-learning/cohort/dataset/table"
+	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/identity"
+	"github.com/cohort-learning/cohort/methods"
+	"github.com/cohort-learning/cohort/record"
+	"github.com/cohort-learning/cohort/record/report"
+	"github.com/cohort-learning/cohort/rng"
+	"github.com/cohort-learning/cohort/secure/psi"
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"gonum.org/v1/gonum/mat"
+)
+
+// Assist is one run of organisations that hold different columns of the same entities, as the sponsor describes it: the one that
+// has labels and wants to predict. On one machine it names the others and their tables; over a network they join with their own.
+type Assist struct {
+	Version int             `yaml:"version" doc:"Version of this format."`
+	Name    string          `yaml:"name,omitempty" doc:"Your name for the run; shown in lists and reports."`
+	Method  string          `yaml:"method" doc:"How organisations assist: gal (all at once) or al (one after the other)."`
+	Seed    uint64          `yaml:"seed" doc:"Seed of every random choice: rows, models, noise."`
+	Rounds  int             `yaml:"rounds" doc:"Rounds of the run."`
+	Table   table.Spec      `yaml:"table" doc:"The sponsor's table, with the target."`
+	Loss    string          `yaml:"loss,omitempty" doc:"What is to be small: cross-entropy, squared or absolute; left out: cross-entropy for classes, squared for a quantity."`
+	Rows    assisted.Shares `yaml:"rows" doc:"Which rows are for what."`
+	Sponsor string          `yaml:"sponsor" doc:"The sponsor's name among the organisations; over a network it joins under this name, too, with its own columns."`
+	Learner learner.Spec    `yaml:"learner" doc:"The sponsor's own model."`
+
+	Organisations []Organisation `yaml:"organisations,omitempty" doc:"The others, on one machine."`
+
+	Keys  string `yaml:"keys" doc:"How rows are known over a network: private (set intersection: nobody sees keys that it does not have), hashed (with a secret that the parties share) or plain."`
+	Study string `yaml:"study,omitempty" doc:"What keys are hashed or matched for; the same for all parties, another for every study."`
+
+	Quorum   float64       `yaml:"quorum,omitempty" doc:"Part of the organisations whose answers close a round; 0 means all."`
+	Deadline time.Duration `yaml:"deadline,omitempty" doc:"Close a round after this time with the answers that have come, e.g. 10m; 0 means never."`
+
+	Run     Run `yaml:"run" doc:"How the run is computed."`
+	Options any `yaml:"options,omitempty" doc:"The method's own options."`
+
+	origin []*document
+}
+
+// Organisation is one of the others, on one machine.
+type Organisation struct {
+	Name    string       `yaml:"name" doc:"Its name."`
+	Table   table.Spec   `yaml:"table" doc:"Its table; a file without a key may be the sponsor's own, of which it has other columns."`
+	Learner learner.Spec `yaml:"learner" doc:"Its model."`
+}
+
+// DefaultAssist returns the recipe of a method with every field at its default. Weights and rates are solved on rows whose residuals
+// nobody was sent, and the run ends when held-out rows say so: an organisation whose model learns residuals by heart, or sends them
+// back, then gains nothing by it.
+func DefaultAssist(method string) (*Assist, error) {
+	m, err := methods.FindAssisted(method)
+	if err != nil {
+		return nil, err
+	}
+	return &Assist{Version: Version, Method: m.Name, Rounds: 10, Sponsor: "sponsor", Learner: learner.Spec{Name: "linear"},
+		Rows: assisted.Shares{Solve: 0.2, Held: 0.1, Test: 0.2}, Keys: assisted.PrivateKeys, Run: Run{Checkpoint: 1}, Options: m.Options()}, nil
+}
+
+// IsAssist reports whether the text of a recipe is one of organisations with different columns.
+func IsAssist(text []byte) bool {
+	f, err := parse("", text)
+	if err != nil {
+		return false
+	}
+	n, ok := f.child(f.root, "method").(*ast.StringNode)
+	if !ok {
+		return false
+	}
+	_, err = methods.FindAssisted(n.Value)
+	return err == nil
+}
+
+// AmongOrganisations reports whether the run in dir is one of organisations with different columns.
+func AmongOrganisations(dir string) bool {
+	text, err := record.ReadRecipe(dir)
+	return err == nil && IsAssist(text)
+}
+
+// LoadAssist reads a recipe file as [Load] does.
+func LoadAssist(path string, set ...string) (*Assist, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	base, err := filepath.Abs(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	return readAssist(path, text, set, base)
+}
+
+// ParseAssist reads a recipe from text as [Parse] does.
+func ParseAssist(file string, text []byte) (*Assist, error) { return readAssist(file, text, nil, "") }
+
+// AssistOfRun reads the recipe of the run in dir.
+func AssistOfRun(dir string) (*Assist, error) {
+	text, err := record.ReadRecipe(dir)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAssist(filepath.Join(dir, record.RecipeName), text)
+}
+
+func readAssist(file string, text []byte, set []string, base string) (*Assist, error) {
+	f, err := parse(file, text)
+	if err != nil {
+		return nil, err
+	}
+	docs := []*document{f}
+	for _, change := range set {
+		c, err := parseChange(change)
+		if err != nil {
+			return nil, err
+		}
+		docs = append(docs, c)
+	}
+	named := f // the document that names the method
+	for _, d := range docs {
+		if d.child(d.root, "method") != nil {
+			named = d
+		}
+	}
+	n, ok := named.child(named.root, "method").(*ast.StringNode)
+	if !ok {
+		return nil, &Error{File: file, Line: 1, Column: 1, Field: "method", Message: "is missing; expected gal or al"}
+	}
+	r, err := DefaultAssist(n.Value)
+	if err != nil {
+		return nil, named.at(n, "method", err.Error())
+	}
+	if old := f.child(f.root, "method"); named != f && old != nil && old.String() != n.Value {
+		docs[0] = f.without("options") // those of another method
+	}
+	for i, d := range docs {
+		if err := d.keys(d.root, reflect.TypeOf(*r), "", r.Options); err != nil {
+			return nil, err
+		}
+		if l := d.child(d.root, "learner"); l != nil && i == 0 {
+			r.Learner = learner.Spec{}
+		}
+		if err := d.fill(reflect.ValueOf(r).Elem(), r.Options); err != nil {
+			return nil, err
+		}
+		if base != "" && i == 0 {
+			rebase(base, &r.Table.Path)
+			for k := range r.Organisations {
+				rebase(base, &r.Organisations[k].Table.Path)
+			}
+		}
+	}
+	r.origin = docs
+	if err := r.validate(); err != nil {
+		return nil, r.place(err)
+	}
+	return r, nil
+}
+
+func rebase(base string, path *string) {
+	if *path != "" && !filepath.IsAbs(*path) {
+		*path = filepath.Join(base, *path)
+	}
+}
+
+// fill decodes the fields of a document into a struct; options is where the field of that name goes.
+func (f *document) fill(into reflect.Value, options any) error {
+	for _, v := range f.root.Values {
+		if _, null := v.Value.(*ast.NullNode); null {
+			continue
+		}
+		for _, yf := range yamlFields(into.Type()) {
+			if yf.name != v.Key.String() {
+				continue
+			}
+			to := into.FieldByIndex(yf.index).Addr()
+			if yf.name == "options" {
+				to = reflect.ValueOf(options)
+			}
+			if err := f.value(v.Value, to, yf.name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (r *Assist) place(err error) error {
+	var fe *FieldError
+	if r.origin == nil || !errors.As(err, &fe) {
+		return err
+	}
+	return blame(r.origin, fe)
+}
+
+// YAML returns the recipe as a file that [ParseAssist] reads to the same recipe.
+func (r *Assist) YAML() []byte {
+	b, err := yaml.Marshal(r)
+	if err != nil {
+		panic("recipe: " + err.Error()) // plain values only
+	}
+	return b
+}
+
+func (r *Assist) validate() error {
+	switch {
+	case r.Version != Version:
+		return fieldf("version", "%d; this program reads version %d", r.Version, Version)
+	case r.Rounds < 1:
+		return fieldf("rounds", "%d, expected 1 or more", r.Rounds)
+	case r.Table.Target == "":
+		return fieldf("table", "target: which column of the sponsor's table is to be predicted?")
+	case !slices.Contains([]string{"", assisted.CrossEntropy, assisted.Squared, assisted.Absolute}, r.Loss):
+		return fieldf("loss", "%q, expected cross-entropy, squared or absolute", r.Loss)
+	case !slices.Contains([]string{assisted.PlainKeys, assisted.HashedKeys, assisted.PrivateKeys}, r.Keys):
+		return fieldf("keys", "%q, expected private, hashed or plain", r.Keys)
+	case !(r.Quorum >= 0 && r.Quorum <= 1):
+		return fieldf("quorum", "%g is outside [0, 1]", r.Quorum)
+	case r.Deadline < 0:
+		return fieldf("deadline", "%v is negative", r.Deadline)
+	}
+	if err := r.Table.Validate(); err != nil {
+		return &FieldError{Field: "table", Err: err}
+	}
+	if err := identity.CheckName(r.Sponsor); err != nil {
+		return &FieldError{Field: "sponsor", Err: err}
+	}
+	if _, err := r.Learner.New(); err != nil {
+		return &FieldError{Field: "learner", Err: err}
+	}
+	names := map[string]bool{r.Sponsor: true}
+	for i, o := range r.Organisations {
+		field := fmt.Sprintf("organisation %d (%s): ", i+1, o.Name)
+		if err := identity.CheckName(o.Name); err != nil {
+			return fieldf("organisations", "%s%w", field, err)
+		}
+		if names[o.Name] {
+			return fieldf("organisations", "%sthe name is taken", field)
+		}
+		names[o.Name] = true
+		if err := o.Table.Validate(); err != nil {
+			return fieldf("organisations", "%s%w", field, err)
+		}
+		if _, err := o.Learner.New(); err != nil {
+			return fieldf("organisations", "%s%w", field, err)
+		}
+		if (o.Table.Key == "") != (r.Table.Key == "") || o.Table.Key == "" && o.Table.Path != r.Table.Path {
+			return fieldf("organisations", "%swithout a key in both tables nobody knows which rows belong together; name the column in table.key of both (\"cohort match\" aligns rows where there is none)", field)
+		}
+	}
+	if _, err := r.options(); err != nil {
+		return err
+	}
+	return nil
+}
+
+func (r *Assist) options() (methods.AssistedOptions, error) {
+	o, ok := r.Options.(methods.AssistedOptions)
+	if !ok {
+		return nil, fieldf("options", "these are not the options of %s", r.Method)
+	}
+	return o, nil
+}
+
+// AssistPlan is a recipe with its tables read.
+type AssistPlan struct {
+	Recipe  *Assist
+	Table   *table.Table      // the sponsor's
+	Sponsor *assisted.Sponsor // its rows in the order in which they are dealt
+	Others  []*table.Table    // those of the recipe's organisations
+	Without int               // rows that were left out because their target is missing
+}
+
+// Plan reads the sponsor's table, and those of the others if here is where they are.
+func (r *Assist) Plan(here bool) (*AssistPlan, error) {
+	p, err := r.plan(here)
+	return p, r.place(err)
+}
+
+func (r *Assist) plan(here bool) (*AssistPlan, error) {
+	p := &AssistPlan{Recipe: r}
+	var err error
+	if p.Table, err = openTable(r.Table, nil); err != nil {
+		return nil, &FieldError{Field: "table", Err: err}
+	}
+	if p.Sponsor, p.Without, err = r.sponsor(p.Table); err != nil {
+		return nil, err
+	}
+	m, err := p.Method(nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.Check(federated.Server{}); err != nil {
+		return nil, &FieldError{Field: "options", Err: err}
+	}
+	if !here {
+		return p, nil
+	}
+	if len(r.Organisations) == 0 {
+		return nil, fieldf("organisations", "there are none; name the others and their tables, or let them join over a network (\"cohort serve\")")
+	}
+	for _, o := range r.Organisations {
+		s := o.Table
+		if s.Path == r.Table.Path && len(s.Columns) == 0 {
+			return nil, fieldf("organisations", "%s has the sponsor's own file: say with table.columns which of its columns it has", o.Name)
+		}
+		t, err := openTable(s, nil)
+		if err != nil {
+			return nil, fieldf("organisations", "%s: %w", o.Name, err)
+		}
+		p.Others = append(p.Others, t)
+	}
+	return p, nil
+}
+
+// openTable reads a table; that there is no such file is a [MissingDataError].
+func openTable(s table.Spec, e *table.Encoding) (*table.Table, error) {
+	t, err := table.Open(s, e)
+	if errors.Is(err, os.ErrNotExist) {
+		err = &MissingDataError{err}
+	}
+	return t, err
+}
+
+// objective is what the sponsor wants of a table.
+func (r *Assist) objective(t *table.Table) (assisted.Objective, error) {
+	classes := len(t.Encoding.Classes)
+	o := assisted.Objective{Loss: r.Loss}
+	if o.Loss == "" {
+		if o.Loss = assisted.Squared; t.Encoding.Task == table.Classification {
+			o.Loss = assisted.CrossEntropy
+		}
+	}
+	if o.Classifies() != (t.Encoding.Task == table.Classification) {
+		return o, fieldf("loss", "%s is not for a target that is a %s; say in table.task what it is", o.Loss, map[bool]string{true: "class", false: "quantity"}[t.Encoding.Task == table.Classification])
+	}
+	if o.Classifies() {
+		o.Classes = classes
+	}
+	return o, nil
+}
+
+// sponsor deals the rows that have a target.
+func (r *Assist) sponsor(t *table.Table) (*assisted.Sponsor, int, error) {
+	o, err := r.objective(t)
+	if err != nil {
+		return nil, 0, err
+	}
+	s := assisted.Sponsor{Objective: o, Own: r.Sponsor}
+	var train, test []int // among those with a target
+	var labels []float64
+	without := 0
+	for i, v := range t.Target {
+		if math.IsNaN(v) {
+			without++
+			continue
+		}
+		if t.Test != nil && t.Test[i] {
+			test = append(test, len(labels))
+		} else {
+			train = append(train, len(labels))
+		}
+		s.Keys, labels = append(s.Keys, t.Keys[i]), append(labels, v)
+	}
+	if len(labels) == 0 {
+		return nil, 0, fieldf("table", "target: no row of %s has one", t.Name)
+	}
+	s.Labels = mat.NewDense(len(labels), 1, labels)
+	share := r.Rows
+	if t.Test != nil {
+		share.Test = 0
+	}
+	order, fit, solve, held, tests, err := share.Deal(len(train), rng.New(r.Seed, 0, "", "rows"))
+	if err != nil {
+		return nil, 0, &FieldError{Field: "rows", Err: err}
+	}
+	for i := range order {
+		order[i] = train[order[i]]
+	}
+	if t.Test != nil {
+		order, tests = append(order, test...), len(test)
+	}
+	out := s.Arrange(order, fit, solve, held, tests)
+	if err := out.Validate(); err != nil {
+		return nil, 0, &FieldError{Field: "table", Err: err}
+	}
+	return out, without, nil
+}
+
+// Method returns the method for the plan's sponsor.
+func (p *AssistPlan) Method(desks federated.Client) (methods.Assistance, error) {
+	return p.method(p.Sponsor, desks)
+}
+
+func (p *AssistPlan) method(s *assisted.Sponsor, desks federated.Client) (methods.Assistance, error) {
+	o, err := p.Recipe.options()
+	if err != nil {
+		return nil, err
+	}
+	m, err := o.New(p.Recipe.Rounds, s, desks)
+	if err != nil {
+		return nil, p.Recipe.place(&FieldError{Field: "options", Err: err})
+	}
+	return m, nil
+}
+
+// Desks are the organisations of one machine, the sponsor's own among them, by name; store returns where one keeps its models.
+func (p *AssistPlan) Desks(store func(name string) (assisted.Store, error)) (names []string, desks assisted.Desks, err error) {
+	desks = assisted.Desks{}
+	add := func(name string, t *table.Table, s learner.Spec) error {
+		l, err := s.New()
+		if err != nil {
+			return err
+		}
+		kept, err := store(name)
+		if err != nil {
+			return err
+		}
+		names = append(names, name)
+		desks[name] = &assisted.Desk{Keys: t.Keys, Features: t.Features, Learner: l, Store: kept}
+		return nil
+	}
+	if err := add(p.Recipe.Sponsor, p.Table, p.Recipe.Learner); err != nil {
+		return nil, nil, err
+	}
+	for i, t := range p.Others {
+		if err := add(p.Recipe.Organisations[i].Name, t, p.Recipe.Organisations[i].Learner); err != nil {
+			return nil, nil, err
+		}
+	}
+	return names, desks, nil
+}
+
+// Joint is one organisation with the columns of all, which only one machine can have: the upper bound. Its model is the sponsor's.
+func (p *AssistPlan) Joint() (*assisted.Desk, error) {
+	l, err := p.Recipe.Learner.New()
+	if err != nil {
+		return nil, err
+	}
+	_, width := p.Table.Features.Dims()
+	for _, t := range p.Others {
+		_, w := t.Features.Dims()
+		width += w
+	}
+	x := mat.NewDense(len(p.Table.Keys), width, nil)
+	from := 0
+	for _, t := range append([]*table.Table{p.Table}, p.Others...) {
+		at := map[string]int{}
+		for i, k := range t.Keys {
+			at[k] = i
+		}
+		_, w := t.Features.Dims()
+		for i, k := range p.Table.Keys {
+			row, ok := at[k]
+			for j := range w {
+				v := math.NaN()
+				if ok {
+					v = t.Features.At(row, j)
+				}
+				x.Set(i, from+j, v)
+			}
+		}
+		from += w
+	}
+	return &assisted.Desk{Keys: p.Table.Keys, Features: x, Learner: l, Store: assisted.NewStore()}, nil
+}
+
+// Config is how the driver runs the plan.
+func (p *AssistPlan) Config() federated.Config {
+	r := p.Recipe
+	return federated.Config{Rounds: r.Rounds, Pace: federated.Pace{Quorum: r.Quorum, Deadline: r.Deadline}}
+}
+
+// Terms is what organisations of a network are told of the run.
+func (p *AssistPlan) Terms() assisted.Terms {
+	r := p.Recipe
+	k := p.Sponsor.Outputs()
+	return assisted.Terms{Version: assisted.TermsVersion, Assist: assisted.Fitting, Seed: r.Seed, Rounds: r.Rounds, Outputs: k,
+		Vectors: r.Rounds * k, Keys: r.Keys, Study: r.Study}
+}
+
+// Served returns the method as a coordinator of a network runs it, with the sponsor's keys as the recipe says they are known. Secret
+// is what the parties share, for hashed keys.
+func (p *AssistPlan) Served(secret []byte) (federated.Algorithm, error) {
+	switch p.Recipe.Keys {
+	case assisted.HashedKeys:
+		hashed := *p.Sponsor
+		var err error
+		if hashed.Keys, err = psi.Hash(secret, p.Recipe.Study, hashed.Keys); err != nil {
+			return nil, err
+		}
+		return p.method(&hashed, nil)
+	case assisted.PrivateKeys:
+		m, err := p.Method(nil)
+		if err != nil {
+			return nil, err
+		}
+		return &assisted.Matched{Algorithm: m, Keys: p.Sponsor.Keys, Study: p.Recipe.Study}, nil
+	}
+	return p.Method(nil)
+}
+
+// String says in a few lines what will be learned from what.
+func (p *AssistPlan) String() string {
+	var b strings.Builder
+	s := p.Sponsor
+	fmt.Fprintf(&b, "%s predicts %q (%s) from %s", p.Recipe.Sponsor, p.Table.Encoding.Target, s.Objective.Loss, p.Table)
+	if classes := p.Table.Imbalance(); classes != "" {
+		fmt.Fprintf(&b, "\nclasses: %s", classes)
+	}
+	if p.Without > 0 {
+		fmt.Fprintf(&b, "\n%d rows have no target and are left out", p.Without)
+	}
+	if n := p.Table.Left; n > 0 {
+		fmt.Fprintf(&b, "\n%d rows have a key that was there before and are left out", n)
+	}
+	fmt.Fprintf(&b, "\nrows: %d to fit", s.Fit)
+	for _, part := range []struct {
+		n    int
+		what string
+	}{{s.Solve, "to solve weights on"}, {s.Held, "held out"}, {s.Test, "to test on"}} {
+		if part.n > 0 {
+			fmt.Fprintf(&b, ", %d %s", part.n, part.what)
+		}
+	}
+	for i, t := range p.Others {
+		o := p.Recipe.Organisations[i]
+		known := map[string]bool{}
+		for _, k := range t.Keys {
+			known[k] = true
+		}
+		n := 0
+		for _, k := range s.Keys {
+			if known[k] {
+				n++
+			}
+		}
+		fmt.Fprintf(&b, "\n%s (%s) has %s; it knows %d of the sponsor's %d entities", o.Name, o.Learner.Name, t, n, len(s.Keys))
+	}
+	return b.String()
+}
+
+// reportAssist gathers what is known of a run among organisations.
+func reportAssist(dir string, meta record.Meta) (report.Run, *record.Metrics, error) {
+	r, err := AssistOfRun(dir)
+	if err != nil {
+		return report.Run{}, nil, err
+	}
+	metrics, err := record.ReadMetrics(dir)
+	if err != nil {
+		return report.Run{}, nil, err
+	}
+	out := report.Run{Meta: meta, Metrics: metrics, Subtitle: fmt.Sprintf("%s among organisations, seed %d, %s", meta.Method, meta.Seed, meta.State)}
+	for line := range strings.Lines(string(r.YAML())) {
+		if name, value, ok := strings.Cut(strings.TrimRight(line, "\n"), ": "); ok && !strings.HasPrefix(name, " ") && name != "version" {
+			out.Settings = append(out.Settings, report.Fact{Label: name, Value: value})
+		}
+	}
+	out.Settings = append(out.Settings, report.Fact{Label: "target", Value: r.Table.Target})
+	if out.Digest, err = finalDigest(dir); err != nil {
+		return report.Run{}, nil, errors.Join(err, metrics.Close())
+	}
+	return out, metrics, nil
+}
