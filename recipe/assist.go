@@ -301,11 +301,15 @@ func (r *Assist) plan(here bool) (*AssistPlan, error) {
 	if p.Sponsor, p.Without, err = r.sponsor(p.Table); err != nil {
 		return nil, err
 	}
-	m, err := p.Method(nil)
+	var desks federated.Client // nil: elsewhere, and then it counts what residuals tell
+	if here {
+		desks = assisted.Desks{}
+	}
+	m, err := p.Method(desks)
 	if err != nil {
 		return nil, err
 	}
-	if err := m.Check(federated.Server{}); err != nil {
+	if err := m.Check(federated.Server{Seed: r.Seed}); err != nil {
 		return nil, &FieldError{Field: "options", Err: err}
 	}
 	if !here {
