@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cohort-learning/cohort/assisted/learner"
 	"github.com/cohort-learning/cohort/dataset"
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/identity"
@@ -22,6 +23,7 @@ import (
 	"github.com/cohort-learning/cohort/recipe"
 	"github.com/cohort-learning/cohort/secure/dp"
 	"github.com/cohort-learning/cohort/secure/dp/ledger"
+	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
 )
 
@@ -37,6 +39,8 @@ type joinOptions struct {
 	limits    member.Limits
 	examples  int
 	parallel  int
+	table     member.Table
+	learner   string
 	dryRun    bool
 	accept    bool
 	withdraw  bool
@@ -92,6 +96,11 @@ An interrupt (Ctrl-C) stops; the same command goes on where it was. Nothing that
 	f.Int64Var(&o.limits.Memory, "exec-memory", 0, "with --exec: bytes of memory that the program may have (default no limit)")
 	f.Int64Var(&o.limits.Disk, "exec-disk", 0, "with --exec: bytes that its work folder may grow to (default 1 GiB and more)")
 	f.IntVar(&o.examples, "examples", 0, "with --exec: how many examples there are, if only that program can read the data")
+	f.StringVar(&o.table.Key, "key", "", "where parties have other columns of the same rows: the column of --data that names a row")
+	f.StringVar(&o.learner, "learner", "", "with --key: your model, one of "+strings.Join(learner.Names(), ", ")+", or a YAML file with its options (default ridge); --exec takes a program")
+	f.StringSliceVar(&o.table.Columns, "columns", nil, "with --key: columns to learn from (default all)")
+	f.StringSliceVar(&o.table.Drop, "drop", nil, "with --key: columns to leave out")
+	f.StringVar(&o.table.Secret, "key-secret", "", "with --key: file with the secret that keys are hashed with, the same at all parties")
 	f.IntVar(&o.parallel, "parallel", 1, "tasks to compute at a time")
 	f.StringVar(&o.backend, "backend", "", "engine, see \"cohort doctor\" (default the best of this binary)")
 	f.IntVar(&o.threads, "threads", 0, "threads to compute on (default all)")
@@ -311,6 +320,9 @@ func (o *joinOptions) remember(f *member.Folder) error {
 		f.Card.Exec, f.Card.Limits = words, o.limits
 	}
 	f.Card.Examples = cmp.Or(o.examples, f.Card.Examples)
+	if err := o.columns(f); err != nil {
+		return err
+	}
 	if o.budget.Epsilon != unsaid {
 		f.Card.Budget.Epsilon = o.budget.Epsilon
 	}
@@ -343,6 +355,40 @@ func (o *joinOptions) remember(f *member.Folder) error {
 	return f.Save()
 }
 
+// columns takes in how the data are read where they are columns of one's own.
+func (o *joinOptions) columns(f *member.Folder) error {
+	t := &f.Card.Table
+	if o.table.Key != "" {
+		t.Key = o.table.Key
+	}
+	if len(o.table.Columns)+len(o.table.Drop) > 0 {
+		t.Columns, t.Drop = o.table.Columns, o.table.Drop
+	}
+	if o.table.Secret != "" {
+		abs, err := filepath.Abs(o.table.Secret)
+		if err != nil {
+			return err
+		}
+		t.Secret = abs
+	}
+	if o.learner != "" {
+		t.Learner = learner.Spec{Name: o.learner}
+		if text, err := os.ReadFile(o.learner); err == nil {
+			t.Learner = learner.Spec{}
+			if err := yaml.UnmarshalWithOptions(text, &t.Learner, yaml.Strict()); err != nil {
+				return usagef("--learner %s: %w", o.learner, err)
+			}
+		}
+		if _, err := t.Learner.New(); err != nil {
+			return usagef("--learner: %w", err)
+		}
+	}
+	if t.Key == "" && (o.learner != "" || len(t.Columns)+len(t.Drop) > 0 || t.Secret != "") {
+		return usagef("--learner, --columns, --drop and --key-secret are for a table with --key")
+	}
+	return nil
+}
+
 // present checks that the data are there before anybody is told anything.
 func (o *joinOptions) present(path string) error {
 	if path == "" {
@@ -363,7 +409,8 @@ func (o *joinOptions) participate(ctx context.Context, io streams, stop <-chan s
 	if err != nil {
 		return err
 	}
-	study := &member.Study{Data: f.Card.Data, Exec: f.Card.Exec, Limits: f.Card.Limits, Samples: f.Card.Examples, Dir: f.Dir, Engine: o.backend, Threads: o.threads}
+	study := &member.Study{Data: f.Card.Data, Exec: f.Card.Exec, Limits: f.Card.Limits, Samples: f.Card.Examples, Dir: f.Dir, Engine: o.backend, Threads: o.threads,
+		Table: f.Card.Table, Policy: policy, Federation: f.Card.Federation.String()}
 	defer study.Close()
 	can := []string{"train"}
 	if len(f.Card.Exec) > 0 {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cohort-learning/cohort/assisted"
 	"github.com/cohort-learning/cohort/dataset"
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/identity"
@@ -35,8 +38,10 @@ type serveOptions struct {
 	nats    string
 	noData  bool
 	stay    bool
-	verbose bool
-	repair  bool
+
+	keySecret string
+	verbose   bool
+	repair    bool
 }
 
 // serverDir is the folder of a coordinator.
@@ -99,6 +104,7 @@ folder. An interrupt (Ctrl-C) finishes the round under way; a second one stops a
 	f.DurationVar(&o.expires, "expires", 7*24*time.Hour, "how long tokens of --invite are valid")
 	f.StringVar(&o.schema, "schema", "", "file that describes the members' data, instead of data of the coordinator's own")
 	f.BoolVar(&o.noData, "no-data", false, "read no data here, so that only members evaluate; needs --schema")
+	f.StringVar(&o.keySecret, "key-secret", "", "organisations: file with the secret that keys are hashed with, the same at all parties")
 	f.BoolVar(&o.stay, "stay", false, "go on serving when all runs are over")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "tell everything that happens")
 	f.BoolVar(&o.repair, "from-last-good", false, "pass over a damaged end of a journal")
@@ -163,13 +169,25 @@ func (o *serveOptions) run(ctx context.Context, io streams, stop <-chan struct{}
 // serveRecipe is a recipe to serve; dir is set if it was begun.
 type serveRecipe struct {
 	*recipe.Recipe
-	id string
+	assist *recipe.Assist // of organisations with columns of their own, in place of Recipe
+	id     string
 }
 
 // recipes reads those that are named, or those of the runs that were begun and have not finished.
 func (o *serveOptions) recipes(args []string) ([]serveRecipe, error) {
 	var out []serveRecipe
 	for _, file := range args {
+		if text, err := os.ReadFile(file); err == nil && recipe.IsAssist(text) {
+			r, err := recipe.LoadAssist(file, o.set...)
+			if err != nil {
+				return nil, err
+			}
+			if o.seed >= 0 {
+				r.Seed = uint64(o.seed)
+			}
+			out = append(out, serveRecipe{assist: r, id: cmp.Or(o.name, r.Name, r.Method)})
+			continue
+		}
 		r, err := loadRecipe(file, o.set)
 		if err != nil {
 			return nil, err
@@ -177,7 +195,7 @@ func (o *serveOptions) recipes(args []string) ([]serveRecipe, error) {
 		if err := o.apply(r); err != nil {
 			return nil, err
 		}
-		out = append(out, serveRecipe{r, o.name})
+		out = append(out, serveRecipe{Recipe: r, id: o.name})
 	}
 	if len(args) > 0 {
 		return out, nil
@@ -190,6 +208,14 @@ func (o *serveOptions) recipes(args []string) ([]serveRecipe, error) {
 		if e.Err != nil || e.State == record.Finished {
 			continue
 		}
+		if recipe.AmongOrganisations(e.Dir) {
+			r, err := recipe.AssistOfRun(e.Dir)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, serveRecipe{assist: r, id: filepath.Base(e.Dir)})
+			continue
+		}
 		r, err := recipe.OfRun(e.Dir)
 		if err != nil {
 			return nil, err
@@ -198,7 +224,7 @@ func (o *serveOptions) recipes(args []string) ([]serveRecipe, error) {
 			r.Run.Engine = e.Meta.Engine
 		}
 		o.engineOptions.apply(r)
-		out = append(out, serveRecipe{r, filepath.Base(e.Dir)})
+		out = append(out, serveRecipe{Recipe: r, id: filepath.Base(e.Dir)})
 	}
 	return out, nil
 }
@@ -250,6 +276,14 @@ func (o *serveOptions) start(ctx context.Context, io streams, host *node.Host, r
 	var runs []*coordinator.Run
 	for _, r := range recipes {
 		var watch simulation.Observer
+		if r.assist != nil {
+			run, err := o.assist(ctx, io, host, r, len(recipes) == 1)
+			if err != nil {
+				return nil, err
+			}
+			runs = append(runs, run)
+			continue
+		}
 		if len(recipes) == 1 {
 			watch = newProgress(io, r.Rounds, o.quiet || o.json)
 		}
@@ -268,6 +302,55 @@ func (o *serveOptions) start(ctx context.Context, io streams, host *node.Host, r
 		runs = append(runs, run)
 	}
 	return runs, nil
+}
+
+// assist begins a run among organisations, of which this coordinator is the sponsor.
+func (o *serveOptions) assist(ctx context.Context, io streams, host *node.Host, r serveRecipe, alone bool) (*coordinator.Run, error) {
+	plan, err := r.assist.Plan(false)
+	if err != nil {
+		return nil, err
+	}
+	secret, err := keySecret(o.keySecret, r.assist.Keys)
+	if err != nil {
+		return nil, err
+	}
+	alg, err := plan.Served(secret)
+	if err != nil {
+		return nil, err
+	}
+	members := cmp.Or(o.members, 1+len(r.assist.Organisations))
+	var watch simulation.Observer
+	if alone {
+		watch = newProgress(io, r.assist.Rounds, o.quiet || o.json)
+	}
+	run, err := host.Assist(ctx, node.Assistance{ID: r.id, Method: r.assist.Method, Recipe: r.assist.YAML(), Terms: plan.Terms(), Members: members,
+		Algorithm: alg, Config: plan.Config()}, node.RunOptions{Command: commandLine(), Observer: watch, FromLastGood: o.repair})
+	if err != nil {
+		return nil, err
+	}
+	io.note("%s", plan)
+	now := run.Now()
+	if now.Agreed < now.Members {
+		io.note("run %s: %s, at most %d rounds; it begins when %d organisations have agreed (so far %d), %s among them with the sponsor's own columns",
+			now.ID, r.assist.Method, now.Rounds, now.Members, now.Agreed, r.assist.Sponsor)
+	} else {
+		io.note("run %s: %s, goes on in round %d of %d", now.ID, r.assist.Method, now.Round, now.Rounds)
+	}
+	return run, nil
+}
+
+// keySecret reads what the parties share, where keys are hashed with it.
+func keySecret(file, keys string) ([]byte, error) {
+	switch {
+	case keys != assisted.HashedKeys && file != "":
+		return nil, usagef("--key-secret is for keys that are hashed, and here they are %s", keys)
+	case keys != assisted.HashedKeys:
+		return nil, nil
+	case file == "":
+		return nil, usagef("keys are hashed with a secret that the parties share: --key-secret names a file with it, such as \"openssl rand -hex 32\" writes")
+	}
+	b, err := os.ReadFile(file)
+	return bytes.TrimSpace(b), err
 }
 
 // attend waits until all runs are over, somebody stops them, or the port fails.

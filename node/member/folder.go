@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/cohort-learning/cohort/assisted/learner"
+	"github.com/cohort-learning/cohort/dataset/table"
 	"github.com/cohort-learning/cohort/identity"
 	"github.com/cohort-learning/cohort/journal"
 	dpledger "github.com/cohort-learning/cohort/secure/dp/ledger"
@@ -45,10 +47,18 @@ type Card struct {
 	Exec     []string `json:"exec,omitempty"`     // program that trains
 	Limits   Limits   `json:"limits,omitzero"`    // of that program
 	Examples int      `json:"examples,omitempty"` // declared for data that only that program can read
+	Table    Table    `json:"table,omitzero"`     // how Data are read where they are columns of one's own
 
 	Peers  string          `json:"peers,omitempty"`  // file of other members' keys, exchanged without the coordinator
 	Ledger string          `json:"ledger,omitempty"` // folder of the privacy ledgers
 	Budget dpledger.Budget `json:"budget,omitzero"`  // of the data; what is 0 is as the policy says
+}
+
+// Table is how a member takes part in runs of organisations with columns of their own.
+type Table struct {
+	table.Spec
+	Learner learner.Spec `json:"learner,omitzero"`
+	Secret  string       `json:"secret,omitempty"` // file with what keys are hashed with
 }
 
 // Limits are those of a program that trains, see [program.Options]; what is zero is the default.

@@ -1,20 +1,26 @@
 package member
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 
 	"github.com/cohort-learning/cohort/assisted"
+	"github.com/cohort-learning/cohort/assisted/learner"
 	"github.com/cohort-learning/cohort/backend"
 	"github.com/cohort-learning/cohort/dataset"
+	"github.com/cohort-learning/cohort/dataset/table"
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/node/program"
+	"github.com/cohort-learning/cohort/secure/psi"
 	"github.com/cohort-learning/cohort/train"
 )
 
@@ -27,9 +33,9 @@ type Study struct {
 	Dir     string   // the member's folder
 	Engine  string   // empty: the best of this binary
 	Threads int      // 0: all
-	// Desk reads the member's table for a run of organisations with columns of their own, and says in a few words what the table
-	// and the model are. Scope is of the run whose models are fitted or asked. nil: the member takes part in none.
-	Desk func(ctx context.Context, scope string, t *assisted.Terms) (c *assisted.Clerk, data, model string, err error)
+	// Table is how Data are read for runs of organisations with columns of their own, and Policy how much is answered.
+	Table  Table
+	Policy Policy
 	// Federation is the key of the federation, which scopes of runs begin with.
 	Federation string
 
@@ -78,7 +84,7 @@ func (s *Study) prepare(ctx context.Context, p Proposal) (*Part, error) {
 		return nil, errors.New("which data? --data names them")
 	}
 	if p.Assist != nil {
-		return s.assist(ctx, p)
+		return s.assist(p)
 	}
 	if _, err := s.Open(); err != nil {
 		return nil, err
@@ -132,19 +138,82 @@ func (s *Study) prepare(ctx context.Context, p Proposal) (*Part, error) {
 }
 
 // assist makes a member's part of a run of organisations with columns of their own. Nothing of its table is declared but how many
-// rows it has.
-func (s *Study) assist(ctx context.Context, p Proposal) (*Part, error) {
-	if s.Desk == nil {
+// rows it has. How its columns become features is kept with the models, so that rows to predict for become features alike.
+func (s *Study) assist(p Proposal) (*Part, error) {
+	own := s.Table
+	if own.Key == "" {
 		return nil, errors.New("the run is one of organisations with columns of their own: say with --key which column of the table names its rows")
 	}
-	of := cmp.Or(p.Assist.Of, p.Run)
-	clerk, data, model, err := s.Desk(ctx, s.Federation+"/"+of, p.Assist)
+	own.Path = s.Data
+	store, err := assisted.NewFolder(filepath.Join(s.Dir, "desk"))
 	if err != nil {
 		return nil, err
 	}
-	clerk.Mode, clerk.Study = p.Assist.Keys, p.Assist.Study
-	if p.Assist.Of != "" {
-		clerk.Of = s.Federation + "/" + of
+	scope := s.Federation + "/" + cmp.Or(p.Assist.Of, p.Run)
+	t, err := encoded(own.Spec, store, scope+"/encoding", p.Assist.Of != "")
+	if err != nil {
+		return nil, err
 	}
-	return &Part{Client: clerk, Data: data, Model: model, Samples: len(clerk.Desk.Keys), Local: federated.Local{Seed: p.Assist.Seed}}, nil
+	l, name, err := s.learner()
+	if err != nil {
+		return nil, err
+	}
+	keys := t.Keys
+	if p.Assist.Keys == assisted.HashedKeys {
+		secret, err := os.ReadFile(own.Secret)
+		if err != nil {
+			return nil, fmt.Errorf("keys are hashed with a secret that the parties share (--key-secret): %w", err)
+		}
+		if keys, err = psi.Hash(bytes.TrimSpace(secret), p.Assist.Study, keys); err != nil {
+			return nil, err
+		}
+	}
+	c := &assisted.Clerk{Mode: p.Assist.Keys, Study: p.Assist.Study, Answers: s.Policy.Answers,
+		Desk: &assisted.Desk{Keys: keys, Features: t.Features, Learner: l, Store: store, Limit: s.Policy.Vectors}}
+	if p.Assist.Of != "" {
+		c.Of = scope
+	}
+	return &Part{Client: c, Data: t.String(), Model: name, Samples: len(keys), Local: federated.Local{Seed: p.Assist.Seed}}, nil
+}
+
+// encoded reads a table with the encoding that is kept, or finds it out and keeps it.
+func encoded(spec table.Spec, store assisted.Store, name string, must bool) (*table.Table, error) {
+	kept, err := store.Get(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && must:
+		return nil, errors.New("this member has no models of that run")
+	case errors.Is(err, fs.ErrNotExist):
+		t, err := table.Open(spec, nil)
+		if err != nil {
+			return nil, err
+		}
+		b, err := json.Marshal(t.Encoding)
+		if err == nil {
+			err = store.Put(name, b)
+		}
+		return t, err
+	case err != nil:
+		return nil, err
+	}
+	e, err := table.ParseEncoding(kept)
+	if err != nil {
+		return nil, err
+	}
+	return table.Open(spec, e)
+}
+
+// learner returns the member's own kind of model: a program that it brings along, or one of ours.
+func (s *Study) learner() (learner.Learner, string, error) {
+	if s.Exec == nil {
+		spec := s.Table.Learner
+		spec.Name = cmp.Or(spec.Name, "ridge")
+		l, err := spec.New()
+		return l, spec.Name, err
+	}
+	r, err := program.NewRunner(program.Options{Command: s.Exec, Data: s.Data, Log: filepath.Join(s.Dir, "program.log"),
+		Env: s.Limits.Env, User: s.Limits.User, Time: s.Limits.Time, Memory: s.Limits.Memory, Disk: s.Limits.Disk})
+	if err != nil {
+		return nil, "", err
+	}
+	return learner.WithProgram(r), "a program of its own", nil
 }
