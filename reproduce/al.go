@@ -132,7 +132,8 @@ func lowest(v []float64) (at int, least float64) {
 	return at, least
 }
 
-func leaf20() learner.Spec { return learner.Spec{Name: "forest", Leaf: 20} }
+// leaf20 is a forest whose trees, too, may split between any two values.
+func leaf20() learner.Spec { return learner.Spec{Name: "forest", Leaf: 20, Bins: 65534} }
 
 // split is boosted trees that may split between any two values, as those of the reference do.
 func split() learner.Spec { return learner.Spec{Name: "boosted", Bins: 65534} }
