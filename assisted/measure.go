@@ -71,6 +71,16 @@ func (o Objective) Predict(f []float64) int {
 	return best
 }
 
+// Probabilities returns those of the classes, of a row of F.
+func (o Objective) Probabilities(f []float64) []float64 {
+	if o.Loss == Logistic {
+		f = []float64{0, f[0]}
+	}
+	p := make([]float64, len(f))
+	softmax(f, p)
+	return p
+}
+
 // scores are larger for rows that are more likely of class 1.
 func (o Objective) scores(f *mat.Dense) []float64 {
 	rows, columns := f.Dims()

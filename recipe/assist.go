@@ -432,8 +432,11 @@ func (p *AssistPlan) Desks(store func(name string) (assisted.Store, error)) (nam
 			return err
 		}
 		kept, err := store(name)
+		if err == nil {
+			err = keepEncoding(kept, t)
+		}
 		if err != nil {
-			return err
+			return fmt.Errorf("%s: %w", name, err)
 		}
 		names = append(names, name)
 		desks[name] = &assisted.Desk{Keys: t.Keys, Features: t.Features, Learner: l, Store: kept}

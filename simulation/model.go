@@ -51,6 +51,9 @@ func Personal(dir string, client int) (federated.State, *weights.Set, error) {
 	return s, kept, err
 }
 
+// Last reads the newest state of the run in dir.
+func Last(dir string) (federated.State, error) { return load(dir, "") }
+
 // load reads the state in the checkpoint of that name, or if there is none, in the newest checkpoint.
 func load(dir, which string) (federated.State, error) {
 	s, _, err := loadAll(dir, which)

@@ -191,12 +191,9 @@ func (o *assistOptions) learn(ctx context.Context, io streams, stop <-chan struc
 	return res, cmp.Or(err, e)
 }
 
-// modelsName is the folder, within that of a run, where the organisations of one machine keep their models.
-const modelsName = "models"
-
 func (o *assistOptions) drive(ctx context.Context, io streams, stop <-chan struct{}, p *recipe.AssistPlan, run *record.Run) (record.State, error) {
 	names, desks, err := p.Desks(func(name string) (assisted.Store, error) {
-		return assisted.NewFolder(filepath.Join(run.Dir(), modelsName, name))
+		return assisted.NewFolder(filepath.Join(run.Dir(), recipe.ModelsName, name))
 	})
 	if err != nil {
 		return record.Failed, err
