@@ -1,6 +1,7 @@
 package assisted
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -31,6 +32,9 @@ type Desk struct {
 	Limit int
 	// Most bounds the size of targets; 0 means 1e100. What is larger is refused.
 	Most float64
+	// Sketch is how many random mixtures of features are told, once, to whoever asks whether assistance is worth while
+	// (package al): 0 tells none. The sponsor's own desk has [Open], and tells its features themselves.
+	Sketch int
 	// Noise is the standard deviation of normal noise on every fitted value that is sent: for studies of organisations that
 	// are of no use.
 	Noise float64
@@ -40,6 +44,9 @@ type Desk struct {
 	index map[string]int
 	mu    sync.Mutex // held while something is fitted or counted
 }
+
+// Open is the Sketch of a desk whose organisation asks itself.
+const Open = -1
 
 // Desks are clients of members in one process, by name.
 type Desks map[string]*Desk
@@ -62,8 +69,8 @@ func (d *Desk) Validate() error {
 		return errors.New("a desk has no learner")
 	case d.Store == nil:
 		return errors.New("a desk has no store for its models")
-	case d.Limit < 0 || d.Most < 0 || d.Noise < 0:
-		return fmt.Errorf("limit %d, largest target %g, noise %g: none may be negative", d.Limit, d.Most, d.Noise)
+	case d.Sketch < Open || d.Limit < 0 || d.Most < 0 || d.Noise < 0:
+		return fmt.Errorf("sketch %d, limit %d, largest target %g, noise %g: none may be negative", d.Sketch, d.Limit, d.Most, d.Noise)
 	}
 	if rows, _ := d.Features.Dims(); rows != len(d.Keys) {
 		return fmt.Errorf("%d keys for %d rows of features", len(d.Keys), rows)
@@ -112,6 +119,8 @@ func (d *Desk) Run(ctx context.Context, at federated.Local, task federated.Task,
 		return d.learnRows(at, o, task)
 	case doFit:
 		return d.fit(ctx, at, o, task)
+	case doSketch:
+		return d.sketch(at, o)
 	case doPredict:
 		return d.predict(at, o, task)
 	}
@@ -282,9 +291,12 @@ func (d *Desk) model(ctx context.Context, at federated.Local, s Slot, rows roste
 		if err := d.Store.Put(targetName(at, s), target); err != nil {
 			return nil, err
 		}
+		if err := d.note(at, s); err != nil {
+			return nil, err
+		}
 	case err != nil:
 		return nil, err
-	case string(before) != string(target):
+	case !bytes.Equal(before, target):
 		return nil, fmt.Errorf("model %v was fitted to other targets", s)
 	}
 	m, err := d.load(at, s)

@@ -17,6 +17,7 @@ import (
 const (
 	doRows    = "rows"    // know the entities of a run by their keys, in their order; of which it has none, it says
 	doFit     = "fit"     // fit a model to targets and answer with its values for all rows
+	doSketch  = "sketch"  // answer with a few random mixtures of features
 	doPredict = "predict" // answer with values of models that were fitted before
 )
 
@@ -26,6 +27,8 @@ type order struct {
 	Rows string `json:"rows,omitempty"` // digest of the ordered keys that the rows of all matrices stand for
 	Fit  int    `json:"fit,omitempty"`  // of doRows: how many rows, the first ones, targets will come for
 	Slot Slot   `json:"slot"`           // of doFit: the name of the model
+	// Mixtures is of doSketch: how many.
+	Mixtures int `json:"mixtures,omitempty"`
 	// Of doPredict: the models, and what their values are multiplied with before they are added; without coefficients they
 	// come one beside the other.
 	Slots        []Slot    `json:"slots,omitempty"`

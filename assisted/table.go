@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/url"
 	"slices"
 
 	"github.com/cohort-learning/cohort/federated"
@@ -15,9 +16,10 @@ import (
 
 // The phases that methods of this kind have.
 const (
-	Rows  = "rows"    // everybody who does not know them yet is told the keys of the rows
-	Fits  = "train"   // organisations fit models to residuals
-	Tells = "predict" // organisations answer with predictions of their models
+	Rows     = "rows"    // everybody who does not know them yet is told the keys of the rows
+	Fits     = "train"   // organisations fit models to residuals
+	Sketches = "sketch"  // organisations answer with a few mixtures of their features
+	Tells    = "predict" // organisations answer with predictions of their models
 )
 
 // targetSet is the name of the targets of a task.
@@ -336,7 +338,10 @@ func (t *Table) Take(s federated.State, c Course, a Answer, slot Slot, coefficie
 	return WithMatrix(WithMatrix(s, "F", &sum), name, &part), c, nil
 }
 
-func partName(member string) string { return "part." + member }
+func partName(member string) string { return SetName("part", member) }
+
+// SetName names a set of the state that is of one member. Names of sets have no slashes, names of members may.
+func SetName(what, member string) string { return what + "." + url.PathEscape(member) }
 
 // Measure adds what F says: the mean loss on the rows to fit as "loss.train", on those held out as "loss.held", and loss and
 // metrics on those to test on; y are the labels that the run computes with.

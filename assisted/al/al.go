@@ -179,7 +179,7 @@ func (a *Algorithm) whose(c assisted.Course, step int, member string) string {
 	return member
 }
 
-func streamName(assistor string) string { return "stream/" + assistor }
+func streamName(assistor string) string { return assisted.SetName("stream", assistor) }
 
 // predicted is the sum of fits in the stream of an assistor.
 func (a *Algorithm) predicted(s federated.State, assistor string) (*mat.Dense, error) {

@@ -52,7 +52,7 @@ func TestRecovery(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if math.Abs(got-want) > .12 || want == 1 && got < .99 {
+			if math.Abs(got-want) > .06 || want == 1 && got < .99 {
 				t.Errorf("%s: in %d rounds %.2f of the labels are recovered, about %.2f were expected", c.what, rounds, got, want)
 			}
 		}
