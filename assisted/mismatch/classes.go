@@ -19,7 +19,11 @@ func ForwardCorrection(ctx context.Context, p Problem, m Model, v Rival) error {
 	if p.Classes == nil {
 		return badInput("forward correction is for classes")
 	}
-	_, err := Fit(ctx, p, m, Options{Alpha: v.Alpha, Ready: v.Ready, Warm: 1, Mixture: orElse(v.Rounds, 50), Rounds: -1})
+	o := Options{Alpha: v.Alpha, Ready: v.Ready, Warm: 1, Mixture: orElse(v.Rounds, 50), Rounds: -1}
+	if *v.Alpha == 0 { // nothing is weighted: it is the plain fit
+		o.Warm = o.Mixture
+	}
+	_, err := Fit(ctx, p, m, o)
 	return err
 }
 

@@ -345,3 +345,36 @@ func TestROBOT(t *testing.T) {
 		t.Errorf("β̂ is off by %v of %v", e, floats.Norm(beta, 2))
 	}
 }
+
+// parrot predicts the mean in its first fits and then learns the given labels by heart.
+type parrot struct {
+	p    Problem
+	fits int
+}
+
+func (m *parrot) Fit(context.Context, []int, *mat.Dense, []float64) error {
+	m.fits++
+	return nil
+}
+
+func (m *parrot) Predict(_ context.Context, _ []int, out *mat.Dense) error {
+	out.Zero()
+	if m.fits > 4 {
+		for i, j := range m.p.Own {
+			out.Set(i, 0, m.p.Y.At(j, 0)+1e-6*float64(m.fits%2)) // it never comes to rest
+		}
+	}
+	return nil
+}
+
+// TestRestart: when the transport calls every link right against the mixture, it begins again with the mixture's share held.
+func TestRestart(t *testing.T) {
+	_, p, _ := shuffled(18, 200, 3, .1, .4)
+	r, err := Fit(context.Background(), p, &parrot{p: p}, Options{Plan: "bin", Warm: 1, Mixture: 3, Rounds: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !r.Restarted || r.Alpha < .1 || len(r.Warnings) == 0 || !strings.Contains(r.Warnings[len(r.Warnings)-1], "held at the mixture's") {
+		t.Errorf("restarted: %v, α̂ = %v, warnings %q", r.Restarted, r.Alpha, r.Warnings)
+	}
+}

@@ -23,7 +23,7 @@ func (b *belief) goal(entries, otherwise, made int, worst float64) (sweeps int, 
 		return orElse(b.sweeps, otherwise), b.tolerance
 	}
 	if b.last && worst > marginLimit/10 {
-		return min(max(1_000_000_000/entries, 200), 50_000), marginLimit / 10
+		return min(max(1_000_000_000/entries, 1000), 50_000), marginLimit / 10
 	}
 	return 0, 0
 }
