@@ -88,6 +88,9 @@ var known = []struct {
 	{"rate", "Learning rate", "rate", Plain},
 	{"contribution", "Rise of the loss without an organisation", "loss", Plain},
 	{"shapley", "What each organisation contributes (Shapley value)", "loss", Plain},
+	{"pseudo.accepted", "Pseudo-labels that were accepted", "of the clients’ examples", Percent},
+	{"pseudo.accepted.accuracy", "Accepted pseudo-labels that are right", "of the accepted", Percent},
+	{"pseudo.accuracy", "Pseudo-labels that are right, accepted or not", "of all", Percent},
 	{"epsilon", "Privacy spent", "ε so far", Plain},
 	{"clip", "Bound of updates", "L2 norm", Plain},
 	{"secure.members", "Clients in a secure sum", "clients", Plain},
@@ -99,7 +102,7 @@ var known = []struct {
 }
 
 // learned is how many of them tell what was learned; those up to guarded tell how clients were protected, the rest what it cost.
-const learned, guarded = 20, 24
+const learned, guarded = 23, 27
 
 // Report lays the run out on a page.
 func (r Run) Report() (Report, error) {
@@ -161,6 +164,11 @@ func (r Run) Report() (Report, error) {
 	add(Section{Title: "What it cost", Charts: costs}, len(costs) > 0)
 	add(lent(r.Workers), len(r.Workers) > 0)
 	add(failed(failures), len(failures) > 0)
+	notes, err := r.notes()
+	if err != nil {
+		return Report{}, fmt.Errorf("report of %s: %w", r.Meta.ID, err)
+	}
+	add(notes, len(notes.Tables) > 0)
 	add(Section{Title: "Other metrics", Charts: others}, len(others) > 0)
 	return rep, nil
 }
@@ -333,6 +341,35 @@ func failed(failures []record.Failure) Section {
 		t.Rows = append(t.Rows, []string{f.Client, strconv.Itoa(f.Count), strconv.Itoa(f.Last), f.Message})
 	}
 	return Section{Title: "Clients that failed", Tables: []Table{t}}
+}
+
+// mostNotes is how many notes a report shows, the newest ones.
+const mostNotes = 20
+
+// notes are what the method remarked on by itself, such as that pseudo-labels may be collapsing; no client is to blame.
+func (r Run) notes() (Section, error) {
+	s := Section{Title: "What the method remarked"}
+	m, ok := r.Metrics.(interface {
+		Events(...record.Level) ([]record.Event, error)
+	})
+	if !ok {
+		return s, nil
+	}
+	events, err := m.Events()
+	if err != nil {
+		return s, err
+	}
+	events = slices.DeleteFunc(events, func(e record.Event) bool { return e.Client != "" })
+	events = events[max(0, len(events)-mostNotes):]
+	if len(events) == 0 {
+		return s, nil
+	}
+	t := Table{Name: "notes", Columns: []Column{{"round", true}, {"what", false}}}
+	for _, e := range events {
+		t.Rows = append(t.Rows, []string{strconv.Itoa(e.Round + 1), e.Message})
+	}
+	s.Tables = []Table{t}
+	return s, nil
 }
 
 func lent(workers []Worker) Section {
