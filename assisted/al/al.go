@@ -42,6 +42,9 @@ func (a *Algorithm) Check(srv federated.Server) error {
 	if a.Order == "star-average" && s.Own == "" {
 		return errors.New("order: star-average begins every stream with the sponsor's organisation, and the sponsor does not say which member that is")
 	}
+	if a.Start == "zero" && s.Own == "" && !a.Here() {
+		return errors.New("the first residuals would be the labels themselves: say which member is the sponsor's own, so that its model takes something off before others are asked")
+	}
 	recovery, err := a.Recovery(srv)
 	if err != nil || a.Here() {
 		return err
@@ -118,9 +121,16 @@ func (a *Algorithm) Next(s federated.State) (federated.Phase, bool) {
 		return p, true
 	}
 	who, last := a.turn(c, ownOf(c), step)
-	p = a.FitPhase(c, func(name string) bool { return slices.Contains(who, name) })
+	p = a.FitPhase(c, func(name string) bool { return slices.Contains(who, name) && a.may(c, name) })
 	p.Always = true // whoever is lost, the round goes on
 	return p, step <= last
+}
+
+// may reports whether an organisation may be sent what is left of the labels: an assistor only after the sponsor's own model has taken
+// something off, since before that the residuals are the labels themselves.
+func (a *Algorithm) may(c assisted.Course, name string) bool {
+	own := a.Sponsor.Own
+	return a.Start != "zero" || own == "" || name == own || len(c.Ensemble.Voice(own).Terms) > 0
 }
 
 // turn returns who is asked at a step of a round, and the last step.

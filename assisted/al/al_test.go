@@ -1,11 +1,13 @@
 package al
 
 import (
+	"context"
 	"errors"
 	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/cohort-learning/cohort/assisted"
@@ -14,6 +16,7 @@ import (
 	"github.com/cohort-learning/cohort/assisted/learner"
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/federated/fedtest"
+	"github.com/cohort-learning/cohort/weights"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"gonum.org/v1/gonum/mat"
@@ -395,5 +398,49 @@ func TestOptionsThatCannotBe(t *testing.T) {
 	}
 	if err := a.Check(federated.Server{}); err == nil || !strings.Contains(err.Error(), "for regression") {
 		t.Errorf("classes with unit steps: %v", err)
+	}
+}
+
+// asked notes who is asked to fit.
+type asked struct {
+	federated.Client
+	mu  sync.Mutex
+	who []string
+}
+
+func (a *asked) Run(ctx context.Context, at federated.Local, t federated.Task, keep *weights.Set) (federated.Result, error) {
+	if t.Phase == assisted.Fits {
+		a.mu.Lock()
+		a.who = append(a.who, at.Member.Name)
+		a.mu.Unlock()
+		if at.Member.Name == "org-1" && t.Round == 0 {
+			return federated.Result{}, errors.New("away")
+		}
+	}
+	return a.Client.Run(ctx, at, t, keep)
+}
+
+// Labels themselves leave for nobody: as long as the sponsor's own model has taken nothing off them, no other is asked.
+func TestNoLabels(t *testing.T) {
+	for _, order := range []string{"chain", "random", "greedy"} {
+		w := assisttest.NewWorld(assisttest.OLS(t), assisttest.Column(1, 2, 3, 4, 6), assisttest.Column(1, -1, 2, 0, -2))
+		s := &assisted.Sponsor{Objective: assisted.Objective{Loss: assisted.Squared}, Keys: assisttest.Keys(5), Labels: assisttest.Column(3, 1, 4, 1, 5), Fit: 5, Own: "org-1"}
+		spy := &asked{Client: w.Desks}
+		o := Defaults()
+		o.Order, o.Disclosure.Disclose = order, "labels"
+		a, err := o.New(2, s, spy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Do(a, 2, nil); err != nil {
+			t.Fatal(err)
+		}
+		if len(spy.who) < 2 || spy.who[0] != "org-1" || spy.who[1] != "org-1" {
+			t.Errorf("%s: asked were %v, though the sponsor's own model failed in the first round", order, spy.who)
+		}
+		s.Own = ""
+		if _, err := w.Fresh().Do(a, 1, nil); err == nil || !strings.Contains(err.Error(), "labels themselves") {
+			t.Errorf("%s: without an organisation of the sponsor: %v", order, err)
+		}
 	}
 }
