@@ -196,7 +196,11 @@ func (p Policy) Check(run Proposal) []string {
 	}
 	limit("rounds", run.Rounds(), p.Rounds)
 	if p.Secure && !run.masked() {
-		refuse("the run has no secure sums: the coordinator would see what this member alone answers")
+		what := "updates"
+		if run.Assist != nil {
+			what = "answers"
+		}
+		refuse("the run has no secure sums: the coordinator would see this member's %s", what)
 	}
 	if !p.Metrics && len(run.Terms.Metrics) > 0 {
 		refuse("the run asks for %s; no numbers beside the model may leave", strings.Join(run.Terms.Metrics, ", "))
