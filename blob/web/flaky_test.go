@@ -136,22 +136,25 @@ func TestFlakyLine(t *testing.T) {
 			p := newProxy(t, w.server.Listener.Addr().String(), 3*blob.ChunkSize/2, f)
 			from, to := blob.NewMemory(), blob.NewMemory()
 			const n = 12*blob.ChunkSize + 99
-			h, _ := write(t, from, 1, n)
-			w.permit(from, "anna", h)
-			w.permits.Grant("anna", h, time.Time{})
-			c := w.client(t, "anna", "http://"+p.l.Addr().String())
-			c.Stall = 200 * time.Millisecond
-			c.Attempts = 100
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
-			check(t, c.Upload(ctx, from, h))
-			wantSame(t, w.store, h, 1, n)
-			check(t, c.Download(ctx, to, h))
-			wantSame(t, to, h, 1, n)
-			if p.hits.Load() == 0 {
-				t.Error("the line was good")
+			// Which connections carry how much is a matter of luck; all may be good ones. Then others are made.
+			for try := uint64(1); p.hits.Load() == 0; try++ {
+				if try > 20 {
+					t.Fatal("the line was good")
+				}
+				h, _ := write(t, from, try, n)
+				w.permit(from, "anna", h)
+				w.permits.Grant("anna", h, time.Time{})
+				c := w.client(t, "anna", "http://"+p.l.Addr().String())
+				c.Stall = 200 * time.Millisecond
+				c.Attempts = 100
+				check(t, c.Upload(ctx, from, h))
+				wantSame(t, w.store, h, try, n)
+				check(t, c.Download(ctx, to, h))
+				wantSame(t, to, h, try, n)
+				t.Logf("%d faults, %d bytes sent and %d received for %d", p.hits.Load(), c.Sent(), c.Received(), n)
 			}
-			t.Logf("%d faults, %d bytes sent and %d received for %d", p.hits.Load(), c.Sent(), c.Received(), n)
 		})
 	}
 }
