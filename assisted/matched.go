@@ -95,17 +95,7 @@ func (a *Matched) inner(s federated.State) federated.State {
 	if at(s).Round == s.Round && s.Step > 0 {
 		s.Step--
 	}
-	rest := map[string][]byte{}
-	for name, b := range s.Attached {
-		if !strings.HasPrefix(name, matchPrefix) {
-			rest[name] = b
-		}
-	}
-	s.Attached = rest
-	if len(rest) == 0 {
-		s.Attached = nil
-	}
-	return s
+	return s.Detached(matchPrefix)
 }
 
 // Next implements [federated.Algorithm].

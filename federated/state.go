@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/cohort-learning/cohort/weights"
 )
@@ -83,6 +84,22 @@ func (s State) Attach(name string, b []byte) State {
 		delete(all, name)
 	}
 	s.Attached = all
+	return s
+}
+
+// Detached returns a copy of s without the attached bytes whose names begin with a prefix.
+func (s State) Detached(prefix string) State {
+	var rest map[string][]byte
+	for name, b := range s.Attached {
+		if strings.HasPrefix(name, prefix) {
+			continue
+		}
+		if rest == nil {
+			rest = map[string][]byte{}
+		}
+		rest[name] = b
+	}
+	s.Attached = rest
 	return s
 }
 

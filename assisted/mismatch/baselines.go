@@ -103,12 +103,7 @@ func StochasticEM(ctx context.Context, p Problem, m Model, v Rival, r *rng.Strea
 		return err
 	}
 	t, _ := s.given()
-	if v.Ready {
-		err = s.predict(ctx)
-	} else {
-		err = s.fit(ctx, t, nil)
-	}
-	if err != nil {
+	if err := s.naive(ctx, v.Ready, t); err != nil {
 		return err
 	}
 	z := t.RawMatrix().Data

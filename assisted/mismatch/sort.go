@@ -134,6 +134,14 @@ func (s *search) begin(ctx context.Context) error {
 	return s.start(ctx)
 }
 
+// naive is where a rival begins: with the model as it is if that is ready, else with the fit to the labels as they are given.
+func (s *search) naive(ctx context.Context, ready bool, t *mat.Dense) error {
+	if ready {
+		return s.predict(ctx)
+	}
+	return s.fit(ctx, t, nil)
+}
+
 // HardEM is alternating minimisation: all labels of a block are dealt out by rank of f, refit, to a fixed point or 100 rounds. It
 // begins with the model as it is if that is ready, else with the naive fit.
 func HardEM(ctx context.Context, p Problem, m Model, v Rival) error {
@@ -142,12 +150,7 @@ func HardEM(ctx context.Context, p Problem, m Model, v Rival) error {
 		return err
 	}
 	t, _ := s.given()
-	if v.Ready {
-		err = s.predict(ctx)
-	} else {
-		err = s.fit(ctx, t, nil)
-	}
-	if err != nil {
+	if err := s.naive(ctx, v.Ready, t); err != nil {
 		return err
 	}
 	all := make([][]int, len(s.l.blocks))

@@ -71,12 +71,8 @@ func (o *assistOptions) check() error {
 	switch {
 	case o.resume && (o.name != "" || o.dir != "" || o.dryRun || len(o.set) > 0):
 		return usagef("a run is resumed as it was begun: --resume goes with none of --name, --dir, --set and --dry-run")
-	case o.name != "" && o.dir != "":
-		return usagef("give --name or --dir, not both")
-	case o.name != slug(o.name) && o.name != "":
-		return usagef("--name %q: expected letters, digits, \".\", \"_\" and \"-\"", o.name)
 	}
-	return nil
+	return checkPlace(o.name, o.dir)
 }
 
 // assistance is what a run among organisations came to.
@@ -109,12 +105,8 @@ func (o *assistOptions) run(ctx context.Context, io streams, stop <-chan struct{
 	if err != nil {
 		return err
 	}
-	switch {
-	case dir != "":
-	case o.name != "":
-		dir = filepath.Join(runsRoot(), o.name)
-	default:
-		dir = newFolder(cmp.Or(r.Name, r.Method), time.Now())
+	if dir == "" {
+		dir = place("", o.name, cmp.Or(r.Name, r.Method))
 	}
 	if !o.dryRun && !o.resume && isRun(dir) {
 		return folderError(dir, journal.ErrExists)
@@ -207,13 +199,7 @@ func (o *assistOptions) drive(ctx context.Context, io streams, stop <-chan struc
 	job.Observer, job.Config.Stop = show, stop
 	_, err = job.RunIn(ctx, run, journal.OS(), p.Recipe.Run.Checkpoint)
 	show.wipe()
-	switch {
-	case err == nil:
-		return record.Finished, nil
-	case errors.Is(err, federated.ErrStopped), errors.Is(err, context.Canceled):
-		return record.Interrupted, err
-	}
-	return record.Failed, err
+	return stateAfter(err), err
 }
 
 // jobOf is a run among organisations of one machine.

@@ -162,13 +162,18 @@ func (x *execution) drive(ctx context.Context, run *record.Run) (record.State, e
 	x.lending.furnish(job)
 	_, err = job.RunIn(ctx, run, journal.OS(), x.plan.Recipe.Run.Checkpoint)
 	p.wipe()
+	return stateAfter(err), err
+}
+
+// stateAfter is the state that a run is left in by what it ended with.
+func stateAfter(err error) record.State {
 	switch {
 	case err == nil:
-		return record.Finished, nil
+		return record.Finished
 	case errors.Is(err, federated.ErrStopped), errors.Is(err, context.Canceled):
-		return record.Interrupted, err
+		return record.Interrupted
 	}
-	return record.Failed, err
+	return record.Failed
 }
 
 // folderError adds to the errors of opening a run what to do about them.

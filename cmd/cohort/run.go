@@ -159,6 +159,28 @@ give. The run comes out to the same bits with any workers and without.`,
 	return c
 }
 
+// checkPlace checks the name and the folder that a run is given.
+func checkPlace(name, dir string) error {
+	switch {
+	case name != "" && dir != "":
+		return usagef("give --name or --dir, not both")
+	case name != slug(name) && name != "":
+		return usagef("--name %q: expected letters, digits, \".\", \"_\" and \"-\"", name)
+	}
+	return nil
+}
+
+// place is the folder of a new run: the one it is given, that of its name among the runs, or a new one called after what it is.
+func place(dir, name, what string) string {
+	switch {
+	case dir != "":
+		return dir
+	case name != "":
+		return filepath.Join(runsRoot(), name)
+	}
+	return newFolder(what, time.Now())
+}
+
 func (o *runCommand) check(args []string) error {
 	switch {
 	case !o.resume && len(args) == 0:
@@ -169,10 +191,9 @@ func (o *runCommand) check(args []string) error {
 		return usagef("a run is resumed as it was begun; leave out --seed, --rounds, --set and --backend")
 	case o.resume && (o.name != "" || o.dir != "" || o.dryRun):
 		return usagef("--resume goes with none of --name, --dir and --dry-run")
-	case o.name != "" && o.dir != "":
-		return usagef("give --name or --dir, not both")
-	case o.name != slug(o.name) && o.name != "":
-		return usagef("--name %q: expected letters, digits, \".\", \"_\" and \"-\"", o.name)
+	}
+	if err := checkPlace(o.name, o.dir); err != nil {
+		return err
 	}
 	if err := o.lend.check(); err != nil {
 		return err
@@ -192,14 +213,7 @@ func (o *runCommand) begin(ctx context.Context, io streams, stop <-chan struct{}
 	if o.name != "" {
 		r.Name = o.name
 	}
-	dir := o.dir
-	switch {
-	case dir != "":
-	case o.name != "":
-		dir = filepath.Join(runsRoot(), o.name)
-	default:
-		dir = newFolder(cmp.Or(r.Name, r.Method), time.Now())
-	}
+	dir := place(o.dir, o.name, cmp.Or(r.Name, r.Method))
 	if !o.dryRun && isRun(dir) {
 		return folderError(dir, journal.ErrExists)
 	}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"iter"
 	"slices"
-	"strings"
 
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/secure/dp"
@@ -250,20 +249,7 @@ func inner(s federated.State, p progress) federated.State {
 }
 
 // cleared is a state without anything of a session.
-func cleared(s federated.State) federated.State {
-	var rest map[string][]byte
-	for name, b := range s.Attached {
-		if strings.HasPrefix(name, "secure/") {
-			continue
-		}
-		if rest == nil {
-			rest = map[string][]byte{}
-		}
-		rest[name] = b
-	}
-	s.Attached = rest
-	return s
-}
+func cleared(s federated.State) federated.State { return s.Detached("secure/") }
 
 // put attaches where the round stands.
 func put(s federated.State, p progress) (federated.State, error) {

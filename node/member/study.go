@@ -121,8 +121,7 @@ func (s *Study) prepare(ctx context.Context, p Proposal) (*Part, error) {
 	}
 	part := &Part{Algorithm: a, Client: a.Client(), Data: plan.String(), Model: r.Model.Name, Samples: cmp.Or(plan.Samples(), s.Samples)}
 	if s.Exec != nil {
-		own, err := program.New(plan, program.Options{Command: s.Exec, Data: s.Data, Log: filepath.Join(s.Dir, "program.log"),
-			Env: s.Limits.Env, User: s.Limits.User, Time: s.Limits.Time, Memory: s.Limits.Memory, Disk: s.Limits.Disk})
+		own, err := program.New(plan, s.program())
 		if err != nil {
 			return nil, err
 		}
@@ -135,6 +134,12 @@ func (s *Study) prepare(ctx context.Context, p Proposal) (*Part, error) {
 		return nil, err
 	}
 	return part, nil
+}
+
+// program is how the member's own program is run.
+func (s *Study) program() program.Options {
+	return program.Options{Command: s.Exec, Data: s.Data, Log: filepath.Join(s.Dir, "program.log"),
+		Env: s.Limits.Env, User: s.Limits.User, Time: s.Limits.Time, Memory: s.Limits.Memory, Disk: s.Limits.Disk}
 }
 
 // assist makes a member's part of a run of organisations with columns of their own. Nothing of its table is declared but how many
@@ -210,8 +215,7 @@ func (s *Study) learner() (learner.Learner, string, error) {
 		l, err := spec.New()
 		return l, spec.Name, err
 	}
-	r, err := program.NewRunner(program.Options{Command: s.Exec, Data: s.Data, Log: filepath.Join(s.Dir, "program.log"),
-		Env: s.Limits.Env, User: s.Limits.User, Time: s.Limits.Time, Memory: s.Limits.Memory, Disk: s.Limits.Disk})
+	r, err := program.NewRunner(s.program())
 	if err != nil {
 		return nil, "", err
 	}
