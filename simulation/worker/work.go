@@ -141,7 +141,7 @@ func (v *visit) do(ctx context.Context, a Address) (done bool, err error) {
 	}()
 	v.link, v.cancel, v.built = &link{c: c, silence: v.Silence}, map[uint64]context.CancelFunc{}, make(chan struct{})
 	v.questions = map[uint64]chan told{}
-	v.wg.Go(func() { v.leave(ctx) })
+	v.wg.Go(func() { v.leave(ctx, c) })
 	if done, err = v.introduce(a, c); err != nil {
 		return done, err
 	}
@@ -155,6 +155,9 @@ func (v *visit) do(ctx context.Context, a Address) (done bool, err error) {
 				return true, failed
 			}
 			return false, inWords(err, v.Silence)
+		}
+		if ctx.Err() != nil { // nothing is done any more
+			continue
 		}
 		if done, err := v.handle(ctx, k, b); done || err != nil {
 			return done, err
@@ -180,13 +183,13 @@ func (v *visit) failure() error {
 	return v.failed
 }
 
-// leave ends the connection when ctx is done, and says so.
-func (v *visit) leave(ctx context.Context) {
+// leave says that the connection ends when ctx is done. The host closes it: were it closed here while something of the host's
+// is unread, the system would break it off and the host might never read the last words. A host that does not is not waited for.
+func (v *visit) leave(ctx context.Context, c *tls.Conn) {
 	<-ctx.Done()
-	late := time.AfterFunc(grace, func() { _ = v.link.c.Close() })
-	defer late.Stop()
+	time.AfterFunc(grace, func() { _ = c.Close() })
 	_ = v.link.send(kindBye, []byte("it was stopped there"))
-	_ = v.link.c.Close()
+	_ = c.CloseWrite()
 }
 
 // introduce says who this is and hears what is to be done.
