@@ -15,6 +15,7 @@ import (
 func mismatchExperiment() Experiment {
 	return Experiment{
 		Name:    "mismatch",
+		Parts:   true,
 		Summary: "Learning from labels that may belong to other rows, against ten rivals",
 		Scales: map[Scale]Study{
 			Small:  {"linear with up to 100,000 rows, Friedman's problem, digits and diabetes, up to 90 % of the links wrong", "5 minutes on 2 cores", mismatchSmall},
@@ -74,8 +75,10 @@ var (
 	}}
 	naiveFit = plain("naive", 0, false, mismatch.Naive)
 	huberFit = plain("Huber", 0, false, mismatch.Huber)
+	ladFit   = plain("LAD", 0, false, mismatch.LAD)
 	twoStage = plain("S–BD", 0, true, mismatch.TwoStage)
 	hardEM   = plain("hard EM", 0, false, mismatch.HardEM)
+	sorting  = plain("MSL-sort", 0, true, mismatch.Sort)
 	mixture  = msl("mixture", mismatch.Options{Rounds: -1})
 	mslFull  = msl("MSL-full", mismatch.Options{Plan: "full"})
 	mslBin   = msl("MSL-bin", mismatch.Options{Plan: "bin"})
@@ -85,8 +88,9 @@ var (
 	stochasticEM = rival{"stochastic EM", 2, func(ctx context.Context, m mismatched, f *mismatch.Linear) (*mismatch.Result, error) {
 		return nil, mismatch.StochasticEM(ctx, m.p, f, mismatch.Rival{}, rng.New(m.seed, 0, "", "chain"))
 	}}
-	contenders = []rival{oracle, naiveFit, huberFit, plain("LAD", 0, false, mismatch.LAD), twoStage, hardEM, stochasticEM, greedy,
-		plain("λ-assignment", 3, false, mismatch.LambdaAssignment), plain("MSL-sort", 0, true, mismatch.Sort), mixture, mslFull, mslBin}
+	contenders = []rival{oracle, naiveFit, huberFit, ladFit, twoStage, hardEM, stochasticEM, greedy,
+		plain("λ-assignment", 3, false, mismatch.LambdaAssignment), sorting, mixture, mslFull, mslBin}
+	scalable = []rival{oracle, naiveFit, huberFit, ladFit, twoStage, hardEM, sorting, mixture, mslBin}
 )
 
 // contested are means over repetitions, by method.
@@ -94,7 +98,6 @@ type contested struct{ off, alpha, noise, seconds map[string]float64 }
 
 // rivals runs methods on the same problems.
 func (l *Lab) rivals(ctx context.Context, n, d, repeats int, sigma, alpha float64, rivals ...rival) (contested, error) {
-	l.tell(fmt.Sprintf("linear, n = %d, d = %d, σ = %v, α = %v", n, d, sigma, alpha))
 	s := contested{map[string]float64{}, map[string]float64{}, map[string]float64{}, map[string]float64{}}
 	for repeat := range repeats {
 		m := l.mismatched(n, d, sigma, alpha, repeat)
@@ -126,13 +129,6 @@ func (l *Lab) rivals(ctx context.Context, n, d, repeats int, sigma, alpha float6
 	return s, nil
 }
 
-// tell says what is being done.
-func (l *Lab) tell(what string) {
-	if l.Say != nil {
-		l.Say(what)
-	}
-}
-
 // linearReference are the prototype's mean errors, n = 500, d = 10, σ = 0.1.
 var linearReference = map[float64]map[string]float64{
 	0:  {"oracle": .013, "naive": .013, "Huber": .014, "LAD": .018, "S–BD": .013, "hard EM": .044, "greedy": .038, "λ-assignment": .013, "MSL-sort": .013, "mixture": .013, "MSL-full": .013},
@@ -145,102 +141,128 @@ var linearReference = map[float64]map[string]float64{
 	.9: {"oracle": .013, "naive": .915, "Huber": .915, "LAD": .924, "S–BD": .860, "hard EM": .861, "greedy": .877, "λ-assignment": .620, "MSL-sort": .917, "mixture": .664, "MSL-full": .590},
 }
 
-func reference(table map[string]float64, name string) float64 {
-	if v, ok := table[name]; ok {
+// reference looks up a reference; NaN is none.
+func reference[K comparable](table map[K]float64, of K) float64 {
+	if v, ok := table[of]; ok {
 		return v
 	}
 	return math.NaN()
 }
 
-func mismatchSmall(ctx context.Context, l *Lab) error {
-	for _, part := range []func(context.Context) error{l.mismatchTable, l.mismatchPlans, l.mismatchLarge, l.mismatchROBOT, l.mismatchFriedman,
-		l.mismatchAssist, l.mismatchDigits, l.mismatchDiabetes} {
-		if err := part(ctx); err != nil {
-			return err
+// shares is a part of a study for each of several shares of wrong links.
+type shares struct {
+	of      string
+	compute func(ctx context.Context, alpha float64) error
+	alphas  []float64
+}
+
+func (l *Lab) shares(ctx context.Context, parts ...shares) error {
+	for _, p := range parts {
+		for _, alpha := range p.alphas {
+			name := fmt.Sprintf("%s, α = %v", p.of, alpha)
+			if err := l.part(ctx, name, func(ctx context.Context) error { return p.compute(ctx, alpha) }); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
+func mismatchSmall(ctx context.Context, l *Lab) error {
+	return l.shares(ctx,
+		shares{"n = 500", l.mismatchTable, []float64{0, .2, .4, .5, .6, .7, .8, .9}},
+		shares{"n = 1000", l.mismatchPlans, []float64{.3, .5, .7, .8}},
+		shares{"n = 10000", l.mismatchLarge(10_000), []float64{.3, .5, .7}},
+		shares{"n = 100000", l.mismatchLarge(100_000), []float64{.3, .5, .7}},
+		shares{"ROBOT", l.mismatchROBOT, []float64{.5}},
+		shares{"Friedman's problem", l.mismatchFriedman, []float64{.2, .4, .6}},
+		shares{"two organisations", l.mismatchAssist, []float64{.3}},
+		shares{"digits", l.mismatchDigits, []float64{0, .2, .4, .6, .8}},
+		shares{"diabetes", l.mismatchDiabetes, []float64{.3, .5}})
+}
+
+func mismatchMedium(ctx context.Context, l *Lab) error {
+	return l.shares(ctx,
+		shares{"n = 1000000", l.mismatchMillion, []float64{.5}},
+		shares{"mnist", l.mismatchImages("mnist", 2, 2), []float64{.5, .2, .7}})
+}
+
+func mismatchPaper(ctx context.Context, l *Lab) error {
+	return l.shares(ctx,
+		shares{"mnist", l.mismatchImages("mnist", 5, 4), []float64{.5, .2, .7}},
+		shares{"fashion-mnist", l.mismatchImages("fashion-mnist", 5, 4), []float64{.5, .2, .7}})
+}
+
 // mismatchTable is every method against the share of wrong links.
-func (l *Lab) mismatchTable(ctx context.Context) error {
-	for _, alpha := range []float64{0, .2, .4, .5, .6, .7, .8, .9} {
-		s, err := l.rivals(ctx, 500, 10, 6, .1, alpha, contenders...)
-		if err != nil {
-			return err
-		}
-		for _, v := range contenders {
-			l.report(fmt.Sprintf("n = 500, α = %v: %s, mean ‖β̂−β‖", alpha, v.name), reference(linearReference[alpha], v.name), prototype, s.off[v.name])
-		}
-		full := s.off["MSL-full"]
-		if alpha <= .7 {
-			l.require(fmt.Sprintf("n = 500, α = %v: MSL-full over the oracle", alpha), math.NaN(), prototype, full/s.off["oracle"], "<=", 2.3)
-		}
-		if alpha <= .8 {
-			l.require(fmt.Sprintf("n = 500, α = %v: MSL-full less the mixture", alpha), math.NaN(), prototype, full-s.off["mixture"], "<=", .002)
-		}
-		if alpha >= .5 && alpha <= .8 {
-			l.require(fmt.Sprintf("n = 500, α = %v: Huber over MSL-full", alpha), math.NaN(), prototype, s.off["Huber"]/full, ">=", 5)
-		}
+func (l *Lab) mismatchTable(ctx context.Context, alpha float64) error {
+	s, err := l.rivals(ctx, 500, 10, 6, .1, alpha, contenders...)
+	if err != nil {
+		return err
+	}
+	for _, v := range contenders {
+		l.report(fmt.Sprintf("n = 500, α = %v: %s, mean ‖β̂−β‖", alpha, v.name), reference(linearReference[alpha], v.name), prototype, s.off[v.name])
+	}
+	full := s.off["MSL-full"]
+	if alpha <= .7 {
+		l.require(fmt.Sprintf("n = 500, α = %v: MSL-full over the oracle", alpha), math.NaN(), prototype, full/s.off["oracle"], "<=", 2.3)
+	}
+	if alpha <= .8 {
+		l.require(fmt.Sprintf("n = 500, α = %v: MSL-full less the mixture", alpha), math.NaN(), prototype, full-s.off["mixture"], "<=", .002)
+	}
+	if alpha >= .5 && alpha <= .8 {
+		l.require(fmt.Sprintf("n = 500, α = %v: Huber over MSL-full", alpha), math.NaN(), prototype, s.off["Huber"]/full, ">=", 5)
 	}
 	return nil
 }
 
 // mismatchPlans compares the two plans on the same problems.
-func (l *Lab) mismatchPlans(ctx context.Context) error {
+func (l *Lab) mismatchPlans(ctx context.Context, alpha float64) error {
 	references := map[float64][3]float64{.3: {.0562, .0567, .0575}, .5: {.0696, .0708, .0720}, .7: {.1448, .1448, .1493}, .8: {.2169, .2188, .2601}}
-	for _, alpha := range []float64{.3, .5, .7, .8} {
-		s, err := l.rivals(ctx, 1000, 20, 3, .3, alpha, mslFull, mslBin, mixture)
-		if err != nil {
-			return err
-		}
-		for c, name := range []string{"MSL-full", "MSL-bin", "mixture"} {
-			l.report(fmt.Sprintf("n = 1000, α = %v: %s, mean ‖β̂−β‖", alpha, name), references[alpha][c], prototype, s.off[name])
-		}
-		l.require(fmt.Sprintf("n = 1000, α = %v: MSL-bin over MSL-full", alpha), references[alpha][1]/references[alpha][0], prototype, s.off["MSL-bin"]/s.off["MSL-full"], "<=", 1.05)
-		l.report(fmt.Sprintf("n = 1000, α = %v: α̂ of MSL-full", alpha), math.NaN(), prototype, s.alpha["MSL-full"])
-		if alpha <= .7 {
-			l.require(fmt.Sprintf("n = 1000, α = %v: |α̂ − α| of MSL-bin", alpha), math.NaN(), prototype, math.Abs(s.alpha["MSL-bin"]-alpha), "<=", .05)
-		}
+	s, err := l.rivals(ctx, 1000, 20, 3, .3, alpha, mslFull, mslBin, mixture)
+	if err != nil {
+		return err
+	}
+	for c, name := range []string{"MSL-full", "MSL-bin", "mixture"} {
+		l.report(fmt.Sprintf("n = 1000, α = %v: %s, mean ‖β̂−β‖", alpha, name), references[alpha][c], prototype, s.off[name])
+	}
+	l.require(fmt.Sprintf("n = 1000, α = %v: MSL-bin over MSL-full", alpha), references[alpha][1]/references[alpha][0], prototype, s.off["MSL-bin"]/s.off["MSL-full"], "<=", 1.05)
+	l.report(fmt.Sprintf("n = 1000, α = %v: α̂ of MSL-full", alpha), math.NaN(), prototype, s.alpha["MSL-full"])
+	if alpha <= .7 {
+		l.require(fmt.Sprintf("n = 1000, α = %v: |α̂ − α| of MSL-bin", alpha), math.NaN(), prototype, math.Abs(s.alpha["MSL-bin"]-alpha), "<=", .05)
 	}
 	return nil
 }
 
-// mismatchLarge is MSL-bin where an n×n plan would not fit.
-func (l *Lab) mismatchLarge(ctx context.Context) error {
-	for _, c := range []struct {
-		n                              int
-		alpha, msl, mixture, two, hard float64
-	}{
-		{10_000, .3, .0151, .0154, math.NaN(), math.NaN()}, {10_000, .5, .0219, .0222, math.NaN(), math.NaN()}, {10_000, .7, .0305, .0328, math.NaN(), math.NaN()},
-		{100_000, .3, .0050, .0051, .020, .050}, {100_000, .5, .0072, .0072, .017, .055}, {100_000, .7, .0115, .0119, .026, .056},
-	} {
-		s, err := l.rivals(ctx, c.n, 20, 1, .3, c.alpha, oracle, naiveFit, twoStage, hardEM, mixture, mslBin)
+// mismatchLarge is MSL-bin where an n×n plan would not fit, beside the rivals that can do so many rows.
+func (l *Lab) mismatchLarge(n int) func(context.Context, float64) error {
+	references := map[int]map[string]map[float64]float64{
+		10_000: {"MSL-bin": {.3: .0151, .5: .0219, .7: .0305}, "mixture": {.3: .0154, .5: .0222, .7: .0328}},
+		100_000: {"MSL-bin": {.3: .0050, .5: .0072, .7: .0115}, "mixture": {.3: .0051, .5: .0072, .7: .0119},
+			"S–BD": {.3: .020, .5: .017, .7: .026}, "hard EM": {.3: .050, .5: .055, .7: .056}},
+	}
+	return func(ctx context.Context, alpha float64) error {
+		s, err := l.rivals(ctx, n, 20, 1, .3, alpha, scalable...)
 		if err != nil {
 			return err
 		}
-		of := fmt.Sprintf("n = %d, α = %v: ", c.n, c.alpha)
-		l.report(of+"oracle", math.NaN(), prototype, s.off["oracle"])
-		l.report(of+"naive", c.alpha, prototype, s.off["naive"])
-		l.report(of+"S–BD", c.two, prototype, s.off["S–BD"])
-		l.report(of+"hard EM", c.hard, prototype, s.off["hard EM"])
-		l.report(of+"mixture", c.mixture, prototype, s.off["mixture"])
-		l.report(of+"MSL-bin", c.msl, prototype, s.off["MSL-bin"])
-		l.require(of+"|α̂ − α| of MSL-bin", math.NaN(), prototype, math.Abs(s.alpha["MSL-bin"]-c.alpha), "<=", .01)
+		of := fmt.Sprintf("n = %d, α = %v: ", n, alpha)
+		for _, v := range scalable {
+			l.report(of+v.name+", ‖β̂−β‖", reference(references[n][v.name], alpha), prototype, s.off[v.name])
+		}
+		l.require(of+"|α̂ − α| of MSL-bin", math.NaN(), prototype, math.Abs(s.alpha["MSL-bin"]-alpha), "<=", .01)
 		l.report(of+"σ̂² of MSL-bin", .09, prototype, s.noise["MSL-bin"])
 		l.report(of+"seconds of MSL-bin", math.NaN(), "this machine", s.seconds["MSL-bin"])
+		return nil
 	}
-	return nil
 }
 
 // mismatchROBOT is ROBOT in its published setting, which draws x ~ N(1, 1): of features around 0 the sorted labels tell hardly more
 // than the length of β.
-func (l *Lab) mismatchROBOT(ctx context.Context) error {
-	l.tell("ROBOT, n = 200")
+func (l *Lab) mismatchROBOT(ctx context.Context, alpha float64) error {
 	for _, d := range []int{2, 5} {
 		var off, with float64
 		for repeat := range 2 {
-			m := l.mismatched(200, d, 0, .5, repeat)
+			m := l.mismatched(200, d, 0, alpha, repeat)
 			r := rng.New(m.seed, 0, "", "robot")
 			for c := range m.beta {
 				m.beta[c] = r.NormFloat64()
@@ -265,8 +287,9 @@ func (l *Lab) mismatchROBOT(ctx context.Context) error {
 			}
 			with += floats.Distance(mat.Col(nil, 0, f.Coefficients()), m.beta, 2) / norm / 2
 		}
-		l.report(fmt.Sprintf("n = 200, d = %d, x ~ N(1, 1), α = 0.5: ROBOT, ‖β̂−β‖/‖β‖", d), .055, prototype+" (d = 5)", off)
-		l.report(fmt.Sprintf("n = 200, d = %d, x ~ N(1, 1), α = 0.5: MSL, ‖β̂−β‖/‖β‖", d), .021, prototype+" (d = 5)", with)
+		of := fmt.Sprintf("n = 200, d = %d, x ~ N(1, 1), α = %v: ", d, alpha)
+		l.report(of+"ROBOT, ‖β̂−β‖/‖β‖", .055, prototype+" (d = 5)", off)
+		l.report(of+"MSL, ‖β̂−β‖/‖β‖", .021, prototype+" (d = 5)", with)
 	}
 	return nil
 }

@@ -68,12 +68,11 @@ func (a assistance) learn(ctx context.Context, links []int) (float64, error) {
 }
 
 // mismatchAssist aligns the assistor's rows to the sponsor's residuals before assisted learning.
-func (l *Lab) mismatchAssist(ctx context.Context) error {
+func (l *Lab) mismatchAssist(ctx context.Context, wrongly float64) error {
 	const n, d, repeats = 1000, 5, 3
-	l.tell("assisted learning with wrong links")
 	var right, wrong, aligned, alpha float64
 	for repeat := range repeats {
-		a := l.assistance(n, d, repeat, .3)
+		a := l.assistance(n, d, repeat, wrongly)
 		straight := make([]int, n)
 		for i := range straight {
 			straight[i] = i
@@ -106,11 +105,11 @@ func (l *Lab) mismatchAssist(ctx context.Context) error {
 			*sum += loss / repeats
 		}
 	}
-	const of = "two organisations, 30 % of the links wrong: "
+	of := fmt.Sprintf("two organisations, %.0f %% of the links wrong: ", 100*wrongly)
 	l.report(of+"test loss with right links", math.NaN(), "none", right)
 	l.report(of+"test loss with the links as they are", math.NaN(), "none", wrong)
 	l.report(of+"test loss after alignment", math.NaN(), "none", aligned)
-	l.report(of+"α̂", .3, "as drawn", alpha)
+	l.report(of+"α̂", wrongly, "as drawn", alpha)
 	l.require(of+"share of the loss that alignment makes good", math.NaN(), "target of the medium scale", (wrong-aligned)/(wrong-right), ">=", .5)
 	return nil
 }

@@ -33,75 +33,72 @@ func net(name string, c nn.Config) (*nn.Model, error) {
 }
 
 // mismatchFriedman is a network on Friedman's problem, without cross-fitting: 150 epochs.
-func (l *Lab) mismatchFriedman(ctx context.Context) error {
+func (l *Lab) mismatchFriedman(ctx context.Context, alpha float64) error {
 	const n, epochs, seeds = 1000, 150, 3
 	references := map[float64][]float64{
 		.2: {.62, 1.88, 1.08, 1.46, 1.07, 1.08, 1.01}, .4: {.62, 2.96, 1.91, 2.01, 1.51, 1.31, 1.29}, .6: {.62, 3.83, 3.32, 2.68, 2.23, 1.96, 1.96}}
 	names := []string{"oracle", "naive", "LAD", "hard EM", "MSL-sort", "mixture", "MSL"}
-	for _, alpha := range []float64{.2, .4, .6} {
-		l.tell(fmt.Sprintf("Friedman's problem, α = %v", alpha))
-		errs := make([]float64, len(names))
-		for seed := range seeds {
-			r := rng.New(l.Seed<<16+uint64(seed), 0, "", "friedman")
-			x, y, _ := mismatch.Friedman(n, 10, 1, r)
-			xt, _, clean := mismatch.Friedman(n, 10, 0, r)
-			p := mismatch.Problem{Y: y, Own: mismatch.Shuffle(n, alpha, r)}
-			data, test := unscaled("friedman", x), unscaled("friedman test", xt)
-			straight := p
-			straight.Own = nil
-			told := mismatch.Rival{Alpha: &alpha, Rounds: epochs - 20, Ready: true}
-			fits := []func(m *mismatch.Neural) error{
-				func(m *mismatch.Neural) error {
-					return mismatch.Naive(ctx, straight, m, mismatch.Rival{Rounds: epochs})
-				},
-				func(m *mismatch.Neural) error { return mismatch.Naive(ctx, p, m, mismatch.Rival{Rounds: epochs}) },
-				func(m *mismatch.Neural) error { return mismatch.LAD(ctx, p, m, mismatch.Rival{Rounds: epochs}) },
-				func(m *mismatch.Neural) error {
-					return errors.Join(mismatch.Huber(ctx, p, m, mismatch.Rival{Rounds: 20}), mismatch.HardEM(ctx, p, m, told))
-				},
-				func(m *mismatch.Neural) error {
-					return errors.Join(mismatch.Huber(ctx, p, m, mismatch.Rival{Rounds: 20}), mismatch.Sort(ctx, p, m, told))
-				},
-				func(m *mismatch.Neural) error {
-					_, err := mismatch.Fit(ctx, p, m, mismatch.Options{Warm: 20, Mixture: epochs - 20, Rounds: -1})
-					return err
-				},
-				func(m *mismatch.Neural) error {
-					_, err := mismatch.Fit(ctx, p, m, mismatch.Options{Warm: 20, Mixture: 70, Rounds: 60})
-					return err
-				},
-			}
-			for c, fit := range fits {
-				model, err := net("mlp", nn.Config{Input: []int{10}, Classes: 1, Hidden: []int{64, 64}})
-				if err != nil {
-					return err
-				}
-				m, err := mismatch.NewNeural(l.Engine, model, data, false, mismatch.Training{Total: epochs}, rng.New(l.Seed, seed, "", "friedman net"))
-				if err != nil {
-					return err
-				}
-				err = fit(m)
-				var f *mat.Dense
-				if err == nil {
-					f, err = m.On(ctx, test.All())
-				}
-				m.Close()
-				if err != nil {
-					return fmt.Errorf("%s on Friedman's problem: %w", names[c], err)
-				}
-				sum := 0.0
-				for i, v := range clean {
-					sum += (f.At(i, 0) - v) * (f.At(i, 0) - v) / n
-				}
-				errs[c] += math.Sqrt(sum) / seeds
-			}
+	errs := make([]float64, len(names))
+	for seed := range seeds {
+		r := rng.New(l.Seed<<16+uint64(seed), 0, "", "friedman")
+		x, y, _ := mismatch.Friedman(n, 10, 1, r)
+		xt, _, clean := mismatch.Friedman(n, 10, 0, r)
+		p := mismatch.Problem{Y: y, Own: mismatch.Shuffle(n, alpha, r)}
+		data, test := unscaled("friedman", x), unscaled("friedman test", xt)
+		straight := p
+		straight.Own = nil
+		told := mismatch.Rival{Alpha: &alpha, Rounds: epochs - 20, Ready: true}
+		fits := []func(m *mismatch.Neural) error{
+			func(m *mismatch.Neural) error {
+				return mismatch.Naive(ctx, straight, m, mismatch.Rival{Rounds: epochs})
+			},
+			func(m *mismatch.Neural) error { return mismatch.Naive(ctx, p, m, mismatch.Rival{Rounds: epochs}) },
+			func(m *mismatch.Neural) error { return mismatch.LAD(ctx, p, m, mismatch.Rival{Rounds: epochs}) },
+			func(m *mismatch.Neural) error {
+				return errors.Join(mismatch.Huber(ctx, p, m, mismatch.Rival{Rounds: 20}), mismatch.HardEM(ctx, p, m, told))
+			},
+			func(m *mismatch.Neural) error {
+				return errors.Join(mismatch.Huber(ctx, p, m, mismatch.Rival{Rounds: 20}), mismatch.Sort(ctx, p, m, told))
+			},
+			func(m *mismatch.Neural) error {
+				_, err := mismatch.Fit(ctx, p, m, mismatch.Options{Warm: 20, Mixture: epochs - 20, Rounds: -1})
+				return err
+			},
+			func(m *mismatch.Neural) error {
+				_, err := mismatch.Fit(ctx, p, m, mismatch.Options{Warm: 20, Mixture: 70, Rounds: 60})
+				return err
+			},
 		}
-		for c, name := range names {
-			l.report(fmt.Sprintf("Friedman, α = %v: %s, test RMSE", alpha, name), references[alpha][c], prototype, errs[c])
+		for c, fit := range fits {
+			model, err := net("mlp", nn.Config{Input: []int{10}, Classes: 1, Hidden: []int{64, 64}})
+			if err != nil {
+				return err
+			}
+			m, err := mismatch.NewNeural(l.Engine, model, data, false, mismatch.Training{Total: epochs}, rng.New(l.Seed, seed, "", "friedman net"))
+			if err != nil {
+				return err
+			}
+			err = fit(m)
+			var f *mat.Dense
+			if err == nil {
+				f, err = m.On(ctx, test.All())
+			}
+			m.Close()
+			if err != nil {
+				return fmt.Errorf("%s on Friedman's problem: %w", names[c], err)
+			}
+			sum := 0.0
+			for i, v := range clean {
+				sum += (f.At(i, 0) - v) * (f.At(i, 0) - v) / n
+			}
+			errs[c] += math.Sqrt(sum) / seeds
 		}
-		l.require(fmt.Sprintf("Friedman, α = %v: MSL over naive", alpha), references[alpha][6]/references[alpha][1], prototype, errs[6]/errs[1], "<=", .6)
-		l.require(fmt.Sprintf("Friedman, α = %v: MSL less the mixture", alpha), references[alpha][6]-references[alpha][5], prototype, errs[6]-errs[5], "<=", .05)
 	}
+	for c, name := range names {
+		l.report(fmt.Sprintf("Friedman, α = %v: %s, test RMSE", alpha, name), references[alpha][c], prototype, errs[c])
+	}
+	l.require(fmt.Sprintf("Friedman, α = %v: MSL over naive", alpha), references[alpha][6]/references[alpha][1], prototype, errs[6]/errs[1], "<=", .6)
+	l.require(fmt.Sprintf("Friedman, α = %v: MSL less the mixture", alpha), references[alpha][6]-references[alpha][5], prototype, errs[6]-errs[5], "<=", .05)
 	return nil
 }
 
@@ -262,39 +259,36 @@ func hits(f *mat.Dense, labels []int32) float64 {
 }
 
 // mismatchDigits is a network on scikit-learn's digits.
-func (l *Lab) mismatchDigits(ctx context.Context) error {
+func (l *Lab) mismatchDigits(ctx context.Context, alpha float64) error {
 	const part = 1400
 	all, err := l.numbers("sklearn-tables", "digits.csv.gz")
 	if err != nil {
 		return err
 	}
 	references := map[float64][2]float64{0: {98.2, 97.7}, .2: {94.0, 96.1}, .4: {87.6, 94.1}, .6: {72.7, 89.1}, .8: {45.6, 71.6}}
-	for _, alpha := range []float64{0, .2, .4, .6, .8} {
-		l.tell(fmt.Sprintf("digits, α = %v", alpha))
-		n, _ := all.Dims()
-		x := mat.NewDense(n, 64, nil)
-		labels := make([]int32, n)
-		for i, from := range rng.New(l.Seed, 0, "", "digits").Perm(n) {
-			row := all.RawRowView(from)
-			x.SetRow(i, row[:64])
-			labels[i] = int32(row[64])
-		}
-		v := vision{classes: 10, folds: 5, final: 60, rounds: 16,
-			train: unscaled("digits", mat.DenseCopyOf(x.Slice(0, part, 0, 64))), test: unscaled("digits test", mat.DenseCopyOf(x.Slice(part, n, 0, 64))),
-			model: func() (*nn.Model, error) {
-				return net("mlp", nn.Config{Input: []int{64}, Classes: 10, Hidden: []int{128}})
-			},
-			learn: mismatch.Training{Epochs: 25, Rate: .002, Fresh: true}}
-		v.train.Labels, v.test.Labels = labels[:part], labels[part:]
-		g, err := l.guess(ctx, v, alpha, 0, true)
-		if err != nil {
-			return err
-		}
-		l.reportGuess(fmt.Sprintf("digits, α = %v: ", alpha), references[alpha], g)
-		for at, gain := range map[float64]float64{.4: 4, .6: 12, 0: -1} {
-			if at == alpha {
-				l.require(fmt.Sprintf("digits, α = %v: MSL less naive, points", alpha), references[alpha][1]-references[alpha][0], prototype, g.msl-g.naive, ">=", gain)
-			}
+	n, _ := all.Dims()
+	x := mat.NewDense(n, 64, nil)
+	labels := make([]int32, n)
+	for i, from := range rng.New(l.Seed, 0, "", "digits").Perm(n) {
+		row := all.RawRowView(from)
+		x.SetRow(i, row[:64])
+		labels[i] = int32(row[64])
+	}
+	v := vision{classes: 10, folds: 5, final: 60, rounds: 16,
+		train: unscaled("digits", mat.DenseCopyOf(x.Slice(0, part, 0, 64))), test: unscaled("digits test", mat.DenseCopyOf(x.Slice(part, n, 0, 64))),
+		model: func() (*nn.Model, error) {
+			return net("mlp", nn.Config{Input: []int{64}, Classes: 10, Hidden: []int{128}})
+		},
+		learn: mismatch.Training{Epochs: 25, Rate: .002, Fresh: true}}
+	v.train.Labels, v.test.Labels = labels[:part], labels[part:]
+	g, err := l.guess(ctx, v, alpha, 0, true)
+	if err != nil {
+		return err
+	}
+	l.reportGuess(fmt.Sprintf("digits, α = %v: ", alpha), references[alpha], g)
+	for at, gain := range map[float64]float64{.4: 4, .6: 12, 0: -1} {
+		if at == alpha {
+			l.require(fmt.Sprintf("digits, α = %v: MSL less naive, points", alpha), references[alpha][1]-references[alpha][0], prototype, g.msl-g.naive, ">=", gain)
 		}
 	}
 	return nil
@@ -314,7 +308,7 @@ func (l *Lab) reportGuess(of string, reference [2]float64, g guessed) {
 }
 
 // mismatchDiabetes is least squares on diabetes: 20 splits, mean squared error over the variance of the target.
-func (l *Lab) mismatchDiabetes(ctx context.Context) error {
+func (l *Lab) mismatchDiabetes(ctx context.Context, alpha float64) error {
 	const part, splits = 354, 20
 	x, err := l.numbers("sklearn-tables", "diabetes_data.csv.gz")
 	if err != nil {
@@ -331,86 +325,71 @@ func (l *Lab) mismatchDiabetes(ctx context.Context) error {
 	}
 	names := []rival{oracle, naiveFit, huberFit, twoStage, hardEM, mixture, msl("MSL", mismatch.Options{})}
 	references := map[float64][]float64{.3: {.529, .584, .569, .562, .698, .554, .559}, .5: {.529, .683, .666, .621, .783, .625, .622}}
-	for _, alpha := range []float64{.3, .5} {
-		l.tell(fmt.Sprintf("diabetes, α = %v", alpha))
-		errs := make([]float64, len(names))
-		for split := range splits {
-			r := rng.New(l.Seed, split, "", "diabetes")
-			order := r.Perm(n)
-			xt, yt := mat.NewDense(part, d, nil), mat.NewDense(part, 1, nil)
-			for i := range part {
-				xt.SetRow(i, x.RawRowView(order[i]))
-				yt.Set(i, 0, y.At(order[i], 0))
-			}
-			m := mismatched{x: xt, alpha: alpha, p: mismatch.Problem{Y: yt, Own: mismatch.Shuffle(part, alpha, r)}}
-			for c, v := range names {
-				f, err := mismatch.NewLinear(xt, true, 0)
-				if err != nil {
-					return err
-				}
-				if _, err := v.fit(ctx, m, f); err != nil {
-					return fmt.Errorf("%s on diabetes: %w", v.name, err)
-				}
-				coef := f.Coefficients()
-				for _, i := range order[part:] {
-					at := coef.At(d, 0)
-					for k, v := range x.RawRowView(i) {
-						at += v * coef.At(k, 0)
-					}
-					errs[c] += (at - y.At(i, 0)) * (at - y.At(i, 0)) / variance / float64(n-part) / splits
-				}
-			}
+	errs := make([]float64, len(names))
+	for split := range splits {
+		r := rng.New(l.Seed, split, "", "diabetes")
+		order := r.Perm(n)
+		xt, yt := mat.NewDense(part, d, nil), mat.NewDense(part, 1, nil)
+		for i := range part {
+			xt.SetRow(i, x.RawRowView(order[i]))
+			yt.Set(i, 0, y.At(order[i], 0))
 		}
+		m := mismatched{x: xt, alpha: alpha, p: mismatch.Problem{Y: yt, Own: mismatch.Shuffle(part, alpha, r)}}
 		for c, v := range names {
-			l.report(fmt.Sprintf("diabetes, α = %v: %s, test error over the variance", alpha, v.name), references[alpha][c], prototype, errs[c])
+			f, err := mismatch.NewLinear(xt, true, 0)
+			if err != nil {
+				return err
+			}
+			if _, err := v.fit(ctx, m, f); err != nil {
+				return fmt.Errorf("%s on diabetes: %w", v.name, err)
+			}
+			coef := f.Coefficients()
+			for _, i := range order[part:] {
+				at := coef.At(d, 0)
+				for k, v := range x.RawRowView(i) {
+					at += v * coef.At(k, 0)
+				}
+				errs[c] += (at - y.At(i, 0)) * (at - y.At(i, 0)) / variance / float64(n-part) / splits
+			}
 		}
-		l.require(fmt.Sprintf("diabetes, α = %v: MSL less naive", alpha), references[alpha][6]-references[alpha][1], prototype, errs[6]-errs[1], "<=", -.02)
 	}
+	for c, v := range names {
+		l.report(fmt.Sprintf("diabetes, α = %v: %s, test error over the variance", alpha, v.name), references[alpha][c], prototype, errs[c])
+	}
+	l.require(fmt.Sprintf("diabetes, α = %v: MSL less naive", alpha), references[alpha][6]-references[alpha][1], prototype, errs[6]-errs[1], "<=", -.02)
 	return nil
-}
-
-func mismatchMedium(ctx context.Context, l *Lab) error {
-	if err := mismatchMillion(ctx, l); err != nil {
-		return err
-	}
-	return l.mismatchImages(ctx, "mnist", 2, 2)
 }
 
 // mismatchMillion is MSL-bin on a million rows.
-func mismatchMillion(ctx context.Context, l *Lab) error {
-	s, err := l.rivals(ctx, 1_000_000, 20, 1, .3, .5, oracle, naiveFit, mslBin)
+func (l *Lab) mismatchMillion(ctx context.Context, alpha float64) error {
+	s, err := l.rivals(ctx, 1_000_000, 20, 1, .3, alpha, oracle, naiveFit, mslBin)
 	if err != nil {
 		return err
 	}
-	l.report("n = 1,000,000, α = 0.5: naive, ‖β̂−β‖", .5, prototype, s.off["naive"])
-	l.require("n = 1,000,000, α = 0.5: MSL-bin over the oracle", math.NaN(), prototype, s.off["MSL-bin"]/s.off["oracle"], "<=", 1.6)
-	l.require("n = 1,000,000, α = 0.5: minutes of MSL-bin", math.NaN(), "this machine", s.seconds["MSL-bin"]/60, "<=", 15)
+	of := fmt.Sprintf("n = 1,000,000, α = %v: ", alpha)
+	for _, v := range []rival{oracle, naiveFit, mslBin} {
+		l.report(of+v.name+", ‖β̂−β‖", math.NaN(), prototype, s.off[v.name])
+	}
+	l.require(of+"MSL-bin over the oracle", math.NaN(), prototype, s.off["MSL-bin"]/s.off["oracle"], "<=", 1.6)
+	l.report(of+"α̂ of MSL-bin", alpha, "as drawn", s.alpha["MSL-bin"])
+	l.report(of+"σ̂² of MSL-bin", .09, "as drawn", s.noise["MSL-bin"])
+	l.require(of+"minutes of MSL-bin", math.NaN(), "this machine", s.seconds["MSL-bin"]/60, "<=", 15)
 	var mem runtime.MemStats
 	runtime.ReadMemStats(&mem)
-	l.require("n = 1,000,000, α = 0.5: GiB of memory, with the data", math.NaN(), "this machine", float64(mem.Sys)/(1<<30), "<=", 4)
-	return nil
-}
-
-func mismatchPaper(ctx context.Context, l *Lab) error {
-	for _, name := range []string{"mnist", "fashion-mnist"} {
-		if err := l.mismatchImages(ctx, name, 5, 4); err != nil {
-			return err
-		}
-	}
+	l.require(of+"GiB of memory, with the data", math.NaN(), "this machine", float64(mem.Sys)/(1<<30), "<=", 4)
 	return nil
 }
 
 // mismatchImages is a small CNN on 28×28 images.
-func (l *Lab) mismatchImages(ctx context.Context, name string, folds, rounds int) error {
-	split, err := dataset.Load(ctx, dataset.Spec{Name: name, Root: l.Data, Seed: l.Seed})
-	if errors.Is(err, fs.ErrNotExist) {
-		return &recipe.MissingDataError{Err: err}
-	}
-	if err != nil {
-		return err
-	}
-	for _, alpha := range []float64{.5, .2, .7} {
-		l.tell(fmt.Sprintf("%s, α = %v", name, alpha))
+func (l *Lab) mismatchImages(name string, folds, rounds int) func(context.Context, float64) error {
+	return func(ctx context.Context, alpha float64) error {
+		split, err := dataset.Load(ctx, dataset.Spec{Name: name, Root: l.Data, Seed: l.Seed})
+		if errors.Is(err, fs.ErrNotExist) {
+			return &recipe.MissingDataError{Err: err}
+		}
+		if err != nil {
+			return err
+		}
 		v := vision{train: split.Train, test: split.Test, classes: 10, folds: folds, final: 4, rounds: rounds,
 			model: func() (*nn.Model, error) {
 				return net("lenet", nn.Config{Input: []int{28, 28, 1}, Classes: 10, Widths: []int{8, 16}, Hidden: []int{64}})
@@ -425,7 +404,7 @@ func (l *Lab) mismatchImages(ctx context.Context, name string, folds, rounds int
 		if name == "mnist" && alpha == .5 {
 			l.require(of+"MSL, accuracy", math.NaN(), "target of the medium scale", g.msl, ">=", 97)
 		}
-		l.require(of+"MSL less naive, points", math.NaN(), "target of the medium scale", g.msl-g.naive, ">=", 0)
+		l.require(of+"MSL less naive, points", math.NaN(), "target of the medium scale", g.msl-g.naive, ">=", 1)
+		return nil
 	}
-	return nil
 }

@@ -67,6 +67,7 @@ type Experiment struct {
 	Name      string
 	Summary   string
 	Synthetic bool // needs no real data
+	Parts     bool // studies are of parts that stand alone and leave no folder: one that [Lab].Only names has its rows
 	Scales    map[Scale]Study
 }
 
@@ -116,7 +117,7 @@ type Lab struct {
 	Seed   uint64
 	Stop   <-chan struct{}
 	// Only, if not empty, names the one run to compute, for experiments whose runs are shared out among machines; there are
-	// no rows then.
+	// no rows then, but of an experiment of parts those of the part.
 	Only string
 	// Say, if not nil, hears what is being done, a line at a time, and Watch every round.
 	Say   func(string)
@@ -135,7 +136,9 @@ func (e Experiment) Run(ctx context.Context, scale Scale, lab *Lab) (Result, err
 	lab.rows, lab.names = nil, nil
 	err := study.Run(ctx, lab)
 	if err == nil && lab.Only != "" {
-		lab.rows = nil
+		if !e.Parts {
+			lab.rows = nil
+		}
 		if !slices.Contains(lab.names, lab.Only) {
 			err = fmt.Errorf("%s has no run %q at scale %s; there are %s", e.Name, lab.Only, scale, strings.Join(lab.names, "; "))
 		}
@@ -238,6 +241,18 @@ type paper struct {
 	seed         uint64
 	yaml         []byte // what was run
 	checkpoint   int    // rounds from one to the next
+}
+
+// part computes one of a study's parts, unless another is asked for.
+func (l *Lab) part(ctx context.Context, name string, compute func(context.Context) error) error {
+	l.names = append(l.names, name)
+	if l.Only != "" && l.Only != name {
+		return nil
+	}
+	if l.Say != nil {
+		l.Say(name)
+	}
+	return compute(ctx)
 }
 
 // perform runs the job that prepare makes, which gets the folder of the run; "" is none.

@@ -41,10 +41,10 @@ func newReproduce(io streams, stop <-chan struct{}) *cobra.Command {
 			if !slices.Contains(reproduce.Scales(), s) {
 				return usagef("--scale %s: expected small, medium or paper", scale)
 			}
-			if dir == "" && s != reproduce.Small {
+			if dir == "" && s != reproduce.Small && !e.Parts {
 				dir = fmt.Sprintf("%s/reproduce-%s-%s-seed%d", runsRoot(), e.Name, s, o.seed)
 			}
-			if only != "" && dir == "" {
+			if only != "" && dir == "" && !e.Parts {
 				return usagef("--only computes one run of an experiment; name the folder of its runs with --dir")
 			}
 			if o.dataDir() == "" && !e.Synthetic {
@@ -71,7 +71,7 @@ func newReproduce(io streams, stop <-chan struct{}) *cobra.Command {
 				return err
 			}
 			switch {
-			case only != "":
+			case only != "" && !e.Parts:
 				io.note("%s is computed; with all runs of the experiment in %s, leave out --only to compare", only, dir)
 			case o.json:
 				err = io.json(result)
