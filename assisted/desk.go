@@ -273,7 +273,7 @@ func (d *Desk) targets(o order, task federated.Task) (*mat.Dense, error) {
 		for j, v := range r.RawRowView(i) {
 			if math.IsNaN(v) != masked || math.Abs(v) > most {
 				return nil, fmt.Errorf("target %d, column %d of round %d is %v: it must be a number of at most %g, or the row be left out as a whole",
-					i, j, o.Slot.Round, v, most)
+					i, j, o.Slot.Round+1, v, most)
 			}
 		}
 	}

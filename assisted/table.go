@@ -33,6 +33,9 @@ type Course struct {
 	Again    bool     `json:"again,omitempty"` // somebody does not know them yet
 	Ensemble Ensemble `json:"ensemble"`
 	Stop     Stopping `json:"stop"`
+	Missed   []string `json:"missed,omitempty"` // who was asked in the round under way and gave nothing that could be used
+	// Away is for how many rounds in a row organisations have had weight 0 because they gave nothing.
+	Away map[string]int `json:"away,omitempty"`
 	// Own is whatever else the method keeps.
 	Own json.RawMessage `json:"own,omitempty"`
 }
@@ -249,7 +252,7 @@ func (t *Table) Answers(srv federated.Server, s federated.State, c Course, roll 
 		}
 		a, err := t.read(g.Attached, t.Sponsor.Outputs())
 		if err != nil {
-			notes = append(notes, fmt.Sprintf("%s is left out of round %d: its answer is %v", name, s.Round, err))
+			notes = append(notes, fmt.Sprintf("%s is left out of round %d: its answer is %v", name, s.Round+1, err))
 			continue
 		}
 		a.Name = name
@@ -266,7 +269,10 @@ const largestAnswer = 1e100
 func checkRow(row []float64) error {
 	absent := math.IsNaN(row[0])
 	for _, x := range row {
-		if math.IsNaN(x) != absent || math.Abs(x) > largestAnswer {
+		switch {
+		case math.IsNaN(x) != absent:
+			return errors.New("not a number here and there")
+		case math.Abs(x) > largestAnswer:
 			return fmt.Errorf("%v", x)
 		}
 	}
@@ -392,7 +398,11 @@ func (t *Table) Close(srv federated.Server, s federated.State, c Course, d *fede
 			d.Notes = append(d.Notes, fmt.Sprintf("stopped: held-out rows were predicted best after %d rounds", c.Stop.Best))
 		}
 	}
-	return c, t.Compare(srv, s, c, d, c.Stop.Over || s.Round+1 == planned)
+	last := c.Stop.Over || s.Round+1 == planned
+	if err := t.Compare(srv, s, c, d, last); err != nil {
+		return c, err
+	}
+	return t.missing(srv, s, c, d, last)
 }
 
 // Outcome returns what a run has come to: after its best round if it was to stop by held-out rows, else after its last.
@@ -407,7 +417,7 @@ func Outcome(s federated.State, patience int) (Ensemble, error) {
 // Lost says of whom a phase had to do without.
 func Lost(roll federated.Roll, what string) (notes []string) {
 	for _, f := range roll.Failed {
-		notes = append(notes, fmt.Sprintf("%s %s in round %d: %s", f.Member, what, f.Round, f.Reason))
+		notes = append(notes, fmt.Sprintf("%s %s in round %d: %s", f.Member, what, f.Round+1, f.Reason))
 	}
 	return notes
 }

@@ -268,6 +268,7 @@ func (a *Algorithm) take(srv federated.Server, s federated.State, c assisted.Cou
 	answers, notes := a.Answers(srv, s, c, roll)
 	d.Notes = append(d.Notes, notes...)
 	d.Notes = append(d.Notes, assisted.Lost(roll, "takes nothing off the residual")...)
+	c = c.Without(srv, roll, answers)
 	y, err := a.Labels(s)
 	if err != nil {
 		return s, d, err

@@ -344,7 +344,7 @@ func TestLostOnTheWay(t *testing.T) {
 	for _, p := range l.Phases {
 		notes = append(notes, p.Notes...)
 	}
-	if all := strings.Join(notes, "\n"); !strings.Contains(all, "org-2 takes nothing off the residual in round 1: asleep") {
+	if all := strings.Join(notes, "\n"); !strings.Contains(all, "org-2 takes nothing off the residual in round 2: asleep") {
 		t.Errorf("the notes do not say who was lost: %q", all)
 	}
 	f, _ := w.Predict(t, e, a.Sponsor.Keys)

@@ -30,7 +30,7 @@ func TestUsefulness(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if notes := strings.Join(l.Phase(assisted.Sketches)[0].Notes, "\n"); !strings.Contains(notes, "org-2 is not tested in round 0: asked for 3 mixtures") {
+	if notes := strings.Join(l.Phase(assisted.Sketches)[0].Notes, "\n"); !strings.Contains(notes, "org-2 is not tested in round 1: asked for 3 mixtures") {
 		t.Errorf("that an organisation tells none is not said: %q", notes)
 	}
 }

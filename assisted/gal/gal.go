@@ -160,6 +160,7 @@ func (a *Algorithm) assist(srv federated.Server, s federated.State, c assisted.C
 		d.Notes = append(d.Notes, "nobody's answer could be used: the predictions stay as they are")
 		return s, d, nil
 	}
+	c = c.Without(srv, roll, answers)
 	f, err := assisted.Matrix(s, "F")
 	if err != nil {
 		return s, d, err
@@ -181,10 +182,10 @@ func (a *Algorithm) assist(srv federated.Server, s federated.State, c assisted.C
 	d.Add("rate", "", rate)
 	if step.Capped {
 		d.Add("rate.capped", "", 1)
-		d.Notes = append(d.Notes, fmt.Sprintf("the rate of round %d stopped at its cap of %g, and the loss falls still: are classes separable?", s.Round, a.Cap))
+		d.Notes = append(d.Notes, fmt.Sprintf("the rate of round %d stopped at its cap of %g, and the loss falls still: are classes separable?", s.Round+1, a.Cap))
 	}
 	if step.Flat {
-		d.Notes = append(d.Notes, fmt.Sprintf("round %d leads nowhere: what organisations fitted is 0 or points uphill, and the rate is 0", s.Round))
+		d.Notes = append(d.Notes, fmt.Sprintf("round %d leads nowhere: what organisations fitted is 0 or points uphill, and the rate is 0", s.Round+1))
 	}
 	if c, err = a.Close(srv, s, c, &d, a.Rounds, a.Patience); err != nil {
 		return s, d, err

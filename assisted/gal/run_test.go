@@ -90,7 +90,7 @@ func TestLostAndNonsense(t *testing.T) {
 				t.Errorf("weights of org-2: %v, want none in one of %d rounds", got, c.rounds)
 			}
 			notes := strings.Join(l.Phase(assisted.Fits)[1].Notes, "\n")
-			if !strings.Contains(notes, "org-2") || !strings.Contains(notes, "round 1") {
+			if !strings.Contains(notes, "org-2") || !strings.Contains(notes, "round 2") {
 				t.Errorf("the notes do not say who was left out when: %q", notes)
 			}
 			e, err := a.Ensemble(l.Final)

@@ -83,8 +83,9 @@ type assistance struct {
 	Method  string                        `json:"method"`
 	Seed    uint64                        `json:"seed"`
 	Rounds  int                           `json:"rounds"`
+	Digest  string                        `json:"digest,omitempty"` // of the outcome, once the run has ended
 	Metrics map[string]float64            `json:"metrics"`
-	By      map[string]map[string]float64 `json:"organisations"` // last values by organisation: weight, contribution, shapley, rows
+	By      map[string]map[string]float64 `json:"organisations"` // by organisation, in the last round: weight, away, contribution, shapley; rows
 	Alone   map[string]float64            `json:"alone,omitempty"`
 	Joint   map[string]float64            `json:"joint,omitempty"`
 	Report  string                        `json:"report"`
@@ -138,7 +139,7 @@ func (o *assistOptions) run(ctx context.Context, io streams, stop <-chan struct{
 	if o.json {
 		return io.json(res)
 	}
-	res.print(io, plan)
+	res.print(io, r)
 	return nil
 }
 
@@ -171,13 +172,9 @@ func (o *assistOptions) learn(ctx context.Context, io streams, stop <-chan struc
 	if e := run.Close(state, err); e != nil {
 		err = errors.Join(err, e)
 	}
-	res.State = state
-	metrics, e := record.ReadMetrics(dir)
+	out, e := cameTo(dir)
 	if e == nil {
-		defer metrics.Close()
-		e = res.read(dir, metrics)
-	}
-	if e == nil {
+		res = out
 		res.Report, e = recipe.WriteReport(dir)
 	}
 	return res, cmp.Or(err, e)
@@ -257,39 +254,46 @@ func (l lastValues) Round(r simulation.Round) {
 	}
 }
 
-// read reads what a run in a folder has come to.
-func (a *assistance) read(dir string, m *record.Metrics) (err error) {
-	if a.Metrics, a.Rounds, err = recipe.LastMetrics(dir); err != nil {
-		return err
+// cameTo reads what the run among organisations in a folder has come to.
+func cameTo(dir string) (assistance, error) {
+	a := assistance{Schema: schema, Run: dir, By: map[string]map[string]float64{}}
+	run, m, err := recipe.Report(dir)
+	if err != nil {
+		return a, err
 	}
-	a.By = map[string]map[string]float64{}
-	for _, name := range []string{"rows", "weight", "contribution", "shapley"} {
+	defer m.Close()
+	a.State, a.Method, a.Seed, a.Digest = run.Meta.State, run.Meta.Method, run.Meta.Seed, run.Digest
+	if a.Metrics, a.Rounds, err = recipe.LastMetrics(dir); err != nil {
+		return a, err
+	}
+	for _, name := range []string{"rows", "weight", "away", "contribution", "shapley"} {
 		keys, err := m.Keys(name)
 		if err != nil {
-			return err
+			return a, err
 		}
 		for _, key := range keys {
 			points, err := m.Series(name, key)
 			if err != nil {
-				return err
+				return a, err
 			}
-			if key != "" && len(points) > 0 {
+			if n := len(points); key != "" && n > 0 && (points[n-1].Round+1 == a.Rounds || name == "rows") {
 				if a.By[key] == nil {
 					a.By[key] = map[string]float64{}
 				}
-				a.By[key][name] = points[len(points)-1].Value
+				a.By[key][name] = points[n-1].Value
 			}
 		}
 	}
-	return nil
+	return a, nil
 }
 
 // told are the metrics of an outcome that people are told, best known first.
 var told = []struct{ name, title string }{{"accuracy", "accuracy"}, {"auroc", "AUROC"}, {"rmse", "RMSE"}, {"mad", "MAD"}, {"loss", "loss on the test rows"},
 	{"loss.train", "loss on the training rows"}}
 
-func (a assistance) print(io streams, p *recipe.AssistPlan) {
-	t := newTable("", ">"+p.Recipe.Sponsor+" alone", ">assisted", ">all columns in one place")
+// print tells people what came of a run.
+func (a assistance) print(io streams, r *recipe.Assist) {
+	t := newTable("", ">"+r.Sponsor+" alone", ">assisted", ">all columns in one place")
 	if a.Alone == nil {
 		t = newTable("", ">assisted")
 	}
@@ -304,13 +308,15 @@ func (a assistance) print(io streams, p *recipe.AssistPlan) {
 		}
 		t.add(row...)
 	}
-	t.write(io.out)
-	io.say("")
-	t = newTable("organisation", "model", ">weight in the last round", ">loss without it rises by", ">Shapley value")
-	models := map[string]string{p.Recipe.Sponsor: p.Recipe.Learner.Name}
-	for _, o := range p.Recipe.Organisations {
+	if len(a.Metrics) > 0 {
+		t.write(io.out)
+		io.say("")
+	}
+	models := map[string]string{r.Sponsor: r.Learner.Name}
+	for _, o := range r.Organisations {
 		models[o.Name] = o.Learner.Name
 	}
+	t = newTable("organisation", "model", ">weight in the last round", ">loss without it rises by", ">Shapley value")
 	for _, name := range slices.Sorted(maps.Keys(a.By)) {
 		row := []string{name, models[name]}
 		for _, k := range []string{"weight", "contribution", "shapley"} {
@@ -320,9 +326,14 @@ func (a assistance) print(io streams, p *recipe.AssistPlan) {
 			}
 			row = append(row, cell)
 		}
+		if _, away := a.By[name]["away"]; away {
+			row[2] = "away"
+		}
 		t.add(row...)
 	}
-	t.write(io.out)
-	io.say("")
-	io.say("report: %s", strings.TrimSpace(a.Report))
+	if len(a.By) > 0 {
+		t.write(io.out)
+		io.say("")
+	}
+	io.say("run     %s\nreport  %s", a.Run, strings.TrimSpace(a.Report))
 }

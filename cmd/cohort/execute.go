@@ -182,7 +182,11 @@ func folderError(dir string, err error) error {
 	var locked *journal.LockedError
 	switch {
 	case errors.Is(err, journal.ErrExists):
-		return usagef("%s holds a run already; choose another --name or --dir, or go on with \"cohort run --resume %s\"", dir, quote(dir))
+		command := "run"
+		if recipe.AmongOrganisations(dir) {
+			command = "assist"
+		}
+		return usagef("%s holds a run already; choose another --name or --dir, or go on with \"cohort %s --resume %s\"", dir, command, quote(dir))
 	case errors.As(err, &locked):
 		return fmt.Errorf("%s: another process is at work on this run: %w", dir, err)
 	case errors.As(err, &damaged):
@@ -213,9 +217,6 @@ func summarise(dir string) (result, error) {
 			c.x, c.y = append(c.x, float64(p.Round)), append(c.y, p.Value)
 		}
 		res.curves[name] = c
-	}
-	if recipe.AmongOrganisations(dir) {
-		return res, nil
 	}
 	r, err := recipe.OfRun(dir)
 	if err != nil {

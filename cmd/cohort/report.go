@@ -20,20 +20,41 @@ ends; this makes it again, also while the run is at work.`,
 			if err != nil {
 				return err
 			}
-			res, err := summarise(dir)
+			path, err := recipe.WriteReport(dir)
 			if err != nil {
 				return err
 			}
-			if res.Report, err = recipe.WriteReport(dir); err != nil {
-				return err
-			}
-			if asJSON {
-				return io.json(res)
-			}
-			res.print(io)
-			return nil
+			return tell(io, dir, path, asJSON)
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
 	return c
+}
+
+// tell tells what the run in dir has come to, of which a report lies at a path.
+func tell(io streams, dir, path string, asJSON bool) error {
+	if recipe.AmongOrganisations(dir) {
+		r, err := recipe.AssistOfRun(dir)
+		if err != nil {
+			return err
+		}
+		a, err := cameTo(dir)
+		if err != nil {
+			return err
+		}
+		if a.Report = path; asJSON {
+			return io.json(a)
+		}
+		a.print(io, r)
+		return nil
+	}
+	res, err := summarise(dir)
+	if err != nil {
+		return err
+	}
+	if res.Report = path; asJSON {
+		return io.json(res)
+	}
+	res.print(io)
+	return nil
 }

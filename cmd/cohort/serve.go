@@ -405,21 +405,11 @@ func (o *serveOptions) result(io streams, runs []*coordinator.Run) error {
 				continue
 			}
 		}
-		if _, err := recipe.WriteReport(r.Dir()); err != nil {
-			errs = append(errs, err)
-			continue
+		path, err := recipe.WriteReport(r.Dir())
+		if err == nil {
+			err = tell(io, r.Dir(), path, o.json)
 		}
-		res, err := summarise(r.Dir())
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		res.Report = filepath.Join(r.Dir(), record.ReportName)
-		if o.json {
-			errs = append(errs, io.json(res))
-		} else {
-			res.print(io)
-		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

@@ -61,21 +61,7 @@ round: {fraction: 1}
 	}
 	f.open()
 	for i, command := range commands {
-		m := f.members[i]
-		run(t, f.program, "join", m.token, "--enrol", "--dir", m.dir)
-		path := filepath.Join(m.dir, "policy.yaml")
-		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		allowed := strings.Replace(string(text), "exec: false", "exec: true", 1)
-		if allowed == string(text) {
-			t.Fatalf("policy.yaml does not forbid programs:\n%s", text)
-		}
-		if err := os.WriteFile(path, []byte(allowed), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		m.args = []string{"--exec", command}
+		f.bring(f.members[i], command)
 	}
 	f.joinAll()
 	f.finish()
@@ -91,6 +77,25 @@ round: {fraction: 1}
 	if kinds := kindsOf(journal(t, f.run())); !slices.Contains(kinds, "run.ended") {
 		t.Errorf("the journal ends without run.ended: %v", kinds)
 	}
+}
+
+// bring has a member, which is to join yet, bring a program along, and allow it.
+func (f *federation) bring(m *party, command string) {
+	f.t.Helper()
+	run(f.t, f.program, "join", m.token, "--enrol", "--dir", m.dir)
+	path := filepath.Join(m.dir, "policy.yaml")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	allowed := strings.Replace(string(text), "exec: false", "exec: true", 1)
+	if allowed == string(text) {
+		f.t.Fatalf("policy.yaml does not forbid programs:\n%s", text)
+	}
+	if err := os.WriteFile(path, []byte(allowed), 0o644); err != nil {
+		f.t.Fatal(err)
+	}
+	m.args = append(m.args, "--exec", command)
 }
 
 func kindsOf(all []record) (out []string) {

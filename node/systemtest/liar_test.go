@@ -57,29 +57,35 @@ func enrol(ctx context.Context, dir string, t identity.Token) (*member.Folder, e
 	}
 }
 
-// disguised is a member of the federation with such a connection: TOKEN DIR DATA.
-func disguised(args []string, set func(*liar)) error {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
+// costume makes what a member of the federation needs: TOKEN DIR DATA. Whoever wears it closes the study.
+func costume(ctx context.Context, args []string) (*member.Folder, *member.Study, member.Options, error) {
 	t, err := identity.ParseToken(args[0])
 	if err != nil {
-		return err
+		return nil, nil, member.Options{}, err
 	}
 	f, err := enrol(ctx, args[1], t)
 	if err != nil {
-		return err
+		return nil, nil, member.Options{}, err
 	}
-	study := &member.Study{Data: args[2], Dir: f.Dir, Threads: 1}
-	defer study.Close()
+	study := &member.Study{Data: args[2], Dir: f.Dir, Threads: 1, Federation: f.Card.Federation.String()}
 	info, err := study.Open()
 	if err != nil {
-		return err
+		return nil, nil, member.Options{}, err
 	}
 	o := member.Options{Folder: f, Policy: member.DefaultPolicy(), Kernels: info.Engine + "/" + info.Path, Prepare: study.Prepare, Store: blob.NewMemory(),
 		Events: func(e member.Event) { fmt.Println(e.Text) }}
-	if err := f.Network(&o); err != nil {
+	return f, study, o, f.Network(&o)
+}
+
+// disguised is a member of the federation with such a connection.
+func disguised(args []string, set func(*liar)) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	f, study, o, err := costume(ctx, args)
+	if err != nil {
 		return err
 	}
+	defer study.Close()
 	l := &liar{card: f.Card, key: f.Key, store: o.Store, blobs: o.Blobs, random: rand.New(rand.NewPCG(1, 2)), count: map[string]int{}, spoiled: map[int]bool{}}
 	set(l)
 	o.Blobs = l.blobs

@@ -90,17 +90,23 @@ func (f *federation) ownModels() {
 // values are those of a metric, round by round.
 func values(t *testing.T, dir, metric string) (v []float64) {
 	t.Helper()
+	for _, p := range series(t, dir, metric, "") {
+		v = append(v, p.Value)
+	}
+	return v
+}
+
+// series reads a metric of a run, of the whole or by a key.
+func series(t *testing.T, dir, metric, key string) []metrics.Point {
+	t.Helper()
 	m, err := metrics.ReadMetrics(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	points, err := m.Series(metric, "")
+	points, err := m.Series(metric, key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range points {
-		v = append(v, p.Value)
-	}
-	return v
+	return points
 }
