@@ -155,9 +155,6 @@ const told = "labels"
 // exchange returns the labels that a run computes with: those of the rows to test on as they are, others after randomised response.
 // Coins are the coordinator's secrets.
 func (t *Table) exchange(srv federated.Server) (*mat.Dense, error) {
-	if !t.Sponsor.Objective.Classifies() {
-		return nil, fmt.Errorf("label_epsilon: randomised response is for classes, and the loss is %s", t.Sponsor.Objective.Loss)
-	}
 	if srv.Secret == nil {
 		return nil, fmt.Errorf("label_epsilon: labels are to be exchanged in secret, and nobody here keeps secrets")
 	}
@@ -186,12 +183,36 @@ func (t *Table) Here() bool {
 	return here
 }
 
-// Tell reports what part of the labels residuals tell, before any is sent, and refuses where that is too much.
-func (t *Table) Tell(d *federated.Diagnostics, recovery float64) error {
-	d.Add("label-recovery", "", recovery)
-	d.Notes = append(d.Notes, fmt.Sprintf("residuals of all planned rounds would tell an organisation that takes part %.1f %% of the labels", 100*recovery))
+// Gate returns an error if residuals would tell others too much of the labels: a method's Check ends with it. Where all
+// organisations are in this process nothing is asked.
+func (t *Table) Gate(recovery func() (float64, error)) error {
+	t.recovery = nil
 	if t.Here() {
 		return nil
 	}
-	return t.Admit(recovery)
+	told, err := recovery()
+	if err != nil {
+		return err
+	}
+	t.recovery = &told
+	return t.Admit(told)
+}
+
+// Tell puts on record what part of the labels residuals tell, before any is sent. Recovery is asked only where [Table.Gate] has
+// not asked before.
+func (t *Table) Tell(d *federated.Diagnostics, recovery func() (float64, error)) error {
+	if t.recovery == nil {
+		told, err := recovery()
+		if err != nil {
+			return err
+		}
+		t.recovery = &told
+	}
+	told := *t.recovery
+	d.Add("label-recovery", "", told)
+	d.Notes = append(d.Notes, fmt.Sprintf("residuals of all planned rounds would tell an organisation that takes part %.1f %% of the labels", 100*told))
+	if t.Here() {
+		return nil
+	}
+	return t.Admit(told)
 }

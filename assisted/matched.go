@@ -110,6 +110,9 @@ func (a *Matched) Next(s federated.State) (federated.Phase, bool) {
 	return p, ok
 }
 
+// Over implements [federated.Ender].
+func (a *Matched) Over(s federated.State) bool { return federated.Over(a.Algorithm, a.inner(s)) }
+
 // Client implements [federated.Algorithm].
 func (a *Matched) Client() federated.Client { return a.Clerks }
 

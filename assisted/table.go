@@ -93,6 +93,8 @@ type Table struct {
 	Disclosure
 	// Desks is the organisations' side, where they are in this process; at the coordinator of a network it is not used.
 	Desks federated.Client
+
+	recovery *float64 // what residuals tell, as it was when it was last checked; nil: it was not asked
 }
 
 // Check returns an error that says what a run lacks.
@@ -101,6 +103,12 @@ func (t *Table) Check(srv federated.Server) error {
 		return errors.New("this method needs a sponsor: labels, and the objective that they are for")
 	}
 	if err := t.Sponsor.Validate(); err != nil {
+		return fmt.Errorf("sponsor: %w", err)
+	}
+	if t.Response > 0 && !t.Sponsor.Objective.Classifies() {
+		return fmt.Errorf("label_epsilon: randomised response is for classes, and the loss is %s", t.Sponsor.Objective.Loss)
+	}
+	if _, err := t.Sponsor.Objective.Initial(t.Sponsor.Fitted().Of(t.Sponsor.Labels)); err != nil {
 		return fmt.Errorf("sponsor: %w", err)
 	}
 	return t.Validate()
@@ -226,6 +234,9 @@ func (t *Table) FitTask(r weights.Set, slot Slot) (federated.Task, error) {
 
 // Targets is the matrix r as it is sent.
 func Targets(r *mat.Dense) weights.Set { return setOf(targetSet, r) }
+
+// Over implements [federated.Ender]: held-out rows have said that further rounds make nothing better.
+func (t *Table) Over(s federated.State) bool { return MustCourse(s).Stop.Over }
 
 // Answer is what one organisation's model says.
 type Answer struct {
@@ -368,19 +379,6 @@ func (t *Table) Measure(d *federated.Diagnostics, y, f *mat.Dense) {
 	}
 }
 
-// Fits returns an error unless a method can run for so many rounds with so much patience.
-func (s *Sponsor) Fits(rounds, patience int) error {
-	switch {
-	case rounds < 1:
-		return fmt.Errorf("%d rounds: need at least 1", rounds)
-	case patience < 0:
-		return fmt.Errorf("patience: %d is negative", patience)
-	case patience > 0 && s != nil && s.Held == 0:
-		return errors.New("patience: to stop when held-out rows say so takes held-out rows: set some apart")
-	}
-	return nil
-}
-
 // Close ends a round of planned ones: it measures F, compares organisations, and decides whether the run is over.
 func (t *Table) Close(srv federated.Server, s federated.State, c Course, d *federated.Diagnostics, planned, patience int) (Course, error) {
 	f, err := Matrix(s, "F")
@@ -405,10 +403,11 @@ func (t *Table) Close(srv federated.Server, s federated.State, c Course, d *fede
 	return t.missing(srv, s, c, d, last)
 }
 
-// Outcome returns what a run has come to: after its best round if it was to stop by held-out rows, else after its last.
-func Outcome(s federated.State, patience int) (Ensemble, error) {
+// Outcome returns what a run has come to: after its best round if held-out rows were to stop it or to name that round, else after
+// its last.
+func Outcome(s federated.State, steps Steps) (Ensemble, error) {
 	c, err := CourseOf(s)
-	if err == nil && patience > 0 {
+	if err == nil && (steps.Patience > 0 || steps.Best) {
 		c.Ensemble = c.Ensemble.Until(c.Stop.Best)
 	}
 	return c.Ensemble, err

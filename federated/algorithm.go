@@ -203,6 +203,18 @@ type Algorithm interface {
 	Client() Client
 }
 
+// Ender is an [Algorithm] that may find that a run is over before its last planned round.
+type Ender interface {
+	// Over reports whether no further round is to be opened. S is a state between rounds; the answer depends on nothing else.
+	Over(s State) bool
+}
+
+// Over reports whether an algorithm says that a run is over in a state between rounds.
+func Over(a Algorithm, s State) bool {
+	e, ok := a.(Ender)
+	return ok && e.Over(s)
+}
+
 // Sum is the exact sum of the results of one group.
 type Sum struct {
 	Total   map[string]*weights.Acc // by fold name

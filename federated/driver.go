@@ -29,8 +29,9 @@ type Config struct {
 // ErrStopped is returned by Run when Config.Stop ended it before its last round; the last snapshot resumes it.
 var ErrStopped = errors.New("stopped before the last round")
 
-// Run drives an algorithm from its beginning, or from a snapshot, to its last round and returns the last state. A snapshot may
-// have been taken after a round or after any phase, and may say which phase is under way.
+// Run drives an algorithm from its beginning, or from a snapshot, to its last round and returns the last state: the last that is
+// planned, or the one after which an [Ender] says that the run is over. A snapshot may have been taken after a round or after
+// any phase, and may say which phase is under way.
 //
 // For each phase it selects members with the stream (seed, round, phase, "selection"), sends them their tasks, folds what
 // comes back and closes the phase when the quorum has answered, the deadline has passed or nobody is left to wait for. A
@@ -57,7 +58,7 @@ func Run(ctx context.Context, alg Algorithm, srv Server, members Members, log Lo
 			return State{}, fmt.Errorf("robust aggregation: %w", err)
 		}
 	}
-	for d.state.Round < cfg.Rounds {
+	for d.state.Round < cfg.Rounds && !(d.state.Step == 0 && Over(alg, d.state)) {
 		if d.stopped() {
 			return d.state, ErrStopped
 		}
@@ -144,11 +145,12 @@ func (d *driver) round(ctx context.Context) error {
 		}
 	}
 	d.state.Round, d.state.Step = round+1, 0
-	d.done = d.state.Round < d.cfg.Rounds && d.stopped()
+	last := d.state.Round >= d.cfg.Rounds || Over(d.alg, d.state)
+	d.done = !last && d.stopped()
 	snap := d.snapshot()
 	return d.log.RoundClosed(RoundClosed{
 		Round: round, Version: d.state.Version, Digest: d.state.Digest(), Closed: snap.Clock,
-		Last: d.done || d.state.Round >= d.cfg.Rounds,
+		Last: d.done || last,
 	}, snap)
 }
 

@@ -36,6 +36,7 @@ type division struct {
 	shares  assisted.Shares
 	seed    uint64
 	learner learner.Spec
+	others  []learner.Spec  // of the organisations, if they do not all have that one
 	noise   map[int]float64 // by organisation
 	order   []int           // of the rows, if they are not to be shuffled: the last ones are for the test
 }
@@ -75,16 +76,20 @@ func (d division) only(m int) division {
 
 // desks are the organisations, with stores in memory, or in dir where it is not empty.
 func (d division) desks(s *assisted.Sponsor, dir string) (assisted.Desks, *simulation.Fleet, error) {
-	l, err := d.learner.New()
-	if err != nil {
-		return nil, nil, err
-	}
 	keys := make([]string, len(s.Keys))
 	for i := range keys {
 		keys[i] = strconv.Itoa(i)
 	}
 	desks, fleet := assisted.Desks{}, &simulation.Fleet{Seed: d.seed}
 	for m, columns := range d.columns {
+		spec := d.learner
+		if d.others != nil {
+			spec = d.others[m]
+		}
+		l, err := spec.New()
+		if err != nil {
+			return nil, nil, err
+		}
 		store := assisted.NewStore()
 		if dir != "" {
 			if store, err = assisted.NewFolder(filepath.Join(dir, "organisations", strconv.Itoa(m+1))); err != nil {
@@ -103,8 +108,12 @@ type assisting func(rounds int, s *assisted.Sponsor, desks federated.Client) (fe
 
 // assist runs a method among organisations, under a name that is unique in the experiment. Options are written down with the run.
 func (l *Lab) assist(ctx context.Context, name, method string, options any, rounds int, d division, make assisting) (outcome, error) {
-	text, err := yaml.Marshal(map[string]any{"method": method, "options": options, "rounds": rounds, "seed": d.seed,
-		"table": d.name, "columns": d.columns, "rows": d.shares, "learner": d.learner, "noise": d.noise})
+	written := map[string]any{"method": method, "options": options, "rounds": rounds, "seed": d.seed,
+		"table": d.name, "columns": d.columns, "rows": d.shares, "learner": d.learner, "noise": d.noise}
+	if d.others != nil {
+		written["learners"] = d.others
+	}
+	text, err := yaml.Marshal(written)
 	if err != nil {
 		return outcome{}, err
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/cohort-learning/cohort/record"
 	"github.com/cohort-learning/cohort/simulation"
 	"github.com/cohort-learning/cohort/train"
+	"gonum.org/v1/gonum/stat"
 )
 
 // Scale is how large an experiment is run.
@@ -45,8 +46,11 @@ type Row struct {
 	Reference *float64 `json:"reference"` // published or calibrated value; nil if there is none
 	Source    string   `json:"source"`
 	Measured  *float64 `json:"measured"` // nil if it could not be measured
-	Required  *string  `json:"required"` // such as ">= 92"; nil if the row is only reported
-	Pass      *bool    `json:"pass"`     // nil if nothing is required
+	// Standard deviations over seeds, of the reference and of what was measured, where there are several seeds and they are known.
+	ReferenceDeviation *float64 `json:"reference_deviation,omitempty"`
+	Deviation          *float64 `json:"deviation,omitempty"`
+	Required           *string  `json:"required"` // such as ">= 92"; nil if the row is only reported
+	Pass               *bool    `json:"pass"`     // nil if nothing is required
 }
 
 // Result is the rows of an experiment.
@@ -390,7 +394,18 @@ func (l *Lab) require(claim string, reference float64, source string, measured f
 		ok = measured <= bound
 	}
 	required := fmt.Sprintf("%s %s", op, format(bound))
-	l.rows = append(l.rows, Row{claim, number(reference), source, number(measured), &required, &ok})
+	l.rows = append(l.rows, Row{Claim: claim, Reference: number(reference), Source: source, Measured: number(measured), Required: &required, Pass: &ok})
+}
+
+// figure is a number with its standard deviation over seeds; NaN stands for what is not known.
+type figure struct{ mean, deviation float64 }
+
+// reportSeeds adds a row of what several seeds measured, which is only reported: their mean and sample standard deviation.
+func (l *Lab) reportSeeds(claim string, reference figure, source string, measured []float64) {
+	mean, deviation := stat.MeanStdDev(measured, nil)
+	l.report(claim, reference.mean, source, mean)
+	row := &l.rows[len(l.rows)-1]
+	row.ReferenceDeviation, row.Deviation = number(reference.deviation), number(deviation)
 }
 
 func number(v float64) *float64 {

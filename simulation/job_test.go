@@ -255,3 +255,46 @@ func (w *weigher) weigh() {
 	runtime.ReadMemStats(&m)
 	w.most = max(w.most, m.HeapAlloc)
 }
+
+// brief is a method that finds that it is over after two rounds.
+type brief struct{ federated.Algorithm }
+
+func (brief) Over(s federated.State) bool { return s.Round >= 2 }
+
+// A run that was over before its last planned round has ended: the journal says so, and to resume it adds nothing.
+func TestOverInFolder(t *testing.T) {
+	e := fedtest.Engine(t, "go")
+	dir := t.TempDir()
+	records := func() (n, ended int) {
+		for r, err := range journal.Read(journal.OS(), dir) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			n++
+			if r.Kind == simulation.KindEnded {
+				ended++
+			}
+		}
+		return n, ended
+	}
+	var digest string
+	var before int
+	for range 2 {
+		j := job(t, e, "fedavg")
+		j.Algorithm = brief{j.Algorithm}
+		s, err := work(j, dir, faultfs.New(journal.OS()), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, ended := records()
+		if ended != 1 || s.Round != 2 || digest != "" && (s.Digest() != digest || n != before) {
+			t.Errorf("the run ended after %d rounds, which stands in %d of %d records; before there were %d", s.Round, ended, n, before)
+		}
+		digest, before = s.Digest(), n
+	}
+	j := job(t, e, "fedavg")
+	j.Algorithm = brief{j.Algorithm}
+	if rounds, err := j.Verify(t.Context(), dir); rounds != 2 || err != nil {
+		t.Errorf("%d rounds verified, error %v", rounds, err)
+	}
+}

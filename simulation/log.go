@@ -329,7 +329,7 @@ func (l *log) resume() (*federated.Snapshot, error) {
 			delete(l.expect, r)
 		}
 	}
-	if l.ended(round) {
+	if snap != nil && l.ended(snap.State) {
 		return snap, nil
 	}
 	_, err = j.Append(KindResumed, struct {
@@ -345,8 +345,8 @@ type endedRecord struct {
 	Checkpoint string `json:"checkpoint"`
 }
 
-// ended reports whether the journal says that the run ended after that many rounds, its last.
-func (l *log) ended(rounds int) bool {
+// ended reports whether the journal says that the run ended in a state, and there is no round after it.
+func (l *log) ended(s federated.State) bool {
 	last := -1
 	for r, err := range journal.Decode[endedRecord](l.run.Journal().Records(KindEnded)) {
 		if err != nil {
@@ -354,12 +354,12 @@ func (l *log) ended(rounds int) bool {
 		}
 		last = r.Body.Rounds
 	}
-	return last == rounds && rounds == l.job.Config.Rounds
+	return last == s.Round && (last == l.job.Config.Rounds || federated.Over(l.job.Algorithm, s))
 }
 
 // finish keeps the last state under the name "final" and records the end of the run, unless that has been done.
 func (l *log) finish(s federated.State) error {
-	if l.ended(s.Round) {
+	if l.ended(s) {
 		return nil
 	}
 	c, err := l.run.Checkpoints().SaveNamed("final", s.Round, func(w io.Writer) error {

@@ -45,11 +45,7 @@ func (a *Algorithm) Check(srv federated.Server) error {
 	if a.Start == "zero" && s.Own == "" && !a.Here() {
 		return errors.New("the first residuals would be the labels themselves: say which member is the sponsor's own, so that its model takes something off before others are asked")
 	}
-	recovery, err := a.Recovery(srv)
-	if err != nil || a.Here() {
-		return err
-	}
-	return a.Admit(recovery)
+	return a.Gate(func() (float64, error) { return a.Recovery(srv) })
 }
 
 // Recovery returns the part of labels that an organisation can read off a residual before anything was taken off it. The first that
@@ -224,11 +220,7 @@ func (a *Algorithm) Finish(_ context.Context, srv federated.Server, s federated.
 			return s, d, err
 		}
 		if s.Round == 0 {
-			recovery, err := a.Recovery(srv)
-			if err == nil {
-				err = a.Tell(&d, recovery)
-			}
-			if err != nil {
+			if err := a.Tell(&d, func() (float64, error) { return a.Recovery(srv) }); err != nil {
 				return s, d, err
 			}
 		}
@@ -385,7 +377,7 @@ func (a *Algorithm) Client() federated.Client { return a.Desks }
 
 // Ensemble returns what a run has come to: after its best round where held-out rows tell which, else after its last.
 func (a *Algorithm) Ensemble(s federated.State) (assisted.Ensemble, error) {
-	return assisted.Outcome(s, a.Patience)
+	return assisted.Outcome(s, a.Steps)
 }
 
 // Refit returns the method that a finished run suggests: its best number of rounds, on all rows that were to fit or held out, without

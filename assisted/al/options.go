@@ -10,18 +10,15 @@ import (
 
 // Options are the settings of the method. The zero value is not valid; see [Defaults].
 type Options struct {
-	Order      string              `yaml:"order" doc:"how residuals go: chain (one after the other, as in the roster), random (assistors in a new order every round), greedy (all are asked, whoever lowers the loss most counts), star-average (a stream for each assistor, averaged; for study)"`
-	Rate       string              `yaml:"rate" doc:"what fitted values are multiplied with: one (as in the paper) or exact (a line search for each organisation)"`
-	Start      string              `yaml:"start" doc:"predictions before the first round: zero (as in the paper) or initial (the mean, or the logarithm of the classes' shares)"`
-	Shrink     float64             `yaml:"shrink" doc:"what every fit is multiplied with besides, in (0, 1]"`
-	Patience   int                 `yaml:"patience" doc:"stop when the loss on held-out rows has not improved for so many rounds; 0: never"`
-	Cap        float64             `yaml:"cap" doc:"largest rate that is searched for losses of classification"`
-	Disclosure assisted.Disclosure `yaml:",inline"`
+	Order          string `yaml:"order" doc:"how residuals go: chain (one after the other, as in the roster), random (assistors in a new order every round), greedy (all are asked, whoever lowers the loss most counts), star-average (a stream for each assistor, averaged; for study)"`
+	Rate           string `yaml:"rate" doc:"what fitted values are multiplied with: one (as in the paper) or exact (a line search for each organisation)"`
+	Start          string `yaml:"start" doc:"predictions before the first round: zero (as in the paper) or initial (the mean, or the logarithm of the classes' shares)"`
+	assisted.Steps `yaml:",inline"`
 }
 
 // Defaults are Procedure 1 of the paper; it stops by held-out rows if there are any and patience is set, for which 3 is a good number.
 func Defaults() Options {
-	return Options{Order: "chain", Rate: "one", Start: "zero", Shrink: 1, Cap: 300}
+	return Options{Order: "chain", Rate: "one", Start: "zero", Steps: assisted.DefaultSteps()}
 }
 
 // Boosting are the settings of sequential assistance as gradient assisted learning is compared with: any loss, residuals computed
@@ -44,14 +41,10 @@ func (o Options) Validate() error {
 		return fmt.Errorf("rate: %q, expected one or exact", o.Rate)
 	case o.Start != "zero" && o.Start != "initial":
 		return fmt.Errorf("start: %q, expected zero or initial", o.Start)
-	case !(o.Shrink > 0 && o.Shrink <= 1):
-		return fmt.Errorf("shrink: %g is outside (0, 1]", o.Shrink)
-	case !(o.Cap > 0):
-		return fmt.Errorf("cap: %g must be positive", o.Cap)
 	case o.Order == "star-average" && (o.Rate != "one" || o.Start != "zero"):
 		return errors.New("order: star-average is the printed procedure, with rate one and start zero")
 	}
-	return o.Disclosure.Validate()
+	return o.Steps.Validate()
 }
 
 // New returns the method for a sponsor. Desks is the organisations' side, where they are in this process, or the one that is
@@ -60,7 +53,7 @@ func (o Options) New(rounds int, sponsor *assisted.Sponsor, desks federated.Clie
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	if err := sponsor.Fits(rounds, o.Patience); err != nil {
+	if err := o.Fits(rounds, sponsor); err != nil {
 		return nil, err
 	}
 	return &Algorithm{Options: o, Table: assisted.Table{Sponsor: sponsor, Disclosure: o.Disclosure, Desks: desks}, Rounds: rounds}, nil

@@ -29,11 +29,7 @@ func (a *Algorithm) Check(srv federated.Server) error {
 	if a.Weights == "own" && s.Own == "" {
 		return fmt.Errorf("weights: own is the sponsor's organisation alone, and the sponsor does not say which member that is")
 	}
-	recovery, err := a.Recovery(srv)
-	if err != nil || a.Here() {
-		return err
-	}
-	return a.Admit(recovery)
+	return a.Gate(func() (float64, error) { return a.Recovery(srv) })
 }
 
 // Recovery returns the part of labels that an organisation can read off what it is sent in all planned rounds.
@@ -123,31 +119,28 @@ func (a *Algorithm) Finish(_ context.Context, srv federated.Server, s federated.
 	if p.Name == assisted.Rows {
 		s, _, d, err := a.Told(srv, s, c, roll)
 		if err == nil && s.Round == 0 {
-			err = a.tell(srv, &d)
+			a.tellEpsilon(&d)
+			err = a.Tell(&d, func() (float64, error) { return a.Recovery(srv) })
 		}
 		return s, d, err
 	}
 	return a.assist(srv, s, c, roll)
 }
 
-// tell puts on record what is disclosed, before it is.
-func (a *Algorithm) tell(srv federated.Server, d *federated.Diagnostics) error {
-	recovery, err := a.Recovery(srv)
-	if err != nil {
-		return err
+// tellEpsilon puts on record what the noise on residuals is worth.
+func (a *Algorithm) tellEpsilon(d *federated.Diagnostics) {
+	if a.Privacy != "laplace" {
+		return
 	}
-	if a.Privacy == "laplace" {
-		const delta = 1e-6
-		e := a.Epsilon(delta)
-		d.Add("epsilon", "", e.Basic)
-		d.Add("epsilon", "advanced", e.Advanced)
-		note := fmt.Sprintf("residuals cost epsilon %g a number, %g a row in all rounds, %g with advanced composition at delta %g", e.Number, e.Basic, e.Advanced, delta)
-		if !e.Holds {
-			note += "; since they are clipped where the data say, this guarantees nothing: set bound"
-		}
-		d.Notes = append(d.Notes, note)
+	const delta = 1e-6
+	e := a.Epsilon(delta)
+	d.Add("epsilon", "", e.Basic)
+	d.Add("epsilon", "advanced", e.Advanced)
+	note := fmt.Sprintf("residuals cost epsilon %g a number, %g a row in all rounds, %g with advanced composition at delta %g", e.Number, e.Basic, e.Advanced, delta)
+	if !e.Holds {
+		note += "; since they are clipped where the data say, this guarantees nothing: set bound"
 	}
-	return a.Tell(d, recovery)
+	d.Notes = append(d.Notes, note)
 }
 
 // assist closes a round: weights, rate, and the step of F.
@@ -243,7 +236,7 @@ func (a *Algorithm) Client() federated.Client { return a.Desks }
 
 // Ensemble returns what a run has come to: after its best round where held-out rows tell which, else after its last.
 func (a *Algorithm) Ensemble(s federated.State) (assisted.Ensemble, error) {
-	return assisted.Outcome(s, a.Patience)
+	return assisted.Outcome(s, a.Steps)
 }
 
 var _ federated.Algorithm = (*Algorithm)(nil)

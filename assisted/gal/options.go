@@ -9,21 +9,18 @@ import (
 
 // Options are the settings of the method. The zero value is not valid; see [Defaults].
 type Options struct {
-	Weights    string              `yaml:"weights" doc:"how organisations are weighted: exact, softmax-adam (as released), equal, or own (the sponsor's organisation alone)"`
-	Exponent   float64             `yaml:"exponent" doc:"q of the loss |r − Σ w g|^q that weights minimise: 1, 1.5, 2 or 4"`
-	Rate       string              `yaml:"rate" doc:"how the learning rate of a round is found: exact, lbfgs (as released) or fixed (1)"`
-	Cap        float64             `yaml:"cap" doc:"largest rate that is searched for losses of classification, and for all with lbfgs"`
-	Shrink     float64             `yaml:"shrink" doc:"what every rate is multiplied with, in (0, 1]"`
-	Patience   int                 `yaml:"patience" doc:"stop when the loss on held-out rows has not improved for so many rounds; 0: never"`
-	Privacy    string              `yaml:"privacy" doc:"what is done to residuals before they are sent: none, laplace or interval"`
-	Budget     float64             `yaml:"budget" doc:"of laplace, epsilon of a number and round; of interval, how many intervals a number is told by"`
-	Bound      float64             `yaml:"bound" doc:"residuals are clipped to ± this much before noise; 0: to the middle 95 % of them, which depends on the data and so guarantees nothing"`
-	Disclosure assisted.Disclosure `yaml:",inline"`
+	Weights        string  `yaml:"weights" doc:"how organisations are weighted: exact, softmax-adam (as released), equal, or own (the sponsor's organisation alone)"`
+	Exponent       float64 `yaml:"exponent" doc:"q of the loss |r − Σ w g|^q that weights minimise: 1, 1.5, 2 or 4"`
+	Rate           string  `yaml:"rate" doc:"how the learning rate of a round is found: exact, lbfgs (as released) or fixed (1)"`
+	Privacy        string  `yaml:"privacy" doc:"what is done to residuals before they are sent: none, laplace or interval"`
+	Budget         float64 `yaml:"budget" doc:"of laplace, epsilon of a number and round; of interval, how many intervals a number is told by"`
+	Bound          float64 `yaml:"bound" doc:"residuals are clipped to ± this much before noise; 0: to the middle 95 % of them, which depends on the data and so guarantees nothing"`
+	assisted.Steps `yaml:",inline"`
 }
 
 // Defaults are the exact variants of the paper's steps.
 func Defaults() Options {
-	return Options{Weights: "exact", Exponent: 2, Rate: "exact", Cap: 300, Shrink: 1, Privacy: "none", Budget: 1}
+	return Options{Weights: "exact", Exponent: 2, Rate: "exact", Privacy: "none", Budget: 1, Steps: assisted.DefaultSteps()}
 }
 
 // Released are the settings of the authors' released code.
@@ -57,16 +54,12 @@ func (o Options) Validate() error {
 	switch {
 	case !(o.Exponent >= 1 && o.Exponent <= 4):
 		return fmt.Errorf("exponent: %g is outside [1, 4]", o.Exponent)
-	case !(o.Cap > 0):
-		return fmt.Errorf("cap: %g must be positive", o.Cap)
-	case !(o.Shrink > 0 && o.Shrink <= 1):
-		return fmt.Errorf("shrink: %g is outside (0, 1]", o.Shrink)
 	case !(o.Budget > 0):
 		return fmt.Errorf("budget: %g must be positive", o.Budget)
 	case !(o.Bound >= 0):
 		return fmt.Errorf("bound: %g is negative", o.Bound)
 	}
-	return o.Disclosure.Validate()
+	return o.Steps.Validate()
 }
 
 // New returns the method for a sponsor. Desks is the organisations' side, where they are in this process, or the one that is
@@ -75,7 +68,7 @@ func (o Options) New(rounds int, sponsor *assisted.Sponsor, desks federated.Clie
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	if err := sponsor.Fits(rounds, o.Patience); err != nil {
+	if err := o.Fits(rounds, sponsor); err != nil {
 		return nil, err
 	}
 	return &Algorithm{Options: o, Table: assisted.Table{Sponsor: sponsor, Disclosure: o.Disclosure, Desks: desks}, Rounds: rounds}, nil

@@ -3,6 +3,7 @@ package gal
 import (
 	"errors"
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -190,6 +191,9 @@ func TestStops(t *testing.T) {
 	if len(loss) == rounds {
 		t.Fatalf("it did not stop in %d rounds", rounds)
 	}
+	if n := len(l.Rounds); n != len(loss) || !l.Rounds[n-1].Last {
+		t.Errorf("%d rounds were closed, %d of them with a phase; the last says so: %v", n, len(loss), l.Rounds[n-1].Last)
+	}
 	best := slices.Index(loss, slices.Min(loss)) + 1
 	e, err := a.Ensemble(l.Final)
 	if err != nil {
@@ -203,6 +207,31 @@ func TestStops(t *testing.T) {
 	}
 	if last > best || last < best-1 { // within 1e-4 the earlier one is as good
 		t.Errorf("the ensemble has %d rounds, the best was %d of %v", last, best, loss)
+	}
+}
+
+// TestBest checks that with best the run goes on to its last round, and the ensemble is that of the best one.
+func TestBest(t *testing.T) {
+	c := newTrial(t)
+	outcome := func(best bool, rounds int) (assisted.Ensemble, int) {
+		o := Defaults()
+		o.Best = best
+		w := c.world.Fresh()
+		a := algorithm(t, o, rounds, c.sponsor, w)
+		l := w.Must(t, a, rounds)
+		e, err := a.Ensemble(l.Final)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e, assisted.MustCourse(l.Final).Stop.Best
+	}
+	const rounds = 40
+	e, best := outcome(true, rounds)
+	if best >= rounds {
+		t.Fatalf("round %d of %d is the best one: this run says nothing", best, rounds)
+	}
+	if short, _ := outcome(false, best); !reflect.DeepEqual(e, short) {
+		t.Errorf("of %d rounds, of which number %d was the best, remains another ensemble than that of %d rounds", rounds, best, best)
 	}
 }
 

@@ -132,14 +132,19 @@ func printRows(io streams, r reproduce.Result) error {
 		if row.Required != nil {
 			required = *row.Required
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", row.Claim, cell(row.Reference), cell(row.Measured), required, verdict)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", row.Claim, cell(row.Reference, row.ReferenceDeviation), cell(row.Measured, row.Deviation), required, verdict)
 	}
 	return w.Flush()
 }
 
-func cell(v *float64) string {
+// cell is a figure, with its standard deviation in brackets where that is known.
+func cell(v, deviation *float64) string {
 	if v == nil {
 		return "–"
 	}
-	return strings.TrimSuffix(strings.TrimRight(fmt.Sprintf("%.2f", *v), "0"), ".")
+	text := strings.TrimSuffix(strings.TrimRight(fmt.Sprintf("%.2f", *v), "0"), ".")
+	if deviation != nil {
+		text += fmt.Sprintf(" (%.1f)", *deviation)
+	}
+	return text
 }

@@ -108,12 +108,37 @@ func TestAssist(t *testing.T) {
 	}
 }
 
-// The sponsor's objective, labels and columns are in nothing that a member is told.
+// The sponsor's objective, labels and columns are in nothing that a member is told. The run ends where held-out rows say so, on
+// one machine and over a network.
 func TestAssistTerms(t *testing.T) {
 	f := alliance(t, "private")
+	text, err := os.ReadFile(f.recipe)
+	if err == nil {
+		text = []byte(strings.NewReplacer("patience: 0", "patience: 1", "solve: 0.2", "solve: 0.2, held: 0.2", "rounds: 5", "rounds: 50").Replace(string(text)))
+		err = os.WriteFile(f.recipe, text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := filepath.Join(f.dir, "one")
+	run(t, f.program, "assist", f.recipe, "--quiet", "--bounds=false", "--dir", one)
 	f.open()
 	f.joinAll()
 	f.finish()
+	if got, want := values(t, f.run(), "loss.held"), values(t, one, "loss.held"); len(want) >= 50 || !slices.Equal(got, want) {
+		t.Errorf("losses on held-out rows: the network has %v, one machine %v; both are to stop long before 50", got, want)
+	}
+	for _, dir := range []string{f.run(), one} {
+		closed := 0
+		for _, r := range journal(t, dir) {
+			if r.Kind == "round.closed" {
+				closed++
+			}
+		}
+		if n := len(values(t, dir, "loss.held")); closed != n {
+			t.Errorf("%s closed %d rounds, of which %d were anything", dir, closed, n)
+		}
+	}
 	for _, m := range f.members[1:] {
 		err := filepath.WalkDir(m.dir, func(path string, d os.DirEntry, err error) error {
 			if err != nil || d.IsDir() {
