@@ -56,7 +56,9 @@ func coordinate(ctx context.Context, o options) error {
 	if err := os.WriteFile(keysFile(o.dir), text, 0o600); err != nil {
 		return err
 	}
-	w := &watcher{began: time.Now(), profile: func() (func() error, error) { return profile(o.profile, "coordinator") }, after: min(warm, s.Rounds-1)}
+	enc := json.NewEncoder(os.Stdout)
+	w := &watcher{began: time.Now(), profile: func() (func() error, error) { return profile(o.profile, "coordinator") }, after: min(warm, s.Rounds-1),
+		counts: func() error { return enc.Encode(counting{s.Rounds - min(warm, s.Rounds-1)}) }}
 	rec, err := record.Create(filepath.Join(h.Runs(), "bench"), record.Meta{Method: "echo", Engine: "none"}, []byte("method: echo\n"), record.Options{})
 	if err != nil {
 		return err
@@ -72,7 +74,6 @@ func coordinate(ctx context.Context, o options) error {
 		return err
 	}
 	node.SaveMemory(run.Model())
-	enc := json.NewEncoder(os.Stdout)
 	if err := enc.Encode(struct{ URL string }{k.URL}); err != nil {
 		return err
 	}
@@ -120,15 +121,18 @@ type watcher struct {
 	phases       map[string]float64 // seconds of each phase of the last round
 
 	profile func() (end func() error, err error)
-	after   int // rounds
+	counts  func() error // called when the rounds begin that count
+	after   int          // rounds that do not
 	end     func() error
 	failed  error
 }
 
-// sample begins the profile when the rounds that do not count are over.
+// sample begins to measure when the rounds that do not count are over.
 func (w *watcher) sample() {
 	if w.end == nil && w.failed == nil && len(w.rounds) >= w.after {
-		w.end, w.failed = w.profile()
+		if w.end, w.failed = w.profile(); w.failed == nil {
+			w.failed = w.counts()
+		}
 	}
 }
 
@@ -136,7 +140,7 @@ func (w *watcher) finish() error {
 	if w.end == nil {
 		return w.failed
 	}
-	return w.end()
+	return errors.Join(w.failed, w.end())
 }
 
 // Progress implements [simulation.Observer].

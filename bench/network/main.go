@@ -25,6 +25,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -35,6 +36,7 @@ type options struct {
 	only        *regexp.Regexp
 	dir         string
 	profile     string
+	crowd       int
 	// of the processes that the command starts
 	coordinate, members bool
 	scenario            string
@@ -48,6 +50,7 @@ func main() {
 	flag.StringVar(&only, "only", "", "only rows whose name matches this regular `pattern`")
 	flag.StringVar(&o.dir, "dir", "", "folder for what is written (default a new one in the system's for temporary files)")
 	flag.StringVar(&o.profile, "profile", "", "`folder` for profiles of both processes (default: none are made)")
+	flag.IntVar(&o.crowd, "crowd", 10_000, "`members` of the largest empty round: each needs an open file of both processes")
 	flag.BoolVar(&o.coordinate, "coordinate", false, "be the coordinator (used by the command itself)")
 	flag.BoolVar(&o.members, "members", false, "be the members (used by the command itself)")
 	flag.StringVar(&o.scenario, "scenario", "", "what is measured, as JSON (used by the command itself)")
@@ -94,6 +97,13 @@ type outcome struct {
 	Down      int64     `json:"down"`
 
 	Phases map[string]float64 `json:"phases"` // seconds of each phase of the last round
+
+	work [2]float64 // seconds of processor time of a round at the coordinator and at the members; 0: unknown
+}
+
+// counting is what the coordinator tells when the rounds begin that count, which are so many.
+type counting struct {
+	Rounds int `json:"rounds"`
 }
 
 // warm is how many rounds do not count.
@@ -132,7 +142,7 @@ func run(ctx context.Context, o options) error {
 		fmt.Printf("load %s; a write and its sync take %.2f ms here\n\n", report.Load, report.Sync)
 	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	for _, m := range measures(o.quick) {
+	for _, m := range measures(o.quick, o.crowd) {
 		if !o.only.MatchString(m.name) {
 			continue
 		}
@@ -172,7 +182,7 @@ type measure struct {
 	rows func(context.Context, options) ([]row, error)
 }
 
-func measures(quick bool) []measure {
+func measures(quick bool, crowd int) []measure {
 	rounds := warm + 20
 	empty := func(name string, members int, target float64) measure {
 		return measure{name, func(ctx context.Context, o options) ([]row, error) {
@@ -186,7 +196,8 @@ func measures(quick bool) []measure {
 			}
 			ms := 1e3 * median(out.Rounds[warm:])
 			return []row{{Name: name, Ours: ms, Peer: target, Unit: "ms", Ratio: target / ms,
-				Note: fmt.Sprintf("median of %d rounds; all connected after %.1f s; coordinator %.0f MiB; %d refused", r-warm, out.Connected, out.PeakMiB, out.Refused)}}, nil
+				Note: fmt.Sprintf("median of %d rounds; processor time of a round %.3g s at the coordinator, %.3g s at the members; all connected after %.1f s; coordinator %.0f MiB; %d refused",
+					r-warm, out.work[0], out.work[1], out.Connected, out.PeakMiB, out.Refused)}}, nil
 		}}
 	}
 	storm, size := 1000, int64(500_000)
@@ -197,7 +208,7 @@ func measures(quick bool) []measure {
 	return []measure{
 		empty("empty round, 100 members", 100, 50),
 		{"empty round with secure sums, 100 members", secureRound},
-		empty("empty round, 10,000 members", 10_000, 2000),
+		empty(fmt.Sprintf("empty round, %s members", thousands(crowd)), crowd, 2000*float64(crowd)/10_000),
 		{"1,000 results of 0.5 MB at once", func(ctx context.Context, o options) (rows []row, err error) {
 			for _, down := range []bool{false, true} {
 				out, err := play(ctx, o, scenario{Name: "storm", Members: storm, Bytes: size, Rounds: warm + 3, Down: down})
@@ -230,6 +241,14 @@ func measures(quick bool) []measure {
 				Ours: more, Peer: limit, Unit: "MiB more", Ratio: limit / more, Note: fmt.Sprintf("peaks %.0f and %.0f MiB", peak[0], peak[1])}}, nil
 		}},
 	}
+}
+
+// thousands writes a number with commas.
+func thousands(n int) string {
+	if n < 1000 {
+		return strconv.Itoa(n)
+	}
+	return fmt.Sprintf("%s,%03d", thousands(n/1000), n%1000)
 }
 
 // secureRound is an empty round in the open and one with secure sums beside it, which is what it is compared with: six phases of
@@ -286,8 +305,16 @@ func play(ctx context.Context, o options, s scenario) (out outcome, err error) {
 	defer m.stop()
 	timeout := time.AfterFunc(20*time.Minute, func() { c.stop(); m.stop() })
 	defer timeout.Stop()
+	var begins counting
+	if err := c.read(&begins); err != nil {
+		return out, fmt.Errorf("coordinator: %w", err)
+	}
+	spent := [2]float64{c.spent(), m.spent()}
 	if err := c.read(&out); err != nil {
 		return out, fmt.Errorf("coordinator: %w", err)
+	}
+	for i, p := range []*process{c, m} {
+		out.work[i] = (p.spent() - spent[i]) / float64(begins.Rounds)
 	}
 	if len(out.Rounds) != s.Rounds {
 		return out, fmt.Errorf("%d of %d rounds were closed", len(out.Rounds), s.Rounds)

@@ -53,6 +53,20 @@ func (p *process) stop() {
 	_ = p.cmd.Wait()
 }
 
+// spent is how many seconds of processor time the process has had so far; 0 where the system does not tell.
+func (p *process) spent() float64 {
+	const tick = 100 // a second, of Linux
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	_, rest, ok := strings.Cut(string(text), ") ") // after the name of the program
+	f := strings.Fields(rest)
+	if err != nil || !ok || len(f) < 13 {
+		return 0
+	}
+	user, _ := strconv.ParseFloat(f[11], 64)
+	system, _ := strconv.ParseFloat(f[12], 64)
+	return (user + system) / tick
+}
+
 // peakMiB is the greatest resident memory of this process so far; 0 where the system does not tell.
 func peakMiB() float64 {
 	text, err := os.ReadFile("/proc/self/status")

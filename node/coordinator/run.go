@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
@@ -178,9 +179,7 @@ func (r *Run) work(ctx context.Context) error {
 	srv.Population = r.people
 	cfg := r.spec.Config
 	cfg.Stop, cfg.Apart = r.stop, r.hiding.on
-	if len(r.desk.bundles) > 0 { // they wait for all orders inside
-		cfg.Window = r.people.Len()
-	}
+	cfg.Window = math.MaxInt // each member has a machine of its own; how many results lie here at a time, permits say
 	if cfg.Rule != nil && cfg.Spool.Dir == "" {
 		cfg.Spool.Dir = filepath.Join(r.rec.Dir(), rowsDir)
 		if err := errors.Join(os.RemoveAll(cfg.Spool.Dir), os.MkdirAll(cfg.Spool.Dir, 0o700)); err != nil {
