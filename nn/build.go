@@ -25,9 +25,9 @@ type builder struct {
 	model *Model
 	norm  NormKind
 	act   layer
-	// kernel is how the kernels of convolutions start.
-	kernel Init
-	err    error
+	// kernel is how the kernels of convolutions start, scale how γ of norms does.
+	kernel, scale Init
+	err           error
 }
 
 func newBuilder(name string, c Config, rate float64) *builder {
@@ -36,6 +36,7 @@ func newBuilder(name string, c Config, rate float64) *builder {
 		norm:   c.Norm,
 		act:    activations[c.Activation],
 		kernel: uniformFan(""),
+		scale:  Init{Value: 1},
 	}
 	return b
 }

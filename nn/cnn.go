@@ -7,21 +7,35 @@ import "fmt"
 // Convolutions are "conv1", "conv2" …, norms "norm1" ….
 func buildCNN(c Config, rate float64) (*Model, error) {
 	b := newBuilder("cnn", c, rate)
+	body, last := b.convolutions(c.Widths)
+	return b.done(chain(body, b.classifier("linear", last)))
+}
+
+// buildGALCNN makes the convolutional network of GAL (Diao, Ding and Tarokh, NeurIPS 2022, released code): that of HeteroFL with
+// other initial values, γ from N(1, 0.02²) and the bias of "linear" as PyTorch draws it, and with batch norm unless another is asked for.
+func buildGALCNN(c Config, rate float64) (*Model, error) {
+	b := newBuilder("galcnn", c, rate)
+	b.scale = Init{Kind: Normal, Mean: 1, Value: 0.02}
+	body, last := b.convolutions(c.Widths)
+	return b.done(chain(body, b.torchLinear("linear", last, fixed("classes", c.Classes), true)))
+}
+
+// convolutions are the layers of cnn before its last.
+func (b *builder) convolutions(widths []int) (layer, Dim) {
 	in := b.input()
 	var layers []layer
-	for i, width := range c.Widths {
+	for i, width := range widths {
 		name := fmt.Sprintf("conv%d", i+1)
 		conv, out := b.conv(name, in, convolution{out: scaled(name, width), kernel: 3, stride: 1, bias: true})
 		layers = append(layers, conv, scaler, b.normalize(fmt.Sprintf("norm%d", i+1), out), b.act)
-		if i < len(c.Widths)-1 {
+		if i < len(widths)-1 {
 			var pool layer
 			pool, out = b.maxPool(fmt.Sprintf("pool%d", i+1), out)
 			layers = append(layers, pool)
 		}
 		in = out
 	}
-	layers = append(layers, globalMean, b.classifier("linear", in.dim))
-	return b.done(chain(layers...))
+	return chain(append(layers, globalMean)...), in.dim
 }
 
 // buildLeNet makes the convolutional network of the FedAvg paper (arXiv 1602.05629, section 3): two 5×5 convolutions

@@ -10,16 +10,17 @@ import (
 // Config describes an architecture at rate 1. Fields that an architecture does not use must be left at zero; zero fields
 // that it uses take the defaults named here.
 type Config struct {
-	// Input is the shape of one example: [height, width, channels] of an image, or [features]. Linear and mlp take both.
-	// The transformer leaves it empty and takes Tokens.
+	// Input is the shape of one example: [height, width, channels] of an image, [features], or [steps, features] of a sequence for
+	// lstm. Linear and mlp take the first two. The transformer leaves it empty and takes Tokens.
 	Input []int `yaml:"input,omitempty"`
 	// Classes is the number of labels, at least 2, or 1 to predict a number. The transformer leaves it at 0 and takes Vocabulary.
 	Classes int `yaml:"classes,omitempty"`
 
-	// Widths are the channels of the convolutions (cnn: one each, default 64, 128, 256, 512; lenet: two, default 32, 64) or
+	// Widths are the channels of the convolutions (cnn and galcnn: one each, default 64, 128, 256, 512; lenet: two, default 32, 64) or
 	// of the stages of resnet (one each, default 64, 128, 256, 512).
 	Widths []int `yaml:"widths,omitempty"`
-	// Hidden are the widths of the hidden linear layers: mlp default 200, 200; lenet default 512; ars, up to the code, 256, 128.
+	// Hidden are the widths of the hidden linear layers: mlp default 200, 200; lenet default 512; ars, up to the code, 256, 128. Of lstm it is
+	// the width of the state, 128 by default.
 	Hidden []int `yaml:"hidden,omitempty"`
 	// Blocks are the residual blocks of each stage of resnet: 2, 2, 2, 2 by default, which is ResNet-18; the tables of the
 	// HeteroFL paper use 1, 1, 1, 2.
@@ -31,17 +32,18 @@ type Config struct {
 	Depth int `yaml:"depth,omitempty"`
 	// Widen multiplies the channels of wresnet, 16, 32, 64 …: 2 by default, which is WRN-28-2.
 	Widen int `yaml:"widen,omitempty"`
-	// Norm is the kind of norm layers. Cnn, resnet and wresnet: sbn by default. Mlp and lenet: none by default. The transformer always
+	// Norm is the kind of norm layers. Cnn, resnet and wresnet: sbn by default, galcnn: bn. Mlp and lenet: none by default. The transformer always
 	// has layer norm, ars by default.
 	Norm NormKind `yaml:"norm,omitempty"`
-	// Activation of mlp, lenet and cnn: relu (default), gelu, tanh or sigmoid.
+	// Activation of mlp, lenet, cnn and galcnn: relu (default), gelu, tanh or sigmoid.
 	Activation string `yaml:"activation,omitempty"`
 
-	// Vocabulary is the number of tokens of the transformer. Its embedding has one more row, for the mask.
+	// Vocabulary is the number of tokens of the transformer. Its embedding has one more row, for the mask. Of lstm it is the number of
+	// codes that the last feature of a step may be; 0: that is a number as the others.
 	Vocabulary int `yaml:"vocabulary,omitempty"`
 	// Tokens is the longest sequence of the transformer, 64 by default. Shorter ones are accepted.
 	Tokens int `yaml:"tokens,omitempty"`
-	// Embedding is the width of the transformer, 256 by default.
+	// Embedding is the width of the transformer, 256 by default, and that of lstm's codes, 64.
 	Embedding int `yaml:"embedding,omitempty"`
 	// Heads is the number of attention heads at every rate, 8 by default.
 	Heads int `yaml:"heads,omitempty"`
@@ -49,9 +51,11 @@ type Config struct {
 	FeedForward int `yaml:"feed_forward,omitempty"`
 	// Layers is the number of transformer layers, 4 by default.
 	Layers int `yaml:"layers,omitempty"`
-	// Dropout is the probability with which the transformer drops an activation in training, and ars an element of the code,
-	// 0 ≤ p < 1; nil is 0.2, of ars 0.5.
+	// Dropout is the probability with which the transformer drops an activation in training, ars an element of the code, and lstm one
+	// of the state that "linear" sees, 0 ≤ p < 1; nil is 0.2, of ars 0.5, of lstm 0.3.
 	Dropout *float64 `yaml:"dropout,omitempty"`
+	// EachStep makes lstm answer in every step instead of after the last.
+	EachStep bool `yaml:"each_step,omitempty"`
 }
 
 // Builder makes an architecture at a rate in (0, 1]. It returns an error that names layer, rate and width if the
@@ -69,8 +73,16 @@ var architectures = map[string]architecture{
 		defaults: Config{Hidden: []int{256, 128}, Norm: LayerNorm, Activation: "tanh", Dropout: new(0.5)},
 		uses:     []string{"hidden", "norm", "dropout"}, build: buildARS,
 	},
+	"galcnn": {
+		defaults: Config{Widths: []int{64, 128, 256, 512}, Norm: BatchNorm, Activation: "relu"},
+		uses:     []string{"widths", "norm", "activation"}, build: buildGALCNN,
+	},
 	"linear":   {build: buildLinear},
 	"location": {build: buildLocation},
+	"lstm": {
+		defaults: Config{Hidden: []int{128}, Embedding: 64, Dropout: new(0.3)},
+		uses:     []string{"hidden", "dropout", "vocabulary", "embedding", "each_step"}, build: buildLSTM,
+	},
 	"mlp": {
 		defaults: Config{Hidden: []int{200, 200}, Norm: NoNorm, Activation: "relu"},
 		uses:     []string{"hidden", "norm", "activation"}, build: buildMLP,
@@ -107,6 +119,8 @@ func Names() []string { return slices.Sorted(maps.Keys(architectures)) }
 //   - mlp: hidden linear layers with activations
 //   - lenet: the convolutional network of the FedAvg paper (arXiv 1602.05629, section 3)
 //   - cnn: the convolutional network of HeteroFL (arXiv 2010.01264)
+//   - galcnn: that of GAL (arXiv 2106.01425), which starts otherwise
+//   - lstm: long short-term memory over the steps of sequences
 //   - resnet: residual network with pre-activation blocks (arXiv 1603.05027)
 //   - wresnet: wide residual network (arXiv 1605.07146)
 //   - transformer: HeteroFL's masked language model
@@ -187,7 +201,7 @@ func (c Config) validate(name string, a architecture) error {
 		{"norm", c.Norm != ""}, {"activation", c.Activation != ""},
 		{"vocabulary", c.Vocabulary != 0}, {"tokens", c.Tokens != 0}, {"embedding", c.Embedding != 0},
 		{"heads", c.Heads != 0}, {"feed_forward", c.FeedForward != 0}, {"layers", c.Layers != 0},
-		{"dropout", c.Dropout != nil},
+		{"dropout", c.Dropout != nil}, {"each_step", c.EachStep},
 	}
 	for _, g := range given {
 		if g.set && !slices.Contains(a.uses, g.field) {
@@ -222,6 +236,11 @@ func (c Config) validate(name string, a architecture) error {
 	if name == "location" {
 		return c.validateLocation()
 	}
+	if name == "lstm" {
+		if err := c.validateLSTM(); err != nil {
+			return err
+		}
+	}
 	if c.Classes < 1 {
 		return fmt.Errorf("classes %d: need at least 2 for labels, or 1 to predict a number", c.Classes)
 	}
@@ -231,6 +250,7 @@ func (c Config) validate(name string, a architecture) error {
 	case name == "ars" && len(c.Input) == 1:
 	case name == "ars":
 		return fmt.Errorf("input %v: expected [items]", c.Input)
+	case name == "lstm":
 	case len(c.Input) == 3, len(c.Input) == 1 && (name == "linear" || name == "mlp"):
 	case name == "linear" || name == "mlp":
 		return fmt.Errorf("input %v: expected [features] or [height, width, channels]", c.Input)

@@ -20,6 +20,8 @@
 //	mlp          linear1, norm1, linear2, norm2 …, linear
 //	lenet        conv1, conv2, linear1 …, linear; norm1 … if asked for
 //	cnn          conv1, norm1, conv2, norm2 …, linear
+//	galcnn       as cnn
+//	lstm         embedding (nn.Embedding, if asked for), lstm (nn.LSTM of one layer), linear
 //	resnet       conv1, layer1.0.norm1, layer1.0.conv1, layer1.0.norm2, layer1.0.conv2, layer1.0.shortcut … (Sequentials
 //	             layer1, layer2 …), norm, linear
 //	wresnet      as resnet
@@ -34,8 +36,8 @@
 // Initial values have PyTorch's distributions, U(−1/√fan, 1/√fan) for weights and biases of linear and convolution layers,
 // γ = 1 and β = 0, except in cnn, resnet and transformer, which follow HeteroFL: linear biases start at 0, feed-forward
 // weights are N(0, 0.02²) and every encoder layer starts as a copy of the first. Linear biases of wresnet start at 0, too, and
-// its kernels are N(0, 2/fan_out). The linear layers of ars
-// are Xavier uniform.
+// its kernels are N(0, 2/fan_out). The linear layers of ars are Xavier uniform. γ of galcnn is N(1, 0.02²). The weights and biases of
+// lstm's layer are U(−1/√h, 1/√h), with h the width of its state.
 //
 // # Caveats
 //
@@ -126,6 +128,7 @@ func (p Param) Trained() bool { return p.Role != Buffer }
 type Init struct {
 	Kind  InitKind
 	Value float64 // bound, standard deviation or constant
+	Mean  float64 // of a normal distribution
 	// FanIn replaces Value by 1/√(inputs of one output): the elements of the weight that share a position of its first axis.
 	// The weight is the parameter Of, or this one if Of is empty.
 	FanIn bool
@@ -143,14 +146,14 @@ type InitKind uint8
 const (
 	Constant InitKind = iota
 	Uniform           // U(−Value, Value)
-	Normal            // N(0, Value²)
+	Normal            // N(Mean, Value²)
 )
 
 // Model is one architecture at one width.
 type Model struct {
 	Name    string   // e.g. "cnn", "resnet", "transformer"
 	Rate    float64  // 1 is the full width
-	Input   []int    // shape of one example: [height width channels], [features] or [tokens]
+	Input   []int    // shape of one example: [height width channels], [features], [steps features] or [tokens]
 	Tokens  bool     // whether the input is token ids (int32) instead of numbers
 	Classes int      // width of the output: classes or vocabulary
 	Params  []Param  // in the order of the network
@@ -253,7 +256,7 @@ func (m *Model) Initial(d weights.DType, r *rng.Stream) weights.Set {
 			case Uniform:
 				t.SetAt(i, r.Uniform(-v, v))
 			case Normal:
-				t.SetAt(i, v*r.NormFloat64())
+				t.SetAt(i, p.Init.Mean+float64(v*r.NormFloat64()))
 			}
 		}
 		s.Put(p.Name, t)

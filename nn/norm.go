@@ -45,7 +45,7 @@ func (b *builder) normOf(kind NormKind, name string, in features) layer {
 	channels := b.at(in.dim)
 	batch := kind == StaticBatchNorm || kind == BatchNorm
 	m.Params = append(m.Params,
-		Param{Name: name + ".weight", Dims: []Dim{in.dim}, Role: NormScale, Init: Init{Value: 1}, BatchStats: batch},
+		Param{Name: name + ".weight", Dims: []Dim{in.dim}, Role: NormScale, Init: b.scale, BatchStats: batch},
 		Param{Name: name + ".bias", Dims: []Dim{in.dim}, Role: NormShift, BatchStats: batch})
 	m.Modules = append(m.Modules, Module{Name: name, Params: []string{name + ".weight", name + ".bias"},
 		Ops: 2 * int64(channels) * int64(in.positions())})

@@ -307,10 +307,10 @@ func relevant(section, name, field string) bool {
 			"features": twoLevel, "between": twoLevel, "within": twoLevel[:1], "sizes": twoLevel, "tests": twoLevel,
 		},
 		"model": {
-			"input": {}, "classes": {}, "hidden": {"mlp", "lenet", "ars"}, "blocks": {"resnet"}, "bottleneck": {"resnet"},
-			"widths": {"cnn", "lenet", "resnet"}, "depth": {"wresnet"}, "widen": {"wresnet"}, "norm": {"cnn", "resnet", "wresnet", "mlp", "lenet", "ars"}, "activation": {"mlp", "lenet", "cnn"},
-			"vocabulary": {"transformer"}, "tokens": {"transformer"}, "embedding": {"transformer"}, "heads": {"transformer"},
-			"feed_forward": {"transformer"}, "layers": {"transformer"}, "dropout": {"transformer", "ars"},
+			"input": {}, "classes": {}, "hidden": {"mlp", "lenet", "ars", "lstm"}, "blocks": {"resnet"}, "bottleneck": {"resnet"},
+			"widths": {"cnn", "galcnn", "lenet", "resnet"}, "depth": {"wresnet"}, "widen": {"wresnet"}, "norm": {"cnn", "galcnn", "resnet", "wresnet", "mlp", "lenet", "ars"}, "activation": {"mlp", "lenet", "cnn", "galcnn"},
+			"vocabulary": {"transformer", "lstm"}, "tokens": {"transformer"}, "embedding": {"transformer", "lstm"}, "heads": {"transformer"},
+			"feed_forward": {"transformer"}, "layers": {"transformer"}, "dropout": {"transformer", "ars", "lstm"}, "each_step": {"lstm"},
 		},
 	}
 	names, ok := only[section][field]

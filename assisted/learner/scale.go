@@ -2,6 +2,7 @@ package learner
 
 import (
 	"math"
+	"slices"
 
 	"gonum.org/v1/gonum/mat"
 )
@@ -25,6 +26,33 @@ func standardise(x *mat.Dense, w []float64, centred bool) scaling {
 			s.center[j] = mean
 		}
 		s.scale[j] = deviation(column, w, s.center[j], most)
+	}
+	return s
+}
+
+// standardiseAlike is [standardise], centred, for columns of which every features-th is the same feature in another place: they
+// have one center and one scale. A column without any known value is filled with the center.
+func standardiseAlike(x *mat.Dense, w []float64, features int) scaling {
+	n, d := x.Dims()
+	s := scaling{make([]float64, d), make([]float64, d), make([]float64, d)}
+	places := d / features
+	pooled, repeated := make([]float64, 0, n*places), make([]float64, 0, n*places)
+	column := make([]float64, n)
+	for f := range features {
+		pooled, repeated = pooled[:0], repeated[:0]
+		for j := f; j < d; j += features {
+			mat.Col(column, j, x)
+			pooled, repeated = append(pooled, column...), append(repeated, w...)
+		}
+		mean, most := weightedMean(pooled, repeated)
+		scale := deviation(pooled, repeated, mean, most)
+		for j := f; j < d; j += features {
+			mat.Col(column, j, x)
+			s.center[j], s.scale[j], s.fill[j] = mean, scale, mean
+			if slices.ContainsFunc(heavy(w), func(i int) bool { return !math.IsNaN(column[i]) }) {
+				s.fill[j], _ = weightedMean(column, w)
+			}
+		}
 	}
 	return s
 }

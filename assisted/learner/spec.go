@@ -41,6 +41,11 @@ type Spec struct {
 	Hidden []int `yaml:"hidden,omitempty" json:"hidden,omitempty" for:"mlp cnn lstm" doc:"Widths: hidden layers of mlp (64 by default), channels of cnn (64, 128, 256, 512), the state of lstm (128)."`
 	Shape  []int `yaml:"shape,omitempty" json:"shape,omitempty" for:"cnn lstm" doc:"How the columns make an example: height, width and channels of an image, steps and features of a sequence; the last one runs fastest."`
 
+	Dropout   *float64 `yaml:"dropout,omitempty" json:"dropout,omitempty" for:"lstm" doc:"Part of the state that is dropped in training, in [0, 1): 0 by default, 0.3 in the GAL paper."`
+	EachStep  bool     `yaml:"each_step,omitempty" json:"each_step,omitempty" for:"lstm" doc:"Answer in every step: the outputs are dealt to the steps, in order, as many to each. Otherwise all are read after the last."`
+	Codes     int      `yaml:"codes,omitempty" json:"codes,omitempty" for:"lstm" doc:"The last feature of a step is one of so many codes, counted from 0, which are looked up in an embedding; 0: it is a number."`
+	Embedding int      `yaml:"embedding,omitempty" json:"embedding,omitempty" for:"lstm" doc:"Width of that embedding: 64 by default."`
+
 	Among []string `yaml:"among,omitempty" json:"among,omitempty" for:"choose" doc:"Names of learners, which have their defaults: linear, forest and boosted by default."`
 }
 

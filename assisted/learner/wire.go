@@ -11,9 +11,9 @@ import (
 )
 
 // The binary form of a model is magic, the kind of model as a string, then its fields in their order. Integers are
-// unsigned varints, floats are 8 bytes, little-endian; strings and slices have their length before them, matrices their
+// unsigned varints, floats are 8 bytes or, of networks, 4, little-endian; strings and slices have their length before them, matrices their
 // rows and columns. The last byte of the magic is the version of the whole format.
-var magic = []byte("CLM\x01")
+var magic = []byte("CLM\x02")
 
 type writer struct{ b []byte }
 
@@ -35,6 +35,12 @@ func (w *writer) floats(v []float64) {
 	w.int(len(v))
 	for _, x := range v {
 		w.float(x)
+	}
+}
+
+func (w *writer) singles(v []float32) {
+	for _, x := range v {
+		w.b = binary.LittleEndian.AppendUint32(w.b, math.Float32bits(x))
 	}
 }
 
@@ -158,6 +164,17 @@ func (r *reader) floats() []float64 {
 	v := make([]float64, r.length(8))
 	for i := range v {
 		v[i] = r.float()
+	}
+	return v
+}
+
+// singles returns n finite numbers of 4 bytes.
+func (r *reader) singles(n int) []float32 {
+	b := r.take(4 * n)
+	v := make([]float32, len(b)/4)
+	for i := range v {
+		v[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
+		r.check(v[i]-v[i] == 0, "%v among the numbers of a model", v[i])
 	}
 	return v
 }
