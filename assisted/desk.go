@@ -123,6 +123,8 @@ func (d *Desk) Run(ctx context.Context, at federated.Local, task federated.Task,
 		return d.sketch(at, o)
 	case doPredict:
 		return d.predict(at, o, task)
+	case doRecompute:
+		return d.recompute(at, o)
 	}
 	return federated.Result{}, fmt.Errorf("asked to do %q, which nobody here does", o.Do)
 }
@@ -244,17 +246,31 @@ func (d *Desk) fit(ctx context.Context, at federated.Local, o order, task federa
 	if n, _ := r.Dims(); rows.digest != o.Rows || n != rows.fit {
 		return federated.Result{}, fmt.Errorf("%d targets for rows %.12s…; the run has %d for %.12s…", n, o.Rows, rows.fit, rows.digest)
 	}
-	m, err := d.model(ctx, at, o.Slot, rows, r)
-	if err != nil {
-		return federated.Result{}, err
-	}
-	_, columns := r.Dims()
-	g, err := d.values(rows.at, columns, m.Predict)
+	g, err := d.answer(ctx, at, o, rows, r)
 	if err != nil {
 		return federated.Result{}, err
 	}
 	d.disturb(at, g, "noise/"+o.Slot.String())
 	return federated.Result{Attached: AppendMatrix(nil, g)}, nil
+}
+
+// answer fits what targets are to be fitted with, and returns its values for all rows.
+func (d *Desk) answer(ctx context.Context, at federated.Local, o order, rows roster, r *mat.Dense) (*mat.Dense, error) {
+	switch o.Share {
+	case "":
+	case ShareWarm, ShareRestart:
+		if l, ok := d.Learner.(learner.Sharer); ok {
+			return d.fitShared(ctx, at, o, rows, r, l)
+		}
+	default:
+		return nil, fmt.Errorf("asked to share models by %.40q, which nobody here knows", o.Share)
+	}
+	m, err := d.model(ctx, at, o.Slot, rows, r)
+	if err != nil {
+		return nil, err
+	}
+	_, columns := r.Dims()
+	return d.values(rows.at, columns, m.Predict)
 }
 
 // targets returns what a model is asked to be fitted to: finite values, or rows that are NaN throughout, which are left out.
@@ -280,24 +296,32 @@ func (d *Desk) targets(o order, task federated.Task) (*mat.Dense, error) {
 	return r, nil
 }
 
-// model returns the model of a slot, fitted to the targets.
-func (d *Desk) model(ctx context.Context, at federated.Local, s Slot, rows roster, r *mat.Dense) (learner.Model, error) {
+// admit keeps the targets of a slot; others than before are refused.
+func (d *Desk) admit(at federated.Local, s Slot, r *mat.Dense) error {
 	target := AppendMatrix(nil, r)
 	switch before, err := d.Store.Get(targetName(at, s)); {
 	case errors.Is(err, fs.ErrNotExist):
 		if err := d.count(r); err != nil {
-			return nil, err
+			return err
 		}
 		if err := d.Store.Put(targetName(at, s), target); err != nil {
-			return nil, err
+			return err
 		}
 		if err := d.note(at, s); err != nil {
-			return nil, err
+			return err
 		}
 	case err != nil:
-		return nil, err
+		return err
 	case !bytes.Equal(before, target):
-		return nil, fmt.Errorf("model %v was fitted to other targets", s)
+		return fmt.Errorf("model %v was fitted to other targets", s)
+	}
+	return nil
+}
+
+// model returns the model of a slot, fitted to the targets.
+func (d *Desk) model(ctx context.Context, at federated.Local, s Slot, rows roster, r *mat.Dense) (learner.Model, error) {
+	if err := d.admit(at, s, r); err != nil {
+		return nil, err
 	}
 	m, err := d.load(at, s)
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -394,24 +418,18 @@ func (d *Desk) predict(at federated.Local, o order, task federated.Task) (federa
 		return federated.Result{}, err
 	}
 	where := d.find(keys)
-	var all []*mat.Dense
-	for i, s := range o.Slots {
-		m, err := d.load(at, s)
-		if err != nil {
-			return federated.Result{}, err
-		}
-		v, err := d.predicted(where, m)
-		if err != nil {
-			return federated.Result{}, err
-		}
-		d.disturb(at, v, "predict/"+s.String()+"/"+o.Rows)
+	if len(where) == 0 {
+		return federated.Result{}, errors.New("no entity is asked for")
+	}
+	all, err := d.recalled(at, o.Slots, where)
+	if err != nil {
+		return federated.Result{}, err
+	}
+	for i, v := range all {
+		d.disturb(at, v, "predict/"+o.Slots[i].String()+"/"+o.Rows)
 		if o.Coefficients != nil {
 			v.Scale(o.Coefficients[i], v)
 		}
-		all = append(all, v)
-	}
-	if len(where) == 0 {
-		return federated.Result{}, errors.New("no entity is asked for")
 	}
 	out := all[0]
 	for _, v := range all[1:] {
@@ -424,20 +442,6 @@ func (d *Desk) predict(at federated.Local, o order, task federated.Task) (federa
 		out = &both
 	}
 	return federated.Result{Attached: AppendMatrix(nil, out)}, nil
-}
-
-// predicted is values for a model of which it is not known how many outputs it has.
-func (d *Desk) predicted(at []int, m learner.Model) (*mat.Dense, error) {
-	x, _ := d.features(at)
-	if x == nil {
-		x = mat.NewDense(1, d.Features.RawMatrix().Cols, nil) // any row tells how many outputs there are
-	}
-	v, err := m.Predict(x)
-	if err != nil {
-		return nil, err
-	}
-	_, columns := v.Dims()
-	return d.values(at, columns, func(*mat.Dense) (*mat.Dense, error) { return v, nil })
 }
 
 // answered is what a desk remembers of all its runs.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/cohort-learning/cohort/assisted"
 	"github.com/cohort-learning/cohort/assisted/assisttest"
 	"github.com/cohort-learning/cohort/assisted/gal"
+	"github.com/cohort-learning/cohort/assisted/learner"
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/weights"
 	"gonum.org/v1/gonum/mat"
@@ -64,15 +66,33 @@ func people(t *testing.T) (*assisttest.World, *assisted.Sponsor) {
 // A run whose entities were matched privately comes to the same bits as one with plain keys, and no key can be read in what is
 // sent.
 func TestMatched(t *testing.T) {
+	for _, share := range []string{"", assisted.ShareWarm} {
+		t.Run("shared models "+share, func(t *testing.T) { testMatched(t, share) })
+	}
+}
+
+func testMatched(t *testing.T, share string) {
 	w, s := people(t)
-	plain, err := gal.Defaults().New(3, s, w.Fresh().Desks)
+	o := gal.Defaults()
+	o.DMS = share
+	phases := map[string]int{"match": 2, "rows": 2, "train": 6}
+	if share != "" {
+		phases["recompute"] = 2
+		l, err := learner.Spec{Name: "mlp", Hidden: []int{5}, Epochs: 3}.New()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range w.Desks {
+			d.Learner = l
+		}
+	}
+	plain, err := o.New(3, s, w.Fresh().Desks)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := w.Must(t, plain, 3)
 
 	private := w.Fresh()
-	o := gal.Defaults()
 	o.Disclosure.Disclose = "labels" // since the desks are not known to be here
 	a, err := o.New(3, s, nil)
 	if err != nil {
@@ -89,7 +109,7 @@ func TestMatched(t *testing.T) {
 	if n := got.Metric("matched", "org-2"); len(n) != 1 || n[0] != 36 {
 		t.Errorf("org-2 knows %v of the entities, want 36, found out once", n)
 	}
-	if seen.phases["match"] != 2 || seen.phases["rows"] != 2 || seen.phases["train"] != 6 {
+	if !maps.Equal(seen.phases, phases) {
 		t.Errorf("tasks by phase: %v", seen.phases)
 	}
 
@@ -145,7 +165,7 @@ func (s *spy) Run(ctx context.Context, at federated.Local, t federated.Task, kee
 	}
 	s.phases[t.Phase]++
 	for _, b := range [][]byte{t.Attached, t.Params, r.Attached} {
-		for _, secret := range []string{"id-", "stranger"} {
+		for _, secret := range []string{"id-1", "id-2", "id-3", "stranger"} {
 			if bytes.Contains(b, []byte(secret)) {
 				s.t.Errorf("phase %s: a key can be read in what is sent", t.Phase)
 			}

@@ -19,6 +19,8 @@ const (
 	doFit     = "fit"     // fit a model to targets and answer with its values for all rows
 	doSketch  = "sketch"  // answer with a few random mixtures of features
 	doPredict = "predict" // answer with values of models that were fitted before
+	// doRecompute is to answer with the values that models of the run have by now, on its rows.
+	doRecompute = "recompute"
 )
 
 // order is the parameters of a task for a desk.
@@ -27,9 +29,11 @@ type order struct {
 	Rows string `json:"rows,omitempty"` // digest of the ordered keys that the rows of all matrices stand for
 	Fit  int    `json:"fit,omitempty"`  // of doRows: how many rows, the first ones, targets will come for
 	Slot Slot   `json:"slot"`           // of doFit: the name of the model
+	// Share is of doFit: how models of several rounds share what they can, [ShareWarm] or [ShareRestart]; empty: not at all.
+	Share string `json:"share,omitempty"`
 	// Mixtures is of doSketch: how many.
 	Mixtures int `json:"mixtures,omitempty"`
-	// Of doPredict: the models, and what their values are multiplied with before they are added; without coefficients they
+	// Of doPredict and doRecompute: the models, and of the former what their values are multiplied with before they are added; without coefficients they
 	// come one beside the other.
 	Slots        []Slot    `json:"slots,omitempty"`
 	Coefficients []float64 `json:"coefficients,omitempty"`

@@ -58,19 +58,15 @@ func (d *Desk) Seen(at federated.Local) (Seen, error) {
 		if err != nil {
 			return out, fmt.Errorf("targets of model %v: %w", s, err)
 		}
-		m, err := d.load(at, s)
+		g, err := d.recall(at, []Slot{s}, x)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // it was asked for and never fitted
 		}
 		if err != nil {
 			return out, err
 		}
-		g, err := m.Predict(x)
-		if err != nil {
-			return out, err
-		}
 		beside(&received, numbers(r, have))
-		beside(&answers, g)
+		beside(&answers, g[0])
 	}
 	ones := mat.NewDense(len(have), 1, slices.Repeat([]float64{1}, len(have)))
 	span := numbers(x, nil)

@@ -249,6 +249,11 @@ type Answer struct {
 // Answers returns what organisations have answered to tasks of the state s, by their places in the course. Who answered
 // nonsense, or too late, is dropped by name: the notes say why.
 func (t *Table) Answers(srv federated.Server, s federated.State, c Course, roll federated.Roll) (answers []Answer, notes []string) {
+	return t.answers(srv, s, c, roll, func(string) int { return t.Sponsor.Outputs() })
+}
+
+// answers is [Table.Answers] for matrices of which it is known how many columns each member was asked for.
+func (t *Table) answers(srv federated.Server, s federated.State, c Course, roll federated.Roll, width func(name string) int) (answers []Answer, notes []string) {
 	late := map[int]bool{}
 	for _, f := range roll.Folded {
 		if f.Base != s.Version {
@@ -261,7 +266,7 @@ func (t *Table) Answers(srv federated.Server, s federated.State, c Course, roll 
 			notes = append(notes, fmt.Sprintf("%s answered to residuals of an earlier round, and has weight 0 in this one", name))
 			continue
 		}
-		a, err := t.read(g.Attached, t.Sponsor.Outputs())
+		a, err := t.read(g.Attached, width(name))
 		if err != nil {
 			notes = append(notes, fmt.Sprintf("%s is left out of round %d: its answer is %v", name, s.Round+1, err))
 			continue

@@ -30,7 +30,7 @@ import (
 )
 
 // modelMagic begins the binary form of every model.
-const modelMagic = "CLM\x01"
+const modelMagic = "CLM\x02"
 
 // transcript is everything that passes between a sponsor and organisations.
 type transcript struct {
@@ -129,7 +129,7 @@ func TestTranscript(t *testing.T) {
 	} else if b, err := m.MarshalBinary(); err != nil || !bytes.HasPrefix(b, []byte(modelMagic)) {
 		t.Fatalf("models begin with %.8q, %v", b, err)
 	}
-	for _, name := range []string{"gal", "al"} {
+	for _, name := range []string{"gal", "al", "shared"} {
 		w := assisttest.NewWorld(assisttest.OLS(t), x...)
 		log := &transcript{desks: w.Desks, fields: map[string]map[string]bool{}}
 		s := &assisted.Sponsor{Objective: assisted.Objective{Loss: assisted.Squared}, Keys: assisttest.Keys(40), Labels: y, Fit: 30, Test: 10, Own: "org-1"}
@@ -137,8 +137,11 @@ func TestTranscript(t *testing.T) {
 		with := func(disclose string) method {
 			var m method
 			var err error
-			if name == "gal" {
+			if name != "al" {
 				o := gal.Defaults()
+				if name == "shared" {
+					o.DMS = assisted.ShareWarm
+				}
 				o.Disclosure.Disclose = disclose
 				m, err = o.New(rounds, s, log)
 			} else {
@@ -163,7 +166,14 @@ func TestTranscript(t *testing.T) {
 		if _, err := w.Do(&assisted.Prediction{Ensemble: e, Keys: s.Keys, Desks: log}, 1, nil); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(documented(t), log.said()); diff != "" {
+		want := documented(t)
+		if name == "shared" {
+			want["fit"] = slices.Sorted(slices.Values(append(want["fit"], "share")))
+		} else {
+			delete(want, "recompute")
+			delete(want, "recompute answer")
+		}
+		if diff := cmp.Diff(want, log.said()); diff != "" {
 			t.Errorf("%s: docs/assist.md says something else (-) than what passes (+):\n%s", name, diff)
 		}
 		log.check(t, name, s, x)
@@ -173,7 +183,12 @@ func TestTranscript(t *testing.T) {
 // check looks for what must not be in any message.
 func (x *transcript) check(t *testing.T, method string, s *assisted.Sponsor, features []*mat.Dense) {
 	t.Helper()
-	if want := 2 * 3 * (1 + 3 + 1); len(x.messages) != want { // there and back with three organisations: rows, three rounds, prediction
+	want := 2 * 3 * (1 + 3 + 1) // there and back with three organisations: rows, three rounds, prediction
+	matrices := []string{"fit answer 40×1", "fit r [30 1]", "predict answer 40×1"}
+	if method == "shared" {
+		want, matrices = want+2*3, append(matrices, "recompute answer 40×3")
+	}
+	if len(x.messages) != want {
 		t.Fatalf("%s: %d messages, want %d", method, len(x.messages), want)
 	}
 	shapes := map[string]bool{}
@@ -204,7 +219,7 @@ func (x *transcript) check(t *testing.T, method string, s *assisted.Sponsor, fea
 			shapes[fmt.Sprintf("%s %s %v", m.what, name, set.Must(name).Shape)] = true
 		}
 	}
-	if diff := cmp.Diff([]string{"fit answer 40×1", "fit r [30 1]", "predict answer 40×1"}, slices.Sorted(maps.Keys(shapes))); diff != "" {
+	if diff := cmp.Diff(matrices, slices.Sorted(maps.Keys(shapes))); diff != "" {
 		t.Errorf("%s: shapes of matrices: %s", method, diff)
 	}
 }
@@ -219,7 +234,7 @@ func (x *transcript) said() map[string][]string {
 }
 
 var (
-	tableRow = regexp.MustCompile("^\\| `(rows|fit|predict)` \\|")
+	tableRow = regexp.MustCompile("^\\| `(rows|fit|predict|recompute)` \\|")
 	quoted   = regexp.MustCompile("`([^`]+)`")
 )
 

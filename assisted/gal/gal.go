@@ -89,11 +89,13 @@ func (a *Algorithm) residuals(srv federated.Server, s federated.State, round int
 // Next implements [federated.Algorithm].
 func (a *Algorithm) Next(s federated.State) (federated.Phase, bool) {
 	c := assisted.MustCourse(s)
-	if c.Stop.Over {
-		return federated.Phase{}, false
-	}
 	p, step, rows := a.Table.Next(s, c)
-	if rows {
+	switch {
+	case a.DMS != "" && !rows && step == 1 && a.last(s, c):
+		return a.recompute(c), true
+	case c.Stop.Over:
+		return federated.Phase{}, false
+	case rows:
 		return p, true
 	}
 	return a.FitPhase(c, a.asked), step == 0
@@ -103,11 +105,22 @@ func (a *Algorithm) Next(s federated.State) (federated.Phase, bool) {
 func (a *Algorithm) asked(name string) bool { return a.Weights != "own" || name == a.Sponsor.Own }
 
 // Task implements [federated.Algorithm].
-func (a *Algorithm) Task(s federated.State, p federated.Phase, _ federated.Member) (federated.Task, error) {
-	if p.Name == assisted.Rows {
+func (a *Algorithm) Task(s federated.State, p federated.Phase, m federated.Member) (federated.Task, error) {
+	switch p.Name {
+	case assisted.Rows:
 		return a.RowsTask()
+	case assisted.Recomputes:
+		c, err := assisted.CourseOf(s)
+		if err != nil {
+			return federated.Task{}, err
+		}
+		all, err := readAnswered(c)
+		if err != nil {
+			return federated.Task{}, err
+		}
+		return a.RecomputeTask(all.slots(m.Name))
 	}
-	return a.FitTask(s.Sets[residuals], assisted.Slot{Round: s.Round})
+	return a.SharedFitTask(s.Sets[residuals], assisted.Slot{Round: s.Round}, a.DMS)
 }
 
 // Finish implements [federated.Algorithm].
@@ -123,6 +136,9 @@ func (a *Algorithm) Finish(_ context.Context, srv federated.Server, s federated.
 			err = a.Tell(&d, func() (float64, error) { return a.Recovery(srv) })
 		}
 		return s, d, err
+	}
+	if p.Name == assisted.Recomputes {
+		return a.settle(srv, s, c, roll)
 	}
 	return a.assist(srv, s, c, roll)
 }
@@ -162,17 +178,18 @@ func (a *Algorithm) assist(srv federated.Server, s federated.State, c assisted.C
 	if err != nil {
 		return s, d, err
 	}
-	w, step := a.solve(y, f, answers)
-	rate := a.Shrink * step.Rate
-	for m, answer := range answers {
-		d.Add("weight", answer.Name, w[m])
-		if coefficient := float64(rate * w[m]); coefficient != 0 {
-			if s, c, err = a.Take(s, c, answer, assisted.Slot{Round: s.Round}, coefficient); err != nil {
-				return s, d, err
-			}
-		}
+	s, c, taken, err := a.advance(s, c, assisted.Slot{Round: s.Round}, y, f, answers)
+	if err != nil {
+		return s, d, err
 	}
-	d.Add("rate", "", rate)
+	if c, err = a.note(c, s.Round, answers); err != nil {
+		return s, d, err
+	}
+	step := taken.step
+	for m, answer := range answers {
+		d.Add("weight", answer.Name, taken.weights[m])
+	}
+	d.Add("rate", "", a.Shrink*step.Rate)
 	if step.Capped {
 		d.Add("rate.capped", "", 1)
 		d.Notes = append(d.Notes, fmt.Sprintf("the rate of round %d stopped at its cap of %g, and the loss falls still: are classes separable?", s.Round+1, a.Cap))
@@ -180,7 +197,11 @@ func (a *Algorithm) assist(srv federated.Server, s federated.State, c assisted.C
 	if step.Flat {
 		d.Notes = append(d.Notes, fmt.Sprintf("round %d leads nowhere: what organisations fitted is 0 or points uphill, and the rate is 0", s.Round+1))
 	}
-	if c, err = a.Close(srv, s, c, &d, a.Rounds, a.Patience); err != nil {
+	planned := a.Rounds
+	if a.DMS != "" {
+		planned++ // what organisations have contributed is said once models are what they remain
+	}
+	if c, err = a.Close(srv, s, c, &d, planned, a.Patience); err != nil {
 		return s, d, err
 	}
 	s.Version++
@@ -189,6 +210,26 @@ func (a *Algorithm) assist(srv federated.Server, s federated.State, c assisted.C
 	}
 	s, err = a.residuals(srv, s, s.Round+1)
 	return s, d, err
+}
+
+// taken is what a round has come to.
+type taken struct {
+	weights []float64 // of those who have answered
+	step    assisted.Step
+}
+
+// advance takes a round's answers: F ← F + η Σ_m w_m g_m.
+func (a *Algorithm) advance(s federated.State, c assisted.Course, slot assisted.Slot, y, f *mat.Dense, answers []assisted.Answer) (federated.State, assisted.Course, taken, error) {
+	w, step := a.solve(y, f, answers)
+	for m, answer := range answers {
+		if coefficient := float64(a.Shrink * step.Rate * w[m]); coefficient != 0 {
+			var err error
+			if s, c, err = a.Take(s, c, answer, slot, coefficient); err != nil {
+				return s, c, taken{}, err
+			}
+		}
+	}
+	return s, c, taken{w, step}, nil
 }
 
 // solve returns weights and rate, on the rows that are for it, with residuals as they are and not as they were sent.

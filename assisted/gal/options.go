@@ -15,6 +15,7 @@ type Options struct {
 	Privacy        string  `yaml:"privacy" doc:"what is done to residuals before they are sent: none, laplace or interval"`
 	Budget         float64 `yaml:"budget" doc:"of laplace, epsilon of a number and round; of interval, how many intervals a number is told by"`
 	Bound          float64 `yaml:"bound" doc:"residuals are clipped to ± this much before noise; 0: to the middle 95 % of them, which depends on the data and so guarantees nothing"`
+	DMS            string  `yaml:"dms,omitempty" doc:"deep model sharing: organisations whose learner is a network keep one, with a head a round; warm goes on from the round before, restart begins anew (as released)"`
 	assisted.Steps `yaml:",inline"`
 }
 
@@ -50,6 +51,9 @@ func (o Options) Validate() error {
 		}
 	default:
 		return fmt.Errorf("privacy: %q, expected none, laplace or interval", o.Privacy)
+	}
+	if err := checkSharing(o.DMS); err != nil {
+		return err
 	}
 	switch {
 	case !(o.Exponent >= 1 && o.Exponent <= 4):

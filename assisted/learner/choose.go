@@ -81,6 +81,10 @@ func (l choice) best(ctx context.Context, x, y *mat.Dense, w []float64, fit, tes
 			return 0, fmt.Errorf("%s: %w", l.names[i], err)
 		}
 		p, err := m.Predict(tx)
+		var far *ValueError
+		if errors.As(err, &far) && far.Matrix == "predictions" {
+			continue // it predicts what is no number
+		}
 		if err != nil {
 			return 0, fmt.Errorf("%s: %w", l.names[i], err)
 		}

@@ -2,7 +2,6 @@ package learner
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -87,32 +86,4 @@ func (m *network) lend(to weights.Set) {
 	for name, t := range m.params.All() {
 		copy(to.Must(name).F32, t.F32) // heads are the first axis of the last layer
 	}
-}
-
-// Head returns one head of a model of [Sharer.FitShared] with k outputs a head, as a model of its own that shares all it holds.
-// It has no binary form.
-func Head(m Model, t, k int) Model { return single{m, t, k} }
-
-type single struct {
-	all  Model
-	t, k int
-}
-
-func (s single) Predict(x *mat.Dense) (*mat.Dense, error) {
-	v, err := s.all.Predict(x)
-	if err != nil {
-		return nil, err
-	}
-	n, columns := v.Dims()
-	if s.t < 0 || columns < (s.t+1)*s.k {
-		return nil, fmt.Errorf("head %d of %d outputs is asked for; the model has %d in all", s.t, s.k, columns)
-	}
-	if n == 0 {
-		return v, nil
-	}
-	return mat.DenseCopyOf(v.Slice(0, n, s.t*s.k, (s.t+1)*s.k)), nil
-}
-
-func (s single) MarshalBinary() ([]byte, error) {
-	return nil, errors.New("a head is kept with the model that it is part of")
 }

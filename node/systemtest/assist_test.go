@@ -108,6 +108,38 @@ func TestAssist(t *testing.T) {
 	}
 }
 
+// Networks that share a model over all rounds come to the same bits over a network as on one machine, also where the member that has
+// one is killed on the way and goes on with what it has kept.
+func TestAssistShared(t *testing.T) {
+	f := alliance(t, "plain")
+	text, err := os.ReadFile(f.recipe)
+	if err == nil {
+		text = []byte(strings.NewReplacer("{name: forest}", "{name: mlp}", "patience: 0", "patience: 0, dms: warm").Replace(string(text)))
+		err = os.WriteFile(f.recipe, text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	shop := f.members[2]
+	shop.args = []string{"--key", "customer", "--learner", "mlp"}
+	one := filepath.Join(f.dir, "one")
+	run(t, f.program, "assist", f.recipe, "--quiet", "--bounds=false", "--dir", one)
+	f.open()
+	f.joinAll()
+	if !f.reach(20) {
+		t.Fatal("the run was over")
+	}
+	shop.kill()
+	f.join(shop)
+	f.finish()
+	if got, want := digestOf(t, f.run()), digestOf(t, one); got != want {
+		t.Errorf("the network comes to %s, one machine to %s", got, want)
+	}
+	if got := values(t, one, "accuracy"); len(got) != 5 || got[4] < .75 {
+		t.Errorf("accuracies: %v", got)
+	}
+}
+
 // The sponsor's objective, labels and columns are in nothing that a member is told. The run ends where held-out rows say so, on
 // one machine and over a network.
 func TestAssistTerms(t *testing.T) {
