@@ -6809,7 +6809,7 @@ tapsEnd:
 	RET
 
 // func maxPoolGrad256(p *poolRow)
-// Requires: AVX, AVX2, CMOV, SSE2
+// Requires: AVX, AVX2, CMOV
 TEXT ·maxPoolGrad256(SB), NOSPLIT, $0-8
 	MOVQ         p+0(FP), BX
 	MOVQ         (BX), SI
@@ -6838,7 +6838,7 @@ channels:
 	XORQ         R11, R11
 	MOVLQSX      (CX)(R11*4), AX
 	VMASKMOVPS   (R8)(AX*4), Y15, Y0
-	MOVD         R11, X12
+	VMOVD        R11, X12
 	VPBROADCASTD X12, Y2
 	MOVQ         $0x00000001, R11
 	CMPQ         R11, DX
@@ -6847,7 +6847,7 @@ channels:
 taps:
 	MOVLQSX      (CX)(R11*4), AX
 	VMASKMOVPS   (R8)(AX*4), Y15, Y1
-	MOVD         R11, X12
+	VMOVD        R11, X12
 	VPBROADCASTD X12, Y3
 	VCMPPS       $0x1e, Y0, Y1, Y14
 	VCMPPS       $0x03, Y1, Y1, Y13
@@ -6869,7 +6869,7 @@ give:
 	LEAQ         (R8)(AX*4), AX
 	ADDQ         R13, AX
 	VMASKMOVPS   (AX), Y15, Y1
-	MOVD         R11, X12
+	VMOVD        R11, X12
 	VPBROADCASTD X12, Y3
 	VPCMPEQD     Y2, Y3, Y14
 	VANDPS       Y4, Y14, Y14
@@ -6894,7 +6894,7 @@ giveEnd:
 	RET
 
 // func maxPoolGradSet256(p *poolRow)
-// Requires: AVX, AVX2, CMOV, SSE2
+// Requires: AVX, AVX2, CMOV
 TEXT ·maxPoolGradSet256(SB), NOSPLIT, $0-8
 	MOVQ         p+0(FP), BX
 	MOVQ         (BX), SI
@@ -6923,7 +6923,7 @@ channels:
 	XORQ         R11, R11
 	MOVLQSX      (CX)(R11*4), AX
 	VMASKMOVPS   (R8)(AX*4), Y15, Y0
-	MOVD         R11, X12
+	VMOVD        R11, X12
 	VPBROADCASTD X12, Y2
 	MOVQ         $0x00000001, R11
 	CMPQ         R11, DX
@@ -6932,7 +6932,7 @@ channels:
 taps:
 	MOVLQSX      (CX)(R11*4), AX
 	VMASKMOVPS   (R8)(AX*4), Y15, Y1
-	MOVD         R11, X12
+	VMOVD        R11, X12
 	VPBROADCASTD X12, Y3
 	VCMPPS       $0x1e, Y0, Y1, Y14
 	VCMPPS       $0x03, Y1, Y1, Y13
@@ -6953,7 +6953,7 @@ give:
 	MOVLQSX      (CX)(R11*4), AX
 	LEAQ         (R8)(AX*4), AX
 	ADDQ         R13, AX
-	MOVD         R11, X12
+	VMOVD        R11, X12
 	VPBROADCASTD X12, Y3
 	VPCMPEQD     Y2, Y3, Y14
 	VANDPS       Y4, Y14, Y1

@@ -96,7 +96,7 @@ func (l lanes) spread(n GPPhysical, r VecPhysical) {
 	if l.bits == 512 {
 		VPBROADCASTD(n.As32(), r)
 	} else {
-		MOVD(n.As32(), X12)
+		VMOVD(n.As32(), X12) // not MOVD: mixed with AVX, instructions of SSE wait for the upper halves
 		VPBROADCASTD(X12, r)
 	}
 }
