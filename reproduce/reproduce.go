@@ -96,6 +96,7 @@ func All() []Experiment {
 		personalfrExperiment(),
 		mismatchExperiment(),
 		galExperiment(),
+		galImagesExperiment(),
 		alExperiment(),
 	}
 }

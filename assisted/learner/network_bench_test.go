@@ -38,7 +38,7 @@ func benchmarkNetwork(b *testing.B, s learner.Spec, n, d, k int) {
 func BenchmarkMLP(b *testing.B) { benchmarkNetwork(b, learner.Spec{Name: "mlp"}, 400, 10, 1) }
 
 func BenchmarkCNN(b *testing.B) {
-	benchmarkNetwork(b, learner.Spec{Name: "cnn", Shape: []int{14, 7, 1}, Hidden: []int{16, 32, 64}, Epochs: 1}, 1024, 98, 10)
+	benchmarkNetwork(b, learner.Spec{Name: "cnn", Shape: []int{14, 7, 1}, Hidden: []int{16, 32, 64}, Epochs: 3}, 4096, 98, 10)
 }
 
 func BenchmarkLSTM(b *testing.B) {

@@ -233,14 +233,7 @@ func TestNetworkConcurrently(t *testing.T) {
 	x, y, _ := stripes(40)
 	m := fit(t, learner.Spec{Name: "cnn", Shape: []int{6, 6, 1}, Hidden: []int{4, 8}, Batch: 16, Epochs: 1}, x, y, nil)
 	want := predict(t, m, x)
-	b, err := m.MarshalBinary()
-	if err != nil {
-		t.Fatal(err)
-	}
-	back, err := learner.Decode(b)
-	if err != nil {
-		t.Fatal(err)
-	}
+	back, _ := kept(t, m)
 	var wait sync.WaitGroup
 	for range 8 {
 		wait.Go(func() {
