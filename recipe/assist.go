@@ -42,6 +42,7 @@ type Assist struct {
 	Learner learner.Spec    `yaml:"learner" doc:"The sponsor's own model."`
 
 	Organisations []Organisation `yaml:"organisations,omitempty" doc:"The others, on one machine."`
+	Bounds        []string       `yaml:"bounds" doc:"What the outcome is compared with on one machine: any of alone, joint, late, interm and vfl."`
 
 	Keys  string `yaml:"keys" doc:"How rows are known over a network: private (set intersection: nobody sees keys that it does not have), hashed (with a secret that the parties share) or plain."`
 	Study string `yaml:"study,omitempty" doc:"What keys are hashed or matched for; the same for all parties, another for every study."`
@@ -71,7 +72,8 @@ func DefaultAssist(method string) (*Assist, error) {
 		return nil, err
 	}
 	return &Assist{Version: Version, Method: m.Name, Rounds: 10, Sponsor: "sponsor", Learner: learner.Spec{Name: "linear"},
-		Rows: assisted.Shares{Solve: 0.2, Held: 0.1, Test: 0.2}, Keys: assisted.PrivateKeys, Run: Run{Checkpoint: 1}, Options: m.Options()}, nil
+		Rows: assisted.Shares{Solve: 0.2, Held: 0.1, Test: 0.2}, Keys: assisted.PrivateKeys,
+		Bounds: []string{AloneBound, JointBound}, Run: Run{Checkpoint: 1}, Options: m.Options()}, nil
 }
 
 // IsAssist reports whether the text of a recipe is one of organisations with different columns.
@@ -234,6 +236,9 @@ func (r *Assist) validate() error {
 		return fieldf("quorum", "%g is outside [0, 1]", r.Quorum)
 	case r.Deadline < 0:
 		return fieldf("deadline", "%v is negative", r.Deadline)
+	}
+	if err := checkBounds(r.Bounds); err != nil {
+		return err
 	}
 	if err := r.Table.Validate(); err != nil {
 		return &FieldError{Field: "table", Err: err}
@@ -466,30 +471,11 @@ func (p *AssistPlan) Joint() (*assisted.Desk, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, width := p.Table.Features.Dims()
-	for _, t := range p.Others {
-		_, w := t.Features.Dims()
-		width += w
-	}
-	x := mat.NewDense(len(p.Table.Keys), width, nil)
-	from := 0
-	for _, t := range append([]*table.Table{p.Table}, p.Others...) {
-		at := map[string]int{}
-		for i, k := range t.Keys {
-			at[k] = i
-		}
-		_, w := t.Features.Dims()
-		for i, k := range p.Table.Keys {
-			row, ok := at[k]
-			for j := range w {
-				v := math.NaN()
-				if ok {
-					v = t.Features.At(row, j)
-				}
-				x.Set(i, from+j, v)
-			}
-		}
-		from += w
+	x := mat.DenseCopyOf(p.Table.Features)
+	for _, part := range p.parts(p.Table.Keys)[1:] {
+		var both mat.Dense
+		both.Augment(x, part)
+		x = &both
 	}
 	return &assisted.Desk{Keys: p.Table.Keys, Features: x, Learner: l, Store: assisted.NewStore()}, nil
 }
@@ -586,7 +572,10 @@ func reportAssist(dir string, meta record.Meta) (report.Run, *record.Metrics, er
 		}
 	}
 	out.Settings = append(out.Settings, report.Fact{Label: "target", Value: r.Table.Target})
-	if out.Digest, err = finalDigest(dir); err != nil {
+	if out.Digest, err = finalDigest(dir); err == nil {
+		out.Bounds, err = boundsTable(dir)
+	}
+	if err != nil {
 		return report.Run{}, nil, errors.Join(err, metrics.Close())
 	}
 	return out, metrics, nil

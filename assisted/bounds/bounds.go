@@ -1,6 +1,6 @@
 // Package bounds is what assistance between organisations is compared with and that is no protocol: late fusion, averaged and
-// stacked models. They need labels, or predictions of labels, where organisations would not have them, and are computed on
-// tables that lie in one place.
+// stacked models, and networks of organisations that are trained as one ([Fusion]). They need labels, predictions of labels or
+// gradients where organisations would not have them, and are computed on tables that lie in one place.
 package bounds
 
 import (

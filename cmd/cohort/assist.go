@@ -12,12 +12,12 @@ import (
 	"time"
 
 	"github.com/cohort-learning/cohort/assisted"
+	"github.com/cohort-learning/cohort/backend"
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/journal"
-	"github.com/cohort-learning/cohort/methods"
 	"github.com/cohort-learning/cohort/recipe"
 	"github.com/cohort-learning/cohort/record"
-	"github.com/cohort-learning/cohort/simulation"
+	"github.com/cohort-learning/cohort/train"
 	"github.com/spf13/cobra"
 )
 
@@ -27,7 +27,7 @@ type assistOptions struct {
 	set       []string
 	resume    bool
 	dryRun    bool
-	bounds    bool
+	bounds    string
 	quiet     bool
 	json      bool
 }
@@ -61,7 +61,7 @@ The outcome stands beside what the sponsor reaches alone, and what all columns i
 	f.StringVar(&o.dir, "dir", "", "folder of the run itself, instead of one in the folder of runs")
 	f.BoolVar(&o.resume, "resume", false, "go on with a run that was stopped")
 	f.BoolVar(&o.dryRun, "dry-run", false, "only say what would be learned from what, and what would be sent")
-	f.BoolVar(&o.bounds, "bounds", true, "compute what the sponsor reaches alone and what all columns together reach")
+	f.StringVar(&o.bounds, "bounds", "", "what to compare the outcome with: "+strings.Join(recipe.BoundNames(), ", ")+", with commas between, or none (default the recipe's: alone and joint)")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "show no progress")
 	f.BoolVar(&o.json, "json", false, "print the outcome as JSON")
 	return c
@@ -86,8 +86,7 @@ type assistance struct {
 	Digest  string                        `json:"digest,omitempty"` // of the outcome, once the run has ended
 	Metrics map[string]float64            `json:"metrics"`
 	By      map[string]map[string]float64 `json:"organisations"` // by organisation, in the last round: weight, away, contribution, shapley; rows
-	Alone   map[string]float64            `json:"alone,omitempty"`
-	Joint   map[string]float64            `json:"joint,omitempty"`
+	Bounds  map[string]map[string]float64 `json:"bounds"`        // metrics of what it is compared with
 	Report  string                        `json:"report"`
 	Seconds float64                       `json:"seconds"`
 }
@@ -112,6 +111,9 @@ func (o *assistOptions) run(ctx context.Context, io streams, stop <-chan struct{
 	if !o.dryRun && !o.resume && isRun(dir) {
 		return folderError(dir, journal.ErrExists)
 	}
+	if err := o.compareWith(r); err != nil {
+		return err
+	}
 	plan, err := r.Plan(true)
 	if err != nil {
 		return err
@@ -131,16 +133,53 @@ func (o *assistOptions) run(ctx context.Context, io streams, stop <-chan struct{
 		}
 		return err
 	}
-	if o.bounds {
-		if res.Alone, res.Joint, err = bounds(ctx, plan); err != nil {
-			return err
-		}
+	if err := res.compare(ctx, plan); err != nil {
+		return err
 	}
 	if o.json {
 		return io.json(res)
 	}
 	res.print(io, r)
 	return nil
+}
+
+// compareWith puts into the recipe what the outcome is to be compared with, where the flag says so.
+func (o *assistOptions) compareWith(r *recipe.Assist) error {
+	switch o.bounds {
+	case "":
+		return nil
+	case "none":
+		r.Bounds = nil
+		return nil
+	}
+	r.Bounds = strings.Split(o.bounds, ",")
+	for _, name := range r.Bounds {
+		if !slices.Contains(recipe.BoundNames(), name) {
+			return usagef("--bounds: there is no %q; give none, or any of %s with commas between", name, strings.Join(recipe.BoundNames(), ", "))
+		}
+	}
+	return nil
+}
+
+// compare computes what the recipe's bounds reach, and keeps it with the run.
+func (a *assistance) compare(ctx context.Context, p *recipe.AssistPlan) error {
+	if len(p.Recipe.Bounds) == 0 {
+		return nil
+	}
+	b, err := backend.New("cpu", backend.Options{})
+	if err != nil {
+		return err
+	}
+	engine := train.NewEngine(b)
+	defer engine.Close()
+	if a.Bounds, err = p.Compare(ctx, engine); err != nil {
+		return err
+	}
+	if err := recipe.KeepBounds(a.Run, a.Bounds); err != nil {
+		return err
+	}
+	a.Report, err = recipe.WriteReport(a.Run)
+	return err
 }
 
 // foretell says what would be sent.
@@ -192,66 +231,11 @@ func (o *assistOptions) drive(ctx context.Context, io streams, stop <-chan struc
 		return record.Failed, err
 	}
 	show := newProgress(io, p.Recipe.Rounds, o.quiet || o.json)
-	job := jobOf(m, names, p)
+	job := p.Job(m, names)
 	job.Observer, job.Config.Stop = show, stop
 	_, err = job.RunIn(ctx, run, journal.OS(), p.Recipe.Run.Checkpoint)
 	show.wipe()
 	return stateAfter(err), err
-}
-
-// jobOf is a run among organisations of one machine.
-func jobOf(a federated.Algorithm, names []string, p *recipe.AssistPlan) *simulation.Job {
-	fleet := &simulation.Fleet{Seed: p.Recipe.Seed}
-	for _, name := range names {
-		fleet.Own = append(fleet.Own, simulation.Holder{Name: name})
-	}
-	return &simulation.Job{Algorithm: a, Fleet: fleet, Config: p.Config()}
-}
-
-// bounds computes what the sponsor reaches alone, and what all columns in one place would reach.
-func bounds(ctx context.Context, p *recipe.AssistPlan) (alone, joint map[string]float64, err error) {
-	one := func(d *assisted.Desk) (map[string]float64, error) {
-		name := p.Recipe.Sponsor
-		var m methods.Assistance
-		m, err := p.Method(assisted.Desks{name: d})
-		if err != nil {
-			return nil, err
-		}
-		last := lastValues{}
-		job := jobOf(m, []string{name}, p)
-		job.Observer = last
-		_, err = job.Run(ctx)
-		return last, err
-	}
-	_, desks, err := p.Desks(func(string) (assisted.Store, error) { return assisted.NewStore(), nil })
-	if err != nil {
-		return nil, nil, err
-	}
-	if alone, err = one(desks[p.Recipe.Sponsor]); err != nil {
-		return nil, nil, fmt.Errorf("the sponsor alone: %w", err)
-	}
-	all, err := p.Joint()
-	if err == nil {
-		joint, err = one(all)
-	}
-	if err != nil {
-		err = fmt.Errorf("all columns together: %w", err)
-	}
-	return alone, joint, err
-}
-
-// lastValues keeps the last value of each metric of the whole.
-type lastValues map[string]float64
-
-func (l lastValues) Progress(int, string, int, int) {}
-func (l lastValues) Round(r simulation.Round) {
-	for _, p := range r.Phases {
-		for _, m := range p.Metrics {
-			if m.Key == "" {
-				l[m.Name] = m.Value
-			}
-		}
-	}
 }
 
 // cameTo reads what the run among organisations in a folder has come to.
@@ -264,6 +248,9 @@ func cameTo(dir string) (assistance, error) {
 	defer m.Close()
 	a.State, a.Method, a.Seed, a.Digest = run.Meta.State, run.Meta.Method, run.Meta.Seed, run.Digest
 	if a.Metrics, a.Rounds, err = recipe.LastMetrics(dir); err != nil {
+		return a, err
+	}
+	if a.Bounds, err = recipe.BoundsOfRun(dir); err != nil {
 		return a, err
 	}
 	for _, name := range []string{"rows", "weight", "away", "contribution", "shapley"} {
@@ -293,18 +280,30 @@ var told = []struct{ name, title string }{{"accuracy", "accuracy"}, {"auroc", "A
 
 // print tells people what came of a run.
 func (a assistance) print(io streams, r *recipe.Assist) {
-	t := newTable("", ">"+r.Sponsor+" alone", ">assisted", ">all columns in one place")
-	if a.Alone == nil {
-		t = newTable("", ">assisted")
+	head := []string{"", ">assisted"}
+	var beside []string // bounds that stand after what is assisted; the sponsor alone stands before it
+	for _, name := range recipe.BoundNames() {
+		switch {
+		case a.Bounds[name] == nil:
+		case name == recipe.AloneBound:
+			head = slices.Insert(head, 1, ">"+r.Sponsor+" alone")
+		default:
+			head, beside = append(head, ">"+recipe.BoundTitle(name)), append(beside, name)
+		}
 	}
+	t := newTable(head...)
 	for _, m := range told {
 		v, ok := a.Metrics[m.name]
 		if !ok {
 			continue
 		}
-		row := []string{m.title, fmt.Sprintf("%.4g", v)}
-		if a.Alone != nil {
-			row = []string{m.title, fmt.Sprintf("%.4g", a.Alone[m.name]), fmt.Sprintf("%.4g", v), fmt.Sprintf("%.4g", a.Joint[m.name])}
+		row := []string{m.title}
+		if alone := a.Bounds[recipe.AloneBound]; alone != nil {
+			row = append(row, fmt.Sprintf("%.4g", alone[m.name]))
+		}
+		row = append(row, fmt.Sprintf("%.4g", v))
+		for _, name := range beside {
+			row = append(row, fmt.Sprintf("%.4g", a.Bounds[name][m.name]))
 		}
 		t.add(row...)
 	}

@@ -131,9 +131,9 @@ func TestAssistPage(t *testing.T) {
 	}
 	script.WriteString(`exists runs/loans/report.html
 exec cohort assist examples/assist/loans.yaml --name again --json
-json stdout alone/auroc < 0.77
+json stdout bounds/alone/auroc < 0.77
 json stdout metrics/auroc > 0.82
-json stdout joint/auroc > 0.82
+json stdout bounds/joint/auroc > 0.82
 json stdout organisations/registry/rows = 774
 json stdout organisations/payroll/shapley > 0.02
 
@@ -187,9 +187,9 @@ stderr 'classes: 1 700, 2 300'
 stderr 'giro \(ridge\) has 1000 rows of 3 categories: 14 features; it knows 1000 of the sponsor.s 1000 entities'
 exec cohort assist examples/assist/german.yaml --name german --json
 json stdout state = finished
-json stdout alone/auroc < 0.7
+json stdout bounds/alone/auroc < 0.7
 json stdout metrics/auroc > 0.75
-json stdout joint/auroc > 0.75
+json stdout bounds/joint/auroc > 0.75
 json stdout organisations/giro/shapley > 0.03
 exists runs/german/report.html
 grep 'Weight of each organisation' runs/german/report.html

@@ -79,7 +79,7 @@ func TestAssist(t *testing.T) {
 		t.Run(keys, func(t *testing.T) {
 			f := alliance(t, keys)
 			one := filepath.Join(f.dir, "one")
-			run(t, f.program, "assist", f.recipe, "--quiet", "--bounds=false", "--dir", one)
+			run(t, f.program, "assist", f.recipe, "--quiet", "--bounds=none", "--dir", one)
 			f.open()
 			f.joinAll()
 			if !f.reach(20) {
@@ -153,7 +153,7 @@ func TestAssistTerms(t *testing.T) {
 		t.Fatal(err)
 	}
 	one := filepath.Join(f.dir, "one")
-	run(t, f.program, "assist", f.recipe, "--quiet", "--bounds=false", "--dir", one)
+	run(t, f.program, "assist", f.recipe, "--quiet", "--bounds=none", "--dir", one)
 	f.open()
 	f.joinAll()
 	f.finish()

@@ -33,6 +33,7 @@ type Run struct {
 	Partition []byte      // PNG of the client × class heat map
 	Updates   []Histogram // how often coordinates were updated, per level
 	Workers   []Worker    // machines that were lent to it
+	Bounds    Table       // what the outcome is compared with
 	Digest    string      // SHA-256 of the final model
 }
 
@@ -158,6 +159,7 @@ func (r Run) Report() (Report, error) {
 		}
 	}
 	add(Section{Title: "What was learned", Charts: curves}, len(curves) > 0)
+	add(Section{Title: "What it is compared with", Tables: []Table{r.Bounds}}, len(r.Bounds.Rows) > 0)
 	add(r.levels(curves), len(r.Levels) > 0)
 	add(Section{Title: "Who holds what", Images: []Image{{Name: "partition", Title: "Examples of each class at each client", PNG: r.Partition}}}, r.Partition != nil)
 	add(Section{Title: "What protected the clients", Charts: guards}, len(guards) > 0)
