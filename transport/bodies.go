@@ -14,7 +14,7 @@ import (
 type Kind string
 
 // The kinds of messages. A member asks with hello, consent, sync, permit, result and leave and gets what stands behind the
-// arrow, or an error; the coordinator pushes terms, task, close and control. The names exchange, query and answer are taken by
+// arrow, or an error; the coordinator pushes terms, task, tasks, close and control. The names exchange, query and answer are taken by
 // the messages of secure sums and of assisted learning.
 const (
 	KindHello    Kind = "hello"    // → welcome
@@ -24,6 +24,8 @@ const (
 	KindSync     Kind = "sync"     // → duties
 	KindDuties   Kind = "duties"   // messages that the member may have missed
 	KindTask     Kind = "task"     // work of one phase
+	KindTasks    Kind = "tasks"    // the same for many members, see tasks.go
+	KindSeat     Kind = "seat"     // a member's place in a run
 	KindProgress Kind = "progress" // no answer
 	KindAsk      Kind = "ask"      // → permit
 	KindPermit   Kind = "permit"   //
@@ -45,7 +47,7 @@ const (
 )
 
 var kinds = map[Kind]bool{KindHello: true, KindWelcome: true, KindTerms: true, KindConsent: true, KindSync: true, KindDuties: true,
-	KindTask: true, KindProgress: true, KindAsk: true, KindPermit: true, KindResult: true, KindVerdict: true, KindClose: true,
+	KindTask: true, KindTasks: true, KindSeat: true, KindProgress: true, KindAsk: true, KindPermit: true, KindResult: true, KindVerdict: true, KindClose: true,
 	KindControl: true, KindLeave: true, KindError: true, KindRelay: true, KindDelegation: true, KindLayout: true, KindFolds: true, KindPartial: true,
 	KindInclusion: true, KindReceipt: true}
 
@@ -70,7 +72,7 @@ type Hello struct {
 	Versions []int           `json:"versions"` // of the protocol that the member speaks
 	Program  string          `json:"program"`  // version of the program
 	Kernels  string          `json:"kernels"`  // engine and kernel path it computes with, e.g. "cpu/avx2"
-	Can      []string        `json:"can"`      // capabilities: "train", "exec", …
+	Can      []string        `json:"can"`      // capabilities: "train", "exec", "tasks", …
 	Heads    map[string]Head `json:"heads"`    // of the runs it takes part in: the newest it has seen
 }
 

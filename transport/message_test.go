@@ -73,6 +73,9 @@ var examples = []example{
 		Inputs: []transport.Tensors{{Name: "w", Ref: 1}, {Name: "c", Inline: []byte("safetensors")}}, Slice: &transport.Tensors{Name: "slice", Inline: []byte("[]")},
 		Attached: &transport.Tensors{Name: "attached", Ref: 1},
 		Barrier:  true}, []transport.Ref{blob}},
+	{false, true, &transport.Tasks{Orders: "7-9,12", Places: "0,4-6", Task: transport.Task{Base: 2, Group: "large", Tag: "0.5", Params: json.RawMessage(`{"lr":0.1}`),
+		Inputs: []transport.Tensors{{Name: "w", Ref: 1}}}}, []transport.Ref{blob}},
+	{false, true, &transport.Seat{Index: 4, Samples: 600}, nil},
 	{true, true, &transport.Progress{Order: 7, Part: .25}, nil},
 	{true, true, &transport.Ask{Order: 7, Task: task, Blobs: []transport.Ref{blob}}, nil},
 	{false, true, &transport.Permit{Granted: true, Retry: 0, Expires: time.Hour}, nil},
@@ -101,7 +104,7 @@ func (x example) envelope(t testing.TB) (identity.Key, transport.Envelope) {
 	k := coordinator
 	if x.up {
 		k, e.From = member, "clinic-a"
-	} else if x.body.Kind() != transport.KindClose && x.body.Kind() != transport.KindControl {
+	} else if x.body.Kind() != transport.KindClose && x.body.Kind() != transport.KindControl && x.body.Kind() != transport.KindTasks {
 		e.To = "clinic-a"
 	}
 	if x.run {
@@ -313,6 +316,19 @@ func TestBodies(t *testing.T) {
 		{&transport.Task{}, `{"inputs":[{"name":"w"},{"name":"w"}]}`},
 		{&transport.Task{}, `{"slice":{"name":"s","ref":2}}`},
 		{&transport.Task{}, `{"inputs":[{"name":"w","inline":"not base64"}]}`},
+		{&transport.Tasks{}, `{"orders":"1-3","places":"1-2"}`},
+		{&transport.Tasks{}, `{"orders":"3,1","places":"1-2"}`},
+		{&transport.Tasks{}, `{"orders":"1-2","places":"2-1"}`},
+		{&transport.Tasks{}, `{"orders":"1-2","places":"1,1"}`},
+		{&transport.Tasks{}, `{"orders":"1","places":"-1"}`},
+		{&transport.Tasks{}, `{"orders":"1","places":"+1"}`},
+		{&transport.Tasks{}, `{"orders":"1,","places":"1-2"}`},
+		{&transport.Tasks{}, `{"orders":"0-1073741824","places":"0-1073741824"}`},
+		{&transport.Tasks{}, `{"orders":"1","places":"1","task":{"order":1}}`},
+		{&transport.Tasks{}, `{"orders":"1","places":"1","task":{"base":-1}}`},
+		{&transport.Tasks{}, `{"orders":"1","places":"1","task":{"inputs":[{"name":"w","ref":2}]}}`},
+		{&transport.Tasks{}, `{"orders":"1","places":"1","task":null}`},
+		{&transport.Seat{}, `{"index":-1}`},
 		{&transport.Progress{}, `{"part":1.5}`},
 		{&transport.Progress{}, `{"part":-0.5}`},
 		{&transport.Ask{}, `{"blobs":[]}`},

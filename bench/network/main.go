@@ -8,7 +8,8 @@
 // The coordinator is a process of its own with everything on: TLS 1.3 with certificates of both sides, signed messages, journal
 // and results durable on the disk in -dir. The members are a second process on the same machine: light ones that keep to the
 // protocol and compute nothing; their results are drawn from a seed, and they verify what they are told to do, not the answers to
-// what they ask. So the figures are those of both sides together on the same
+// what they ask. What is broadcast, tasks and ends of phases, one member of the process verifies and reads for all: on machines of
+// their own each does that for itself, at the same time. So the figures are those of both sides together on the same
 // processors. A round is timed by the coordinator, from its opening to its end on record; the first three do not count, and
 // connecting is told apart.
 //

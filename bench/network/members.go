@@ -119,6 +119,7 @@ type light struct {
 	vault federated.Vault // Secure: what it has said
 
 	mu     sync.Mutex
+	seat   *transport.Seat    // its place in the run, once it has been told
 	order  int                // whose result is on its way
 	settle context.CancelFunc // ends the wait for its verdict
 
@@ -142,6 +143,13 @@ func (c *crowd) join(ctx context.Context, i int, seed string) error {
 		return err
 	}
 	m.link.Receive(m.receive)
+	hello, err := m.sealIn("", &transport.Hello{Versions: []int{transport.Version}, Program: "bench", Kernels: "none", Can: []string{"train", transport.CanTasks}}, nil, transport.Envelope{})
+	if err != nil {
+		return err
+	}
+	if _, err := m.send(ctx, hello); err != nil {
+		return err
+	}
 	return m.sync(ctx)
 }
 
@@ -172,7 +180,11 @@ func (m *light) sync(ctx context.Context) error {
 }
 
 func (m *light) seal(body transport.Body, refs []transport.Ref, at transport.Envelope) ([]byte, error) {
-	at.Fed, at.Run, at.From, at.To, at.Refs = m.c.keys.Federation.String(), "bench", m.name, "", refs
+	return m.sealIn("bench", body, refs, at)
+}
+
+func (m *light) sealIn(run string, body transport.Body, refs []transport.Ref, at transport.Envelope) ([]byte, error) {
+	at.Fed, at.Run, at.From, at.To, at.Refs = m.c.keys.Federation.String(), run, m.name, "", refs
 	if err := at.Put(body); err != nil {
 		return nil, err
 	}
@@ -215,7 +227,7 @@ func (m *light) send(ctx context.Context, msg []byte) (transport.Envelope, error
 
 func (m *light) receive(msg []byte) {
 	if b := m.c.seen.find(msg); b != nil { // one of the crowd has verified it
-		m.closed(b)
+		m.broadcast(b)
 		return
 	}
 	e, err := transport.Open(m.c.keys.Federation, msg)
@@ -223,28 +235,67 @@ func (m *light) receive(msg []byte) {
 		m.fail(err)
 		return
 	}
-	if e.Kind != transport.KindTask {
-		b := &broadcast{msg: msg}
-		if e.Kind == transport.KindClose {
-			if err := e.Decode(&b.end); err != nil {
-				m.fail(err)
-				return
-			}
-			if err := errors.Join(b.folded.UnmarshalText([]byte(b.end.Folded)), b.lost.UnmarshalText([]byte(b.end.Lost))); err != nil {
-				m.fail(err)
-				return
-			}
+	switch e.Kind {
+	case transport.KindTask:
+		var t transport.Task
+		if err := e.Decode(&t); err != nil {
+			m.fail(err)
+			return
+		}
+		m.sit(&transport.Seat{Index: t.Index, Samples: t.Samples})
+		m.begin(e, &t, transport.DigestOf(msg))
+	case transport.KindSeat:
+		var seat transport.Seat
+		if err := e.Decode(&seat); err != nil {
+			m.fail(err)
+			return
+		}
+		m.sit(&seat)
+	default:
+		b := &broadcast{msg: msg, e: e, digest: transport.DigestOf(msg)}
+		if err := b.read(); err != nil {
+			m.fail(err)
+			return
 		}
 		m.c.seen.put(b)
+		m.broadcast(b)
+	}
+}
+
+func (m *light) sit(s *transport.Seat) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.seat = s
+}
+
+// broadcast handles what is told to all.
+func (m *light) broadcast(b *broadcast) {
+	if b.e.Kind != transport.KindTasks {
 		m.closed(b)
 		return
 	}
+	m.mu.Lock()
+	seat := m.seat
+	m.mu.Unlock()
+	if seat == nil {
+		go func() {
+			if err := m.sync(context.Background()); err != nil {
+				m.fail(err)
+			}
+		}()
+	} else if t, ok := b.tasks.For(*seat); ok {
+		m.begin(b.e, &t, b.digest)
+	}
+}
+
+// begin does a task.
+func (m *light) begin(e transport.Envelope, t *transport.Task, digest transport.Digest) {
 	m.c.sampled(e.Round)
 	if m.c.Bytes == 0 && !m.c.Secure {
-		m.answer(e, msg)
+		m.answer(e, t, digest)
 		return
 	}
-	go m.answer(e, msg)
+	go m.answer(e, t, digest)
 }
 
 // closed ends the wait for a verdict of an order that a close names: that says it.
@@ -273,15 +324,10 @@ func (m *light) deliver(order int, msg []byte) error {
 func (m *light) fail(err error) { fmt.Fprintf(os.Stderr, "%s: %v\n", m.name, err) }
 
 // answer sends the result of a task.
-func (m *light) answer(e transport.Envelope, msg []byte) {
-	var t transport.Task
-	if err := e.Decode(&t); err != nil {
-		m.fail(err)
-		return
-	}
-	r := &transport.Result{Order: t.Order, Task: transport.DigestOf(msg), Weight: 1, Kernels: "none"}
+func (m *light) answer(e transport.Envelope, t *transport.Task, digest transport.Digest) {
+	r := &transport.Result{Order: t.Order, Task: digest, Weight: 1, Kernels: "none"}
 	if m.c.Secure {
-		if err := m.step(e, &t, r); err != nil {
+		if err := m.step(e, t, r); err != nil {
 			m.fail(err)
 		}
 		return
@@ -392,8 +438,22 @@ func (m *light) draw(round int) []byte {
 // broadcast is a message to all.
 type broadcast struct {
 	msg          []byte
+	e            transport.Envelope
+	digest       transport.Digest
+	tasks        transport.Tasks // if it has them
 	end          transport.Close // if it is one
 	folded, lost federated.Indices
+}
+
+// read reads what it says.
+func (b *broadcast) read() error {
+	switch b.e.Kind {
+	case transport.KindTasks:
+		return b.e.Decode(&b.tasks)
+	case transport.KindClose:
+		return errors.Join(b.e.Decode(&b.end), b.folded.UnmarshalText([]byte(b.end.Folded)), b.lost.UnmarshalText([]byte(b.end.Lost)))
+	}
+	return nil
 }
 
 // names reports whether a close names an order.

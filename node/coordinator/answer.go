@@ -113,7 +113,7 @@ func (s *Server) hello(from string, e transport.Envelope, reply func(string, tra
 	}
 	s.mu.Lock()
 	if p := s.members[from]; p != nil {
-		p.kernels, p.program = h.Kernels, h.Program
+		p.kernels, p.program, p.together = h.Kernels, h.Program, slices.Contains(h.Can, transport.CanTasks)
 	}
 	s.mu.Unlock()
 	w := &transport.Welcome{Version: transport.Version, You: from, Federation: s.o.Name, Program: s.o.Program, Runs: []string{}}
@@ -229,7 +229,10 @@ func (r *Run) duties(from string, holding []transport.Holding) *transport.Duties
 		if err := r.desk.make(context.Background(), x); err != nil {
 			continue // the driver is told
 		}
-		if has[x.ID] != x.digest && !add(x.task) {
+		if has[x.ID] == x.digest {
+			continue
+		}
+		if x.group != nil && !add(r.seatOf(x.Member)) || !add(x.task) {
 			return d
 		}
 	}
@@ -302,6 +305,11 @@ func (r *Run) announce(c closed) bool {
 		return r.announceApart(c)
 	}
 	msg, err := r.closeMessage(c, everybody)
+	if err == nil && !c.last && r.desk.tellsAll() {
+		r.leave(msg)
+		return true
+	}
+	r.part()
 	if err == nil {
 		err = r.srv.o.Hub.Broadcast(msg)
 	}

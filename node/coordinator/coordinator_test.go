@@ -35,7 +35,7 @@ func (w *world) wait() {
 
 // TestSameBits: what a network of members computes is what the simulation computes.
 func TestSameBits(t *testing.T) {
-	for _, method := range []string{"fedavg", "scaffold", "heterofl", "robust", "fickle", "secure"} {
+	for _, method := range []string{"fedavg", "scaffold", "heterofl", "robust", "fickle", "secure", "scaffold together", "heterofl together"} {
 		t.Run(method, func(t *testing.T) {
 			w := newWorld(t, method)
 			if method == "robust" {

@@ -62,6 +62,14 @@ type desk struct {
 	offset   time.Duration // up-time before
 	failures uint64        // rank of the next failure
 	closed   bool
+
+	// See together.go:
+	least     int             // orders that are worth one message for all
+	gathering int             // orders of the phase that wait for one another; 0: none do
+	gathered  []*order        // of them
+	grouped   bool            // the newest phase had such a message
+	shared    map[int]*group  // on record when this process began, by order
+	seated    map[string]bool // members that have been told their places
 }
 
 // order is one order at the desk.
@@ -69,6 +77,8 @@ type order struct {
 	*federated.Order
 	state    orderState
 	once     sync.Once // makes the task
+	group    *group    // whose message it is; nil: its own
+	single   bool      // it has a task of its own
 	task     []byte    // the signed message
 	digest   transport.Digest
 	pinned   []transport.Ref // of the task
@@ -103,6 +113,15 @@ const (
 type outbox interface {
 	// seal signs a task and lets its member read its blobs.
 	seal(o *federated.Order, t *transport.Task, refs []transport.Ref) ([]byte, error)
+	// sealAll signs a task of many, and admit lets a member read blobs.
+	sealAll(o *federated.Order, t *transport.Tasks, refs []transport.Ref) ([]byte, error)
+	admit(member string, refs []transport.Ref)
+	// shares reports whether a member is here and understands the tasks of many; record makes durable which orders have one.
+	shares(member string) bool
+	record(together) error
+	// tell sends a message to everybody, and part what has been put off until then.
+	tell(msg []byte)
+	part()
 	// push sends a message to a member if it is here.
 	push(member string, msg []byte)
 	// withdraw takes the access to the blobs of an order away.
@@ -115,7 +134,7 @@ func newDesk(out outbox, store blob.Store, p *pins, sp *spool, window int, absen
 	d := &desk{out: out, store: store, pins: p, spool: sp, window: window, absent: absent, log: log, changed: make(chan struct{}),
 		orders: map[int]*order{}, of: map[string]map[int]*order{}, recorded: map[int]*result{}, bundles: map[int]*bundle{}, settled: map[int]transport.Digest{},
 		burdens: map[string]int{}, offers: make(chan *order, 256), highest: -1, issued: -1, gone: map[string]string{}, levels: map[string]string{},
-		began: time.Now(), offset: clock}
+		began: time.Now(), offset: clock, shared: map[int]*group{}, seated: map[string]bool{}}
 	d.permits.size = window
 	for range runtime.GOMAXPROCS(0) {
 		d.offering.Go(func() {
@@ -134,45 +153,59 @@ func (d *desk) Now() time.Duration { return d.offset + time.Since(d.began) }
 func (d *desk) Issue(ctx context.Context, o *federated.Order) error {
 	x := &order{Order: o, issued: time.Now()}
 	d.mu.Lock()
-	d.orders[o.ID] = x
-	if d.of[o.Member.Name] == nil {
-		d.of[o.Member.Name] = map[int]*order{}
-	}
-	d.of[o.Member.Name][o.ID] = x
-	d.highest, d.issued = max(d.highest, o.ID), max(d.issued, o.ID)
-	d.due++
-	if rec := d.recorded[o.ID]; rec != nil {
-		delete(d.recorded, o.ID)
-		x.blobs, x.asked, x.held, x.pending = rec.Refs, len(rec.Refs) > 0, true, rec.Message
-		d.accept(x, rec.received, rec.seq)
-		d.mu.Unlock()
-		return nil
-	}
-	if whole, ok := d.issueRecorded(x); ok {
-		d.mu.Unlock()
-		if whole != nil {
-			d.acceptBundle(whole)
-		}
-		return nil
-	}
-	if why, ok := d.gone[o.Member.Name]; ok {
-		d.fail(x, errors.New(why))
-		d.mu.Unlock()
-		return nil
-	}
-	if o.Barrier {
-		x.overdue = time.AfterFunc(d.absent, func() { d.overdue(x) })
-	}
+	whole, answered := d.enter(x)
+	waits, all := d.gathers(x)
 	d.mu.Unlock()
-	if !d.out.here(o.Member.Name) {
-		return nil // it will ask when it comes
+	if whole != nil {
+		d.acceptBundle(whole)
 	}
+	switch {
+	case all != nil:
+		return d.dispatch(ctx, all)
+	case answered, waits, !d.out.here(o.Member.Name): // who is not here will ask when it comes
+		return nil
+	}
+	return d.offerSoon(ctx, x)
+}
+
+// offerSoon has an order offered side by side with others.
+func (d *desk) offerSoon(ctx context.Context, x *order) error {
 	select {
 	case d.offers <- x:
+		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	return nil
+}
+
+// enter puts an order on the desk, and reports whether it has its answer: it was answered to the process before this one, perhaps
+// inside a sum, which is returned when it is whole, or its member is gone. The caller holds the lock.
+func (d *desk) enter(x *order) (whole *bundle, answered bool) {
+	d.orders[x.ID] = x
+	if d.of[x.Member.Name] == nil {
+		d.of[x.Member.Name] = map[int]*order{}
+	}
+	d.of[x.Member.Name][x.ID] = x
+	d.highest, d.issued = max(d.highest, x.ID), max(d.issued, x.ID)
+	d.due++
+	x.group = d.shared[x.ID]
+	if rec := d.recorded[x.ID]; rec != nil {
+		delete(d.recorded, x.ID)
+		x.blobs, x.asked, x.held, x.pending = rec.Refs, len(rec.Refs) > 0, true, rec.Message
+		d.accept(x, rec.received, rec.seq)
+		return nil, true
+	}
+	if whole, ok := d.issueRecorded(x); ok {
+		return whole, true
+	}
+	if why, ok := d.gone[x.Member.Name]; ok {
+		d.fail(x, errors.New(why))
+		return nil, true
+	}
+	if x.Barrier {
+		x.overdue = time.AfterFunc(d.absent, func() { d.overdue(x) })
+	}
+	return nil, false
 }
 
 // overdue gives up the order of a phase that waits for everybody if its member is not here; else it looks again later. It also
@@ -210,6 +243,11 @@ func (d *desk) offer(ctx context.Context, x *order) {
 		return
 	}
 	d.out.push(x.Member.Name, x.task)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if x.single {
+		d.seated[x.Member.Name] = true
+	}
 }
 
 // welcome offers a member that has come what it has yet to answer.
@@ -227,42 +265,42 @@ func (d *desk) welcome(ctx context.Context, member string) {
 
 // make makes and signs the task of an order, once.
 func (d *desk) make(ctx context.Context, x *order) error {
-	x.once.Do(func() {
-		var t federated.Task
-		if t, x.err = x.Make(); x.err != nil {
-			return
-		}
-		body := &transport.Task{Order: x.ID, Base: x.Base, Index: x.Member.Index, Samples: x.Member.Samples, Group: t.Group, Tag: t.Tag,
-			Params: t.Params, Barrier: x.Barrier}
-		p := parcel.Packer{Store: d.store, Cache: d.pins.cache}
-		x.err = d.pins.pack(func() ([]transport.Ref, error) {
-			for _, name := range slices.Sorted(maps.Keys(t.Sets)) {
-				in, err := p.Set(ctx, name, t.Sets[name])
-				if err != nil {
-					return nil, err
-				}
-				body.Inputs = append(body.Inputs, in)
-			}
-			var err error
-			if body.Slice, err = p.Index(ctx, "slice", t.Index); err == nil {
-				body.Attached, err = p.Attached(ctx, "attached", t.Attached)
-			}
-			return p.Refs, err
-		})
-		if x.err != nil {
-			return
-		}
-		d.mu.Lock()
-		x.pinned = append(x.pinned, p.Refs...)
-		if t.Tag != "" {
-			d.levels[x.Member.Name] = t.Tag
-		}
-		d.mu.Unlock()
-		if x.task, x.err = d.out.seal(x.Order, body, p.Refs); x.err == nil {
-			x.digest = transport.DigestOf(x.task)
-		}
-	})
+	x.once.Do(func() { x.err = d.seal(ctx, x) })
 	return x.err
+}
+
+// body makes the task of an order, and the blobs that it needs.
+func (d *desk) body(ctx context.Context, x *order) (*transport.Task, []transport.Ref, error) {
+	t, err := x.Make()
+	if err != nil {
+		return nil, nil, err
+	}
+	body := &transport.Task{Order: x.ID, Base: x.Base, Index: x.Member.Index, Samples: x.Member.Samples, Group: t.Group, Tag: t.Tag,
+		Params: t.Params, Barrier: x.Barrier}
+	p := parcel.Packer{Store: d.store, Cache: d.pins.cache}
+	if err := d.pins.pack(func() ([]transport.Ref, error) {
+		for _, name := range slices.Sorted(maps.Keys(t.Sets)) {
+			in, err := p.Set(ctx, name, t.Sets[name])
+			if err != nil {
+				return nil, err
+			}
+			body.Inputs = append(body.Inputs, in)
+		}
+		var err error
+		if body.Slice, err = p.Index(ctx, "slice", t.Index); err == nil {
+			body.Attached, err = p.Attached(ctx, "attached", t.Attached)
+		}
+		return p.Refs, err
+	}); err != nil {
+		return nil, nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	x.pinned = append(x.pinned, p.Refs...)
+	if t.Tag != "" {
+		d.levels[x.Member.Name] = t.Tag
+	}
+	return body, p.Refs, nil
 }
 
 // fail answers an order with an error. The caller holds the lock.

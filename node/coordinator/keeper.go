@@ -126,6 +126,11 @@ func (k *keeper) PhaseOpened(p federated.PhaseOpened) error {
 	k.r.desk.reserve(k.r.hiding.span(p))
 	_, err := k.append(simulation.KindPhaseOpened, p, p.Phase)
 	k.asked(p)
+	n := k.r.together(p)
+	k.r.desk.gather(n)
+	if n == 0 {
+		k.r.part()
+	}
 	return err
 }
 

@@ -33,6 +33,9 @@ type puppet struct {
 	busy map[int]bool
 	done map[int]bool // orders whose phases have closed
 
+	seat  *transport.Seat // w.together: its place, once it has been told
+	apart int             // tasks of its own
+
 	verdicts map[transport.Outcome]int
 	heard    []transport.Envelope
 	theirs   blob.Store // of the coordinator, as it was when the member joined last
@@ -128,6 +131,10 @@ func (m *puppet) sync() {
 			holding = append(holding, transport.Holding{Order: order, Task: p.ask.Task, State: "kept"})
 		}
 		m.mu.Unlock()
+		if m.w.together && m.hello() != nil {
+			time.Sleep(5 * time.Millisecond)
+			continue
+		}
 		e, _, err := m.request(&transport.Sync{Holding: holding}, transport.Envelope{})
 		var d transport.Duties
 		if err != nil || e.Kind != transport.KindDuties || e.Decode(&d) != nil {
@@ -154,6 +161,20 @@ func (m *puppet) sync() {
 	}
 }
 
+// hello says that the member understands the tasks of many.
+func (m *puppet) hello() error {
+	e := transport.Envelope{Fed: m.w.key.Public().String(), From: m.name}
+	if err := e.Put(&transport.Hello{Versions: []int{transport.Version}, Can: []string{"train", transport.CanTasks}}); err != nil {
+		return err
+	}
+	msg, err := transport.Seal(m.key, e)
+	if err != nil {
+		return err
+	}
+	_, _, err = m.send(msg)
+	return err
+}
+
 func (m *puppet) receive(msg []byte) {
 	e, err := transport.Open(m.w.key.Public(), msg)
 	if err != nil {
@@ -169,7 +190,36 @@ func (m *puppet) receive(msg []byte) {
 			m.sync()
 		}
 	case transport.KindTask:
-		go m.work(e, msg)
+		var b transport.Task
+		if err := e.Decode(&b); err != nil {
+			panic(err)
+		}
+		m.mu.Lock()
+		m.seat = &transport.Seat{Index: b.Index, Samples: b.Samples}
+		m.apart++
+		m.mu.Unlock()
+		go m.work(e, &b, msg)
+	case transport.KindSeat:
+		var b transport.Seat
+		if err := e.Decode(&b); err != nil {
+			panic(err)
+		}
+		m.mu.Lock()
+		m.seat = &b
+		m.mu.Unlock()
+	case transport.KindTasks:
+		var all transport.Tasks
+		if err := e.Decode(&all); err != nil {
+			panic(err)
+		}
+		m.mu.Lock()
+		seat := m.seat
+		m.mu.Unlock()
+		if seat == nil {
+			go m.sync()
+		} else if b, ok := all.For(*seat); ok {
+			go m.work(e, &b, msg)
+		}
 	case transport.KindClose:
 		m.closed(e)
 	case transport.KindControl:
@@ -177,11 +227,7 @@ func (m *puppet) receive(msg []byte) {
 	}
 }
 
-func (m *puppet) work(e transport.Envelope, msg []byte) {
-	var b transport.Task
-	if err := e.Decode(&b); err != nil {
-		panic(err)
-	}
+func (m *puppet) work(e transport.Envelope, b *transport.Task, msg []byte) {
 	m.mu.Lock()
 	if m.busy[b.Order] || m.kept[b.Order] != nil || m.done[b.Order] {
 		m.mu.Unlock()

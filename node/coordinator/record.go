@@ -22,6 +22,7 @@ const (
 	KindDelegated = "relay.delegated"
 	KindFold      = "fold.checkpoint"
 	KindExtended  = "deadline.extended"
+	KindTogether  = "tasks.issued" // which orders of a phase have one message
 )
 
 // accepted is a member that agreed to the run's terms.

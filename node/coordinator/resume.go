@@ -19,6 +19,7 @@ type past struct {
 	checkpoint string                 // digest of the newest snapshot
 	under      *federated.PhaseOpened // the phase under way
 	folds      *folds                 // the newest checkpoint of its sums
+	together   []together             // which of its orders have one message
 	results    map[int]*result        // accepted, by order, and not in a phase that has closed
 	bundles    map[int]*bundle        // partial sums likewise, by number of the record
 	enrolled   int                    // members that had agreed when the run was opened
@@ -88,9 +89,15 @@ func (r *Run) recallOne(rec journal.Record, p *past, saw func(time.Duration)) er
 		if err := rec.Decode(&o); err != nil {
 			return err
 		}
-		p.under, p.folds = &o, nil
+		p.under, p.folds, p.together = &o, nil, nil
 		r.hiding.span(o)
 		saw(o.Opened)
+	case KindTogether:
+		var t together
+		if err := rec.Decode(&t); err != nil {
+			return err
+		}
+		p.together = append(p.together, t)
 	case KindReceived:
 		var x received
 		if err := rec.Decode(&x); err != nil {
@@ -156,7 +163,7 @@ func (r *Run) recallClosed(rec journal.Record, p *past, saw func(time.Duration))
 	if err := json.Unmarshal(rec.Body, &phase); err != nil {
 		return err
 	}
-	p.checkpoint, p.under, p.folds = c.Checkpoint, nil, nil
+	p.checkpoint, p.under, p.folds, p.together = c.Checkpoint, nil, nil, nil
 	saw(c.Clock)
 	for _, ids := range []federated.Indices{c.Orders, c.Given} {
 		for _, id := range ids {
@@ -182,6 +189,7 @@ func (k *keeper) restore(p *past) error {
 	r.desk.pins.add(used)
 	r.desk.reserve(r.hiding.end())
 	k.restoreBundles(p)
+	r.desk.restoreTogether(p.together)
 	if err := r.spool.sweep(); err != nil {
 		return err
 	}

@@ -41,6 +41,8 @@ type Spec struct {
 	Changed func()
 	// Window is how many results may lie unfolded; 0 means 64.
 	Window int
+	// Together is how many tasks of a phase that ask the same are worth one message to all; 0 means 16.
+	Together int
 	// Absent is how long a phase that measures waits for a member that is not here; 0 means a minute.
 	Absent time.Duration
 }
@@ -54,6 +56,7 @@ type Run struct {
 	spool    *spool
 	appender *appender
 	acks     *acks
+	parting  parting
 	keeper   *keeper
 	people   *population
 	log      *slog.Logger
@@ -142,6 +145,7 @@ func (r *Run) drive(ctx context.Context) {
 	err := r.work(ctx)
 	r.desk.stop()
 	r.appender.close()
+	r.part()
 	r.acks.flush()
 	r.spool.close()
 	r.desk.pins.sweep()

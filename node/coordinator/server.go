@@ -85,7 +85,9 @@ type presence struct {
 	since   time.Time
 	kernels string
 	program string
-	heard   atomic.Int64 // when it asked something last, in Unix nanoseconds
+
+	together bool         // it understands the tasks of many
+	heard    atomic.Int64 // when it asked something last, in Unix nanoseconds
 }
 
 func (p *presence) connected() bool { return p.here || p.via != "" }
@@ -265,6 +267,7 @@ func (r *Run) prepare() error {
 	window, absent := cmp.Or(r.spec.Window, 64), cmp.Or(r.spec.Absent, time.Minute)
 	r.spool = newSpool(r.srv.o.FS, filepath.Join(r.rec.Dir(), "spool"))
 	r.desk = newDesk(r, r.srv.o.Blobs, r.srv.pins, r.spool, window, absent, p.clock, r.log)
+	r.desk.least = cmp.Or(r.spec.Together, leastTogether)
 	r.appender = newAppender(r.rec.Journal(), r.spool, r.hiding.seal)
 	if r.limit, err = r.resultLimit(); err != nil {
 		return err

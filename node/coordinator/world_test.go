@@ -41,23 +41,24 @@ var engine = sync.OnceValue(func() *train.Engine {
 
 // world is a federation in one process: a coordinator and members that keep to the protocol.
 type world struct {
-	t       testing.TB
-	dir     string
-	fs      journal.FS
-	bus     *transport.Memory
-	key     identity.Key
-	store   blob.Keeper // of the coordinator
-	fleet   *simulation.Fleet
-	alg     func() federated.Algorithm
-	config  federated.Config
-	window  int
-	server  *Server
-	run     *Run
-	members map[string]*puppet
-	stands  map[string]*stand // relays
-	absent  time.Duration
-	gate    chan struct{} // what members wait for before they compute; nil: nothing
-	roster  map[string]identity.Member
+	t        testing.TB
+	dir      string
+	fs       journal.FS
+	bus      *transport.Memory
+	key      identity.Key
+	store    blob.Keeper // of the coordinator
+	fleet    *simulation.Fleet
+	alg      func() federated.Algorithm
+	config   federated.Config
+	together bool // members understand the tasks of many
+	window   int
+	server   *Server
+	run      *Run
+	members  map[string]*puppet
+	stands   map[string]*stand // relays
+	absent   time.Duration
+	gate     chan struct{} // what members wait for before they compute; nil: nothing
+	roster   map[string]identity.Member
 }
 
 func (w *world) ByName(name string) (identity.Member, bool) {
@@ -137,6 +138,7 @@ func newWorld(t testing.TB, method string) *world {
 	}
 	w.fleet = fleet(t, engine(), 8, 6, 12, 10, 7, 6)
 	method, relayed := strings.CutSuffix(method, " behind relays")
+	method, w.together = strings.CutSuffix(method, " together")
 	w.alg = func() federated.Algorithm {
 		p := fedtest.Problem(t, 6, 3)
 		p.Rounds = w.config.Rounds
@@ -194,7 +196,7 @@ func (w *world) begin() error {
 	srv := w.fleet.Server()
 	srv.Scope, srv.Secret = "", nil // the run has its own
 	w.run, err = w.server.Start(Spec{ID: "run", Recipe: []byte("method: test\n"), Members: w.fleet.Len(), Algorithm: w.alg(), Server: srv,
-		Config: w.config, Window: w.window, Absent: w.absent,
+		Config: w.config, Window: w.window, Absent: w.absent, Together: 2,
 		Check: func(schema json.RawMessage, _ *transport.Consent) (json.RawMessage, error) {
 			return json.RawMessage("{}"), nil
 		}}, rec)

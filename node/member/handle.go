@@ -42,6 +42,11 @@ func (m *Member) handle(ctx context.Context, msg []byte) (*opened, error) {
 		return o, nil
 	case transport.KindTask:
 		return nil, m.handleTask(o)
+	case transport.KindTasks:
+		return nil, m.handleTasks(o)
+	case transport.KindSeat:
+		m.handleSeat(o)
+		return nil, nil
 	case transport.KindClose:
 		return nil, m.handleClose(ctx, o)
 	case transport.KindControl:
@@ -82,15 +87,62 @@ func (m *Member) handleTask(o *opened) error {
 		m.ignore("that is malformed", err)
 		return nil
 	}
-	why, detail, err := m.take(o, &t)
+	return m.takeOne(o, func(r *run) (*transport.Task, string) {
+		if o.envelope.To != m.name {
+			return nil, "with a task that is for nobody in particular"
+		}
+		r.seat = &transport.Seat{Index: t.Index, Samples: t.Samples}
+		return &t, ""
+	})
+}
+
+// handleTasks takes the task of this member, if it is among those of many. Its place in the run it knows from an earlier task, or
+// from a sync.
+func (m *Member) handleTasks(o *opened) error {
+	var b transport.Tasks
+	if err := o.envelope.Decode(&b); err != nil {
+		m.ignore("that is malformed", err)
+		return nil
+	}
+	return m.takeOne(o, func(r *run) (*transport.Task, string) {
+		switch {
+		case o.envelope.To != "":
+			return nil, "with the tasks of many that are for one"
+		case r.seat == nil:
+			m.nudge()
+			return nil, ""
+		}
+		if t, asked := b.For(*r.seat); asked {
+			return &t, ""
+		}
+		return nil, ""
+	})
+}
+
+// handleSeat notes the member's place in a run.
+func (m *Member) handleSeat(o *opened) {
+	var b transport.Seat
+	if err := o.envelope.Decode(&b); err != nil {
+		m.ignore("that is malformed", err)
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if r := m.ledger.runs[o.envelope.Run]; r != nil && r.agreed() && o.envelope.To == m.name {
+		r.seat = &b
+	}
+}
+
+// takeOne takes the task that pick finds in a message, or says why it is ignored. Pick is called with the lock held.
+func (m *Member) takeOne(o *opened, pick func(*run) (t *transport.Task, why string)) error {
+	why, detail, err := m.take(o, pick)
 	if why != "" {
 		m.ignore(why, detail)
 	}
 	return err
 }
 
-// take takes a task, or says why it is ignored.
-func (m *Member) take(o *opened, t *transport.Task) (why string, detail, err error) {
+func (m *Member) take(o *opened, pick func(*run) (t *transport.Task, why string)) (why string, detail, err error) {
 	e := o.envelope
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -98,8 +150,9 @@ func (m *Member) take(o *opened, t *transport.Task) (why string, detail, err err
 	if r == nil {
 		return why, nil, nil
 	}
-	if e.To != m.name {
-		return "with a task that is for nobody in particular", nil, nil
+	t, why := pick(r)
+	if t == nil {
+		return why, nil, nil
 	}
 	if old := r.orders[t.Order]; old != nil {
 		if old.task == o.digest {
@@ -119,7 +172,11 @@ func (m *Member) take(o *opened, t *transport.Task) (why string, detail, err err
 	if open >= maxOpen {
 		return "", nil, nil // it comes again
 	}
-	if err := m.note(r, KindTaken, taken{r.id, t.Order, e.Round, e.Step, o.digest, string(o.text)}); err != nil {
+	b := taken{Run: r.id, Order: t.Order, Round: e.Round, Step: e.Step, Task: o.digest, Text: string(o.text)}
+	if e.Kind == transport.KindTasks {
+		b.Seat = r.seat
+	}
+	if err := m.note(r, KindTaken, b); err != nil {
 		return "", nil, err
 	}
 	x := r.orders[t.Order]

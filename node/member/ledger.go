@@ -44,6 +44,7 @@ type taken struct {
 	Step  string           `json:"step"`
 	Task  transport.Digest `json:"task"`
 	Text  string           `json:"message"`
+	Seat  *transport.Seat  `json:"seat,omitempty"` // of this member, where the message has the tasks of many
 }
 
 // kept holds the member's message: what is sent is sent in these bytes, however often.
@@ -128,6 +129,7 @@ type order struct {
 	step    string
 	task    transport.Digest
 	message []byte // the task; nil when over
+	seat    *transport.Seat
 	status  status
 	folded  bool // if over: whether it was counted
 	closed  bool // if over: whether by a close
@@ -139,6 +141,28 @@ type order struct {
 	receipt bool            // a relay has the result, and the coordinator has not said so yet
 	since   uint64          // syncs asked when it was taken
 	stop    func(why error) // ends what is being done for it; nil when nothing is
+}
+
+// read returns the message of a task, and the task.
+func (o *order) read() (e transport.Envelope, t transport.Task, err error) {
+	if e, err = transport.Peek(o.message); err != nil { // it was verified before it was taken
+		return e, t, err
+	}
+	if e.Kind == transport.KindTask {
+		return e, t, e.Decode(&t)
+	}
+	var all transport.Tasks
+	if err := e.Decode(&all); err != nil {
+		return e, t, err
+	}
+	if o.seat == nil {
+		return e, t, errors.New("the tasks of many, and no place")
+	}
+	t, ok := all.For(*o.seat)
+	if !ok || t.Order != o.id {
+		return e, t, fmt.Errorf("the tasks of many, and none for place %d", o.seat.Index)
+	}
+	return e, t, nil
 }
 
 // phase is a close that has been seen.
@@ -168,13 +192,14 @@ type run struct {
 	receipt *journal.Head                   // newest of the ledger of the data
 
 	// Of this process:
-	part    *Part  // nil until prepared
-	spent   bool   // the budget was found too small, and this was told
-	checked uint64 // connection on which the coordinator's head was last found to continue ours
-	caught  uint64 // connection on which everything missed was last told
-	proofs  int    // of the chain that did not come, one after the other
-	synced  uint64 // number of the newest sync whose answer has been handled
-	lastAt  uint64 // syncs asked when the run was over
+	part    *Part           // nil until prepared
+	spent   bool            // the budget was found too small, and this was told
+	checked uint64          // connection on which the coordinator's head was last found to continue ours
+	caught  uint64          // connection on which everything missed was last told
+	proofs  int             // of the chain that did not come, one after the other
+	synced  uint64          // number of the newest sync whose answer has been handled
+	lastAt  uint64          // syncs asked when the run was over
+	seat    *transport.Seat // nil: not told yet
 	paused  bool
 	ended   error // not nil: nothing more is done for it here
 }
@@ -292,7 +317,7 @@ func apply[T any](rec journal.Record, f func(T)) error {
 var errWithdrawn = errors.New("withdrawn from")
 
 func (r *run) take(b taken) *order {
-	o := &order{id: b.Order, round: b.Round, step: b.Step, task: b.Task, message: []byte(b.Text)}
+	o := &order{id: b.Order, round: b.Round, step: b.Step, task: b.Task, message: []byte(b.Text), seat: b.Seat}
 	r.orders[b.Order] = o
 	return o
 }

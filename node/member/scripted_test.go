@@ -57,6 +57,7 @@ type assignment struct {
 	*federated.Order
 	made    federated.Task
 	task    []byte
+	seat    []byte // what a sync gets before the task
 	results map[transport.Digest]int
 	memory  []string
 	done    bool // nobody waits for a result
@@ -180,6 +181,9 @@ func (c *coordinator) duties(s transport.Sync) *transport.Duties {
 	}
 	for _, id := range slices.Sorted(maps.Keys(c.orders)) {
 		if o := c.orders[id]; !o.done && o.task != nil {
+			if o.seat != nil {
+				d.Messages = append(d.Messages, string(o.seat))
+			}
 			d.Messages = append(d.Messages, string(o.task))
 		}
 	}

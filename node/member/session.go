@@ -202,6 +202,7 @@ func (m *Member) hello() *transport.Hello {
 	if h.Can == nil {
 		h.Can = []string{"train"}
 	}
+	h.Can = append(slices.Clip(h.Can), transport.CanTasks)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for id, r := range m.ledger.runs {

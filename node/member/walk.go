@@ -81,13 +81,9 @@ func (m *Member) compute(ctx context.Context, r *run, o *order) error {
 		return nil
 	}
 	m.mu.Lock()
-	e, err := transport.Peek(o.message)
+	e, t, err := o.read()
 	m.mu.Unlock()
 	if err != nil {
-		return fmt.Errorf("task of order %d in the journal of the member: %w", o.id, err)
-	}
-	var t transport.Task
-	if err := e.Decode(&t); err != nil {
 		return fmt.Errorf("task of order %d in the journal of the member: %w", o.id, err)
 	}
 	var res federated.Result
