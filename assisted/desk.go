@@ -413,6 +413,9 @@ func (d *Desk) predict(at federated.Local, o order, task federated.Task) (federa
 	if o.Coefficients != nil && len(o.Coefficients) != len(o.Slots) {
 		return federated.Result{}, fmt.Errorf("%d coefficients for %d models", len(o.Coefficients), len(o.Slots))
 	}
+	if o.Shares != nil && (o.Coefficients == nil || len(o.Shares) != len(o.Slots)) {
+		return federated.Result{}, fmt.Errorf("shares of %d coefficients, for %d models with %d", len(o.Shares), len(o.Slots), len(o.Coefficients))
+	}
 	keys, err := ReadKeys(task.Attached)
 	if err != nil {
 		return federated.Result{}, err
@@ -430,6 +433,11 @@ func (d *Desk) predict(at federated.Local, o order, task federated.Task) (federa
 		if o.Coefficients != nil {
 			v.Scale(o.Coefficients[i], v)
 		}
+		if o.Shares != nil && o.Shares[i] != nil {
+			if err := scaleColumns(v, o.Shares[i]); err != nil {
+				return federated.Result{}, fmt.Errorf("model %v: %w", o.Slots[i], err)
+			}
+		}
 	}
 	out := all[0]
 	for _, v := range all[1:] {
@@ -442,6 +450,21 @@ func (d *Desk) predict(at federated.Local, o order, task federated.Task) (federa
 		out = &both
 	}
 	return federated.Result{Attached: AppendMatrix(nil, out)}, nil
+}
+
+// scaleColumns multiplies each column of v with a number of its own.
+func scaleColumns(v *mat.Dense, by []float64) error {
+	rows, columns := v.Dims()
+	if len(by) != columns {
+		return fmt.Errorf("%d shares for %d outputs", len(by), columns)
+	}
+	for i := range rows {
+		row := v.RawRowView(i)
+		for k := range row {
+			row[k] *= by[k]
+		}
+	}
+	return nil
 }
 
 // answered is what a desk remembers of all its runs.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/cohort-learning/cohort/federated"
 	"gonum.org/v1/gonum/mat"
@@ -53,7 +54,8 @@ type Likelihood func(v, r float64) float64
 //	squared         F⁰ + mean r/2 is within a tenth of the labels' deviation of the label
 //	absolute        the sign of mean r says on which side of F⁰ the label lies
 //
-// Rows are those of the residuals; masked ones do not count.
+// Rows are those of the residuals; masked ones do not count. Of a row that is masked in some rounds the others tell; one that was never
+// sent is taken for the most frequent class, or for F⁰.
 func (o Objective) Recover(y *mat.Dense, start []float64, received []*mat.Dense, likely Likelihood) float64 {
 	if likely == nil {
 		likely = func(v, r float64) float64 { return -(v - r) * (v - r) }
@@ -71,9 +73,10 @@ func (o Objective) Recover(y *mat.Dense, start []float64, received []*mat.Dense,
 			continue
 		}
 		mean := make([]float64, columns)
-		for _, r := range received {
+		sent := slices.DeleteFunc(slices.Clone(received), func(r *mat.Dense) bool { return Masked(r, i) })
+		for _, r := range sent {
 			for k, v := range r.RawRowView(i) {
-				mean[k] += v / float64(len(received))
+				mean[k] += v / float64(len(sent))
 			}
 		}
 		told += b2i(o.reads(y.RawRowView(i), start, mean, width))
@@ -85,10 +88,14 @@ func (o Objective) Recover(y *mat.Dense, start []float64, received []*mat.Dense,
 func (o Objective) guess(start []float64, received []*mat.Dense, i int, likely Likelihood) int {
 	best, most := 0, math.Inf(-1)
 	expected := make([]float64, len(start))
+	sent := slices.DeleteFunc(slices.Clone(received), func(r *mat.Dense) bool { return Masked(r, i) })
+	if len(sent) == 0 {
+		return o.Predict(start)
+	}
 	for class := range o.classes() {
 		o.residual([]float64{float64(class)}, start, expected)
 		sum := 0.0
-		for _, r := range received {
+		for _, r := range sent {
 			for k, v := range r.RawRowView(i) {
 				sum += likely(v, expected[k])
 			}

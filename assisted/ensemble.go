@@ -11,7 +11,7 @@ import (
 //
 //	F(x) = F⁰ + Σ_m Σ_t c_{m,t} f_{m,t}(x_m)
 //
-// The models f stay with their organisations; the coefficients are the sponsor's.
+// with a coefficient for each output where the method has weights for each ([Term.Share]). The models f stay with their organisations; the coefficients are the sponsor's.
 type Ensemble struct {
 	Start   []float64 `json:"start"` // F⁰, of K outputs
 	Members []Voice   `json:"members"`
@@ -25,9 +25,19 @@ type Voice struct {
 
 // Term is one model in an ensemble.
 type Term struct {
-	Slot        Slot      `json:"slot"`
-	Coefficient float64   `json:"coefficient"`
-	Mean        []float64 `json:"mean"` // of the model's values over the rows to fit: what stands for it where it is missing
+	Slot        Slot    `json:"slot"`
+	Coefficient float64 `json:"coefficient"`
+	// Share is what the coefficient is multiplied with besides, by output; nil: 1.
+	Share []float64 `json:"share,omitempty"`
+	Mean  []float64 `json:"mean"` // of the model's values over the rows to fit: what stands for it where it is missing
+}
+
+// Of is the coefficient of output k.
+func (t Term) Of(k int) float64 {
+	if t.Share == nil {
+		return t.Coefficient
+	}
+	return t.Coefficient * t.Share[k]
 }
 
 // with returns a copy of e to which the term of an organisation is added.
@@ -70,7 +80,7 @@ func (v Voice) Mean(outputs int) []float64 {
 	sum := make([]float64, outputs)
 	for _, t := range v.Terms {
 		for k, m := range t.Mean {
-			sum[k] += float64(t.Coefficient * m)
+			sum[k] += float64(t.Of(k) * m)
 		}
 	}
 	return sum
@@ -79,9 +89,15 @@ func (v Voice) Mean(outputs int) []float64 {
 // ask returns what the organisation is asked for: the weighted sum of its models.
 func (v Voice) ask(rows string) order {
 	o := order{Do: doPredict, Rows: rows}
+	shared := false
 	for _, t := range v.Terms {
 		o.Slots = append(o.Slots, t.Slot)
 		o.Coefficients = append(o.Coefficients, t.Coefficient)
+		o.Shares = append(o.Shares, t.Share)
+		shared = shared || t.Share != nil
+	}
+	if !shared {
+		o.Shares = nil
 	}
 	return o
 }

@@ -37,6 +37,8 @@ type order struct {
 	// come one beside the other.
 	Slots        []Slot    `json:"slots,omitempty"`
 	Coefficients []float64 `json:"coefficients,omitempty"`
+	// Shares multiply the coefficient of a model besides, by output; none, or null for a model: 1.
+	Shares [][]float64 `json:"shares,omitempty"`
 }
 
 // Slot names a model that a desk has fitted in a run.

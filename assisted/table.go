@@ -36,6 +36,8 @@ type Course struct {
 	Missed   []string `json:"missed,omitempty"` // who was asked in the round under way and gave nothing that could be used
 	// Away is for how many rounds in a row organisations have had weight 0 because they gave nothing.
 	Away map[string]int `json:"away,omitempty"`
+	// ByHeart says that models have been found to learn rows by heart, which is said once.
+	ByHeart bool `json:"by_heart,omitempty"`
 	// Own is whatever else the method keeps.
 	Own json.RawMessage `json:"own,omitempty"`
 }
@@ -337,16 +339,22 @@ func (t *Table) read(attached []byte, outputs int) (Answer, error) {
 	return a, nil
 }
 
-// Take returns the course and the state after a model's values have been added to F with a coefficient: to the ensemble, and to
-// what is kept of the organisation's part on the rows that organisations are compared on.
-func (t *Table) Take(s federated.State, c Course, a Answer, slot Slot, coefficient float64) (federated.State, Course, error) {
-	c.Ensemble = c.Ensemble.with(a.Name, Term{Slot: slot, Coefficient: coefficient, Mean: a.Mean})
+// Take returns the course and the state after a model's values have been added to F with a coefficient, and where share is not nil
+// with one a output ([Term.Share]): to the ensemble, and to what is kept of the organisation's part on the rows that organisations
+// are compared on.
+func (t *Table) Take(s federated.State, c Course, a Answer, slot Slot, coefficient float64, share []float64) (federated.State, Course, error) {
+	c.Ensemble = c.Ensemble.with(a.Name, Term{Slot: slot, Coefficient: coefficient, Share: share, Mean: a.Mean})
 	f, err := Matrix(s, "F")
 	if err != nil {
 		return s, c, err
 	}
 	var sum, part mat.Dense
 	sum.Scale(coefficient, a.Values)
+	if share != nil {
+		if err := scaleColumns(&sum, share); err != nil {
+			return s, c, err
+		}
+	}
 	part.CloneFrom(t.Sponsor.Scored().Of(&sum))
 	sum.Add(f, &sum)
 	name := partName(a.Name)
@@ -395,6 +403,7 @@ func (t *Table) Close(srv federated.Server, s federated.State, c Course, d *fede
 		return c, err
 	}
 	t.Measure(d, y, f)
+	t.suspect(&c, d, y, f)
 	if p := t.Sponsor.HeldOut(); p.Len() > 0 {
 		c.Stop = c.Stop.Heard(t.Sponsor.Objective.Value(p.Of(y), p.Of(f)), s.Round+1, patience)
 		if c.Stop.Over {
@@ -406,6 +415,37 @@ func (t *Table) Close(srv federated.Server, s federated.State, c Course, d *fede
 		return c, err
 	}
 	return t.missing(srv, s, c, d, last)
+}
+
+// heartFactor is how many times more residuals may shrink on the rows that models were fitted to than on others.
+const heartFactor = 3
+
+// suspect says, once, that models learn rows by heart: the residuals of rows that they were fitted to have shrunk since F⁰ more than
+// three times as much as those of rows of which nobody was sent any.
+func (t *Table) suspect(c *Course, d *federated.Diagnostics, y, f *mat.Dense) {
+	others := t.Sponsor.HeldOut()
+	if others.Len() == 0 && t.Sponsor.Solve > 0 {
+		others = t.Sponsor.Solved()
+	}
+	if c.ByHeart || others.Len() == 0 {
+		return
+	}
+	start := Constant(len(t.Sponsor.Keys), c.Ensemble.Start)
+	left := func(p Part) float64 { return t.errors(p.Of(y), p.Of(f)) / t.errors(p.Of(y), p.Of(start)) }
+	fitted, other := left(t.Sponsor.Fitted()), left(others)
+	if c.ByHeart = other > heartFactor*fitted; c.ByHeart {
+		d.Notes = append(d.Notes, fmt.Sprintf("models learn rows by heart: %.2g of the residuals is left on the rows that they were fitted to, %.2g on others; "+
+			"take tamer learners, and rows to solve weights on (rows.solve) if there are none", fitted, other))
+	}
+}
+
+// errors is the root of the sum of squares of y − F, or of the residuals of classes.
+func (t *Table) errors(y, f *mat.Dense) float64 {
+	o := t.Sponsor.Objective
+	if !o.Classifies() {
+		o = Objective{Loss: Squared}
+	}
+	return mat.Norm(numbers(o.Residual(y, f), nil), 2)
 }
 
 // Outcome returns what a run has come to: after its best round if held-out rows were to stop it or to name that round, else after

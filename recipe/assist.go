@@ -465,21 +465,6 @@ func (p *AssistPlan) Desks(store func(name string) (assisted.Store, error)) (nam
 	return names, desks, nil
 }
 
-// Joint is one organisation with the columns of all, which only one machine can have: the upper bound. Its model is the sponsor's.
-func (p *AssistPlan) Joint() (*assisted.Desk, error) {
-	l, err := p.Recipe.Learner.New()
-	if err != nil {
-		return nil, err
-	}
-	x := mat.DenseCopyOf(p.Table.Features)
-	for _, part := range p.parts(p.Table.Keys)[1:] {
-		var both mat.Dense
-		both.Augment(x, part)
-		x = &both
-	}
-	return &assisted.Desk{Keys: p.Table.Keys, Features: x, Learner: l, Store: assisted.NewStore()}, nil
-}
-
 // Config is how the driver runs the plan.
 func (p *AssistPlan) Config() federated.Config {
 	r := p.Recipe
@@ -552,7 +537,29 @@ func (p *AssistPlan) String() string {
 		}
 		fmt.Fprintf(&b, "\n%s (%s) has %s; it knows %d of the sponsor's %d entities", o.Name, o.Learner.Name, t, n, len(s.Keys))
 	}
+	b.WriteString(p.medians())
 	return b.String()
+}
+
+// medians warns of learners that fit medians of the residuals of classes.
+func (p *AssistPlan) medians() string {
+	if !p.Sponsor.Objective.Classifies() {
+		return ""
+	}
+	var who []string
+	note := func(name string, s learner.Spec) {
+		if s.Power != nil && *s.Power < 1.5 {
+			who = append(who, name)
+		}
+	}
+	note(p.Recipe.Sponsor, p.Recipe.Learner)
+	for _, o := range p.Recipe.Organisations {
+		note(o.Name, o.Learner)
+	}
+	if len(who) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("\nlearner.power below 1.5 (%s) fits about the medians of residuals, which for classes are near 0: expect little of it; 2 is right for classes", strings.Join(who, ", "))
 }
 
 // reportAssist gathers what is known of a run among organisations.

@@ -159,6 +159,21 @@ func (p *AssistPlan) fused(ctx context.Context, how string, e *train.Engine) (ma
 	return out, nil
 }
 
+// Joint is one organisation with the columns of all, which only one machine can have: the upper bound. Its model is the sponsor's.
+func (p *AssistPlan) Joint() (*assisted.Desk, error) {
+	l, err := p.Recipe.Learner.New()
+	if err != nil {
+		return nil, err
+	}
+	x := mat.DenseCopyOf(p.Table.Features)
+	for _, part := range p.parts(p.Table.Keys)[1:] {
+		var both mat.Dense
+		both.Augment(x, part)
+		x = &both
+	}
+	return &assisted.Desk{Keys: p.Table.Keys, Features: x, Learner: l, Store: assisted.NewStore()}, nil
+}
+
 // parts are the features of the sponsor and then of each other organisation, with a row for each key; NaN where it does not have
 // the entity.
 func (p *AssistPlan) parts(keys []string) []*mat.Dense {

@@ -300,7 +300,7 @@ func (a *Algorithm) take(srv federated.Server, s federated.State, c assisted.Cou
 		if rate == 0 {
 			continue
 		}
-		if s, c, err = a.Take(s, c, answer, assisted.Slot{Round: s.Round, Step: step}, float64(share*rate)); err != nil {
+		if s, c, err = a.Take(s, c, answer, assisted.Slot{Round: s.Round, Step: step}, float64(share*rate), nil); err != nil {
 			return s, d, err
 		}
 	}

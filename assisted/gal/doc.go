@@ -11,6 +11,10 @@
 // starting with F⁰, the mean of the labels or the logarithm of the classes' shares. Residuals are of the loss summed over
 // rows, so that their scale does not depend on how many there are; the rate makes up for it.
 //
+// Beyond the paper, weights may be solved for each output by itself (per-class), or without the bound on their sum (nnls: G is then the
+// projection of r on the cone of the g_m, and for the squared loss the rate is exactly ½), and rounds may be fitted to rows
+// that are drawn (subsample).
+//
 // What is done differently from the authors' released code, and can be had as there ([Options]): weights are solved exactly
 // instead of by a hundred steps of Adam; the rate is exact instead of that of L-BFGS; an organisation that does not answer has
 // weight 0 in that round; where one is missing at prediction, its training mean stands for it.

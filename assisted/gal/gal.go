@@ -3,11 +3,15 @@ package gal
 import (
 	"context"
 	"fmt"
+	"math"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/cohort-learning/cohort/assisted"
 	"github.com/cohort-learning/cohort/federated"
+	"gonum.org/v1/gonum/floats"
 	"gonum.org/v1/gonum/mat"
+	"gonum.org/v1/gonum/stat"
 )
 
 // Algorithm is the method, as [Options.New] makes it.
@@ -45,7 +49,7 @@ func (a *Algorithm) Recovery(srv federated.Server) (float64, error) {
 	received := make([]*mat.Dense, a.Rounds)
 	for t := range received {
 		stream := srv.Rand(t, "attack")
-		received[t] = a.disturb(rand.New(rand.NewPCG(stream.Uint64(), stream.Uint64())), r)
+		received[t] = a.disturb(rand.New(rand.NewPCG(stream.Uint64(), stream.Uint64())), a.drawn(srv, r, t))
 	}
 	start := assisted.MustCourse(s).Ensemble.Start
 	return a.Sponsor.Objective.Recover(a.Sponsor.Fitted().Of(a.Sponsor.Labels), start, received, a.likelihood(r)), nil
@@ -74,11 +78,29 @@ func (a *Algorithm) Init(_ context.Context, srv federated.Server) (federated.Sta
 	return a.residuals(srv, s, 0)
 }
 
-// residuals puts into s what is sent in a round: the pseudo-residuals of the rows to fit, behind the noise of the options.
+// drawn is the residuals of the rows that are drawn in a round, ⌈share·n⌉ of n without putting back (stochastic gradient boosting;
+// Friedman 2002). Others are masked, so that nothing of them is sent and they are not fitted: it shows which rows were drawn, which
+// tells nothing of labels, where residuals of weight 0 would have told the labels themselves.
+func (a *Algorithm) drawn(srv federated.Server, r *mat.Dense, round int) *mat.Dense {
+	if a.Subsample == 0 || a.Subsample == 1 {
+		return r
+	}
+	rows, columns := r.Dims()
+	out := mat.DenseCopyOf(r)
+	nothing := slices.Repeat([]float64{math.NaN()}, columns)
+	keep := max(2, int(math.Ceil(float64(a.Subsample*float64(rows))-1e-9)))
+	for _, i := range srv.Rand(round, "subsample").Perm(rows)[min(keep, rows):] {
+		out.SetRow(i, nothing)
+	}
+	return out
+}
+
+// residuals puts into s what is sent in a round: the pseudo-residuals of the rows to fit that are drawn, behind the noise of the
+// options.
 func (a *Algorithm) residuals(srv federated.Server, s federated.State, round int) (federated.State, error) {
 	r, err := a.left(s)
 	if err == nil {
-		r, err = a.protect(srv, r, round)
+		r, err = a.protect(srv, a.drawn(srv, r, round), round)
 	}
 	if err != nil {
 		return s, err
@@ -133,6 +155,7 @@ func (a *Algorithm) Finish(_ context.Context, srv federated.Server, s federated.
 		s, _, d, err := a.Told(srv, s, c, roll)
 		if err == nil && s.Round == 0 {
 			a.tellEpsilon(&d)
+			a.tellMedians(&d)
 			err = a.Tell(&d, func() (float64, error) { return a.Recovery(srv) })
 		}
 		return s, d, err
@@ -157,6 +180,14 @@ func (a *Algorithm) tellEpsilon(d *federated.Diagnostics) {
 		note += "; since they are clipped where the data say, this guarantees nothing: set bound"
 	}
 	d.Notes = append(d.Notes, note)
+}
+
+// tellMedians warns of weights that minimise absolute errors of the residuals of classes. Most of these are near 0, those of four and
+// more classes by more than half, so that the best fit is about 0, and the rate that makes up for it is any number.
+func (a *Algorithm) tellMedians(d *federated.Diagnostics) {
+	if a.Exponent < 1.5 && a.Sponsor.Objective.Classifies() {
+		d.Notes = append(d.Notes, fmt.Sprintf("exponent %g fits about the medians of residuals, which for classes are near 0: expect small steps in odd directions; 2 is right for classes", a.Exponent))
+	}
 }
 
 // assist closes a round: weights, rate, and the step of F.
@@ -187,7 +218,7 @@ func (a *Algorithm) assist(srv federated.Server, s federated.State, c assisted.C
 	}
 	step := taken.step
 	for m, answer := range answers {
-		d.Add("weight", answer.Name, taken.weights[m])
+		d.Add("weight", answer.Name, stat.Mean(taken.weights[m], nil))
 	}
 	d.Add("rate", "", a.Shrink*step.Rate)
 	if step.Capped {
@@ -214,26 +245,33 @@ func (a *Algorithm) assist(srv federated.Server, s federated.State, c assisted.C
 
 // taken is what a round has come to.
 type taken struct {
-	weights []float64 // of those who have answered
+	weights [][]float64 // of those who have answered: one each, or one for each output
 	step    assisted.Step
 }
 
 // advance takes a round's answers: F ← F + η Σ_m w_m g_m.
 func (a *Algorithm) advance(s federated.State, c assisted.Course, slot assisted.Slot, y, f *mat.Dense, answers []assisted.Answer) (federated.State, assisted.Course, taken, error) {
 	w, step := a.solve(y, f, answers)
+	rate := a.Shrink * step.Rate
 	for m, answer := range answers {
-		if coefficient := float64(a.Shrink * step.Rate * w[m]); coefficient != 0 {
-			var err error
-			if s, c, err = a.Take(s, c, answer, slot, coefficient); err != nil {
-				return s, c, taken{}, err
-			}
+		coefficient, share := float64(rate*w[m][0]), []float64(nil)
+		if len(w[m]) > 1 {
+			coefficient, share = rate, w[m]
+		}
+		if coefficient == 0 || share != nil && floats.Max(share) == 0 {
+			continue
+		}
+		var err error
+		if s, c, err = a.Take(s, c, answer, slot, coefficient, share); err != nil {
+			return s, c, taken{}, err
 		}
 	}
 	return s, c, taken{w, step}, nil
 }
 
-// solve returns weights and rate, on the rows that are for it, with residuals as they are and not as they were sent.
-func (a *Algorithm) solve(y, f *mat.Dense, answers []assisted.Answer) ([]float64, assisted.Step) {
+// solve returns the weights of each organisation, one or one for each output, and the rate: on the rows that are for it, with residuals
+// as they are and not as they were sent.
+func (a *Algorithm) solve(y, f *mat.Dense, answers []assisted.Answer) ([][]float64, assisted.Step) {
 	p := a.Sponsor.Solved()
 	y, at := p.Of(y), p.Of(f)
 	g := make([]*mat.Dense, len(answers))
@@ -245,7 +283,7 @@ func (a *Algorithm) solve(y, f *mat.Dense, answers []assisted.Answer) ([]float64
 	all := mat.NewDense(rows, columns, nil)
 	for m := range g {
 		var x mat.Dense
-		x.Scale(w[m], g[m])
+		x.Apply(func(_, k int, v float64) float64 { return float64(w[m][min(k, len(w[m])-1)] * v) }, g[m])
 		all.Add(all, &x)
 	}
 	switch a.Rate {
@@ -257,19 +295,34 @@ func (a *Algorithm) solve(y, f *mat.Dense, answers []assisted.Answer) ([]float64
 	return w, a.Sponsor.Objective.Search(y, at, all, a.Cap)
 }
 
-// weigh returns the weights of the organisations that have answered.
-func (a *Algorithm) weigh(r *mat.Dense, g []*mat.Dense) []float64 {
+// weigh returns the weights of the organisations that have answered: one each, or one for each output.
+func (a *Algorithm) weigh(r *mat.Dense, g []*mat.Dense) [][]float64 {
+	out := make([][]float64, len(g))
+	add := func(w []float64) {
+		for m, v := range w {
+			out[m] = append(out[m], v)
+		}
+	}
 	switch a.Weights {
 	case "exact":
-		return newStack(r, g).exact(a.Exponent)
+		add(newStack(r, g).exact(a.Exponent))
 	case "softmax-adam":
-		return newStack(r, g).softmaxAdam(a.Exponent)
+		add(newStack(r, g).softmaxAdam(a.Exponent))
+	case "nnls":
+		add(newStack(r, g).nonNegative())
+	case "per-class":
+		_, columns := r.Dims()
+		for k := range columns {
+			one := make([]*mat.Dense, len(g))
+			for m := range g {
+				one[m] = assisted.Columns(g[m], []int{k})
+			}
+			add(newStack(assisted.Columns(r, []int{k}), one).exact(a.Exponent))
+		}
+	default: // own asks nobody else
+		add(slices.Repeat([]float64{1 / float64(len(g))}, len(g)))
 	}
-	w := make([]float64, len(g)) // own asks nobody else
-	for m := range w {
-		w[m] = 1 / float64(len(g))
-	}
-	return w
+	return out
 }
 
 // Client implements [federated.Algorithm].

@@ -9,13 +9,14 @@ import (
 
 // Options are the settings of the method. The zero value is not valid; see [Defaults].
 type Options struct {
-	Weights        string  `yaml:"weights" doc:"how organisations are weighted: exact, softmax-adam (as released), equal, or own (the sponsor's organisation alone)"`
+	Weights        string  `yaml:"weights" doc:"how organisations are weighted: exact, softmax-adam (as released), per-class (exact, for each output by itself), nnls (exact, not negative, with any sum), equal, or own (the sponsor's organisation alone)"`
 	Exponent       float64 `yaml:"exponent" doc:"q of the loss |r − Σ w g|^q that weights minimise: 1, 1.5, 2 or 4"`
 	Rate           string  `yaml:"rate" doc:"how the learning rate of a round is found: exact, lbfgs (as released) or fixed (1)"`
 	Privacy        string  `yaml:"privacy" doc:"what is done to residuals before they are sent: none, laplace or interval"`
 	Budget         float64 `yaml:"budget" doc:"of laplace, epsilon of a number and round; of interval, how many intervals a number is told by"`
 	Bound          float64 `yaml:"bound" doc:"residuals are clipped to ± this much before noise; 0: to the middle 95 % of them, which depends on the data and so guarantees nothing"`
 	DMS            string  `yaml:"dms,omitempty" doc:"deep model sharing: organisations whose learner is a network keep one, with a head a round; warm goes on from the round before, restart begins anew (as released)"`
+	Subsample      float64 `yaml:"subsample,omitempty" doc:"part of the rows to fit that is drawn in every round, in (0, 1]; the residuals of the others are not sent; 0: all"`
 	assisted.Steps `yaml:",inline"`
 }
 
@@ -34,9 +35,13 @@ func Released() Options {
 // Validate returns an error that says which option cannot be.
 func (o Options) Validate() error {
 	switch o.Weights {
-	case "exact", "softmax-adam", "equal", "own":
+	case "exact", "softmax-adam", "per-class", "equal", "own":
+	case "nnls":
+		if o.Exponent != 2 {
+			return fmt.Errorf("weights: nnls are those of least squares: set exponent to 2, it is %g", o.Exponent)
+		}
 	default:
-		return fmt.Errorf("weights: %q, expected exact, softmax-adam, equal or own", o.Weights)
+		return fmt.Errorf("weights: %q, expected exact, softmax-adam, per-class, nnls, equal or own", o.Weights)
 	}
 	switch o.Rate {
 	case "exact", "lbfgs", "fixed":
@@ -62,6 +67,10 @@ func (o Options) Validate() error {
 		return fmt.Errorf("budget: %g must be positive", o.Budget)
 	case !(o.Bound >= 0):
 		return fmt.Errorf("bound: %g is negative", o.Bound)
+	case !(o.Subsample >= 0 && o.Subsample <= 1):
+		return fmt.Errorf("subsample: %g is outside (0, 1]", o.Subsample)
+	case o.DMS != "" && o.Subsample > 0 && o.Subsample < 1:
+		return fmt.Errorf("subsample: %g, and deep model sharing fits the heads of all rounds to the same rows: leave one of them out", o.Subsample)
 	}
 	return o.Steps.Validate()
 }

@@ -15,10 +15,8 @@ import (
 // rounding keeps the objective from falling.
 func simplex(a *mat.SymDense, b []float64) []float64 {
 	n := len(b)
-	size := 0.0
-	for m := range n {
-		size = math.Max(size, math.Max(math.Abs(a.At(m, m)), math.Abs(b[m])))
-	}
+	q := quadratic{a, b}
+	size := q.size()
 	w := make([]float64, n)
 	if size == 0 {
 		for m := range w {
@@ -26,7 +24,6 @@ func simplex(a *mat.SymDense, b []float64) []float64 {
 		}
 		return w
 	}
-	q := quadratic{a, b}
 	set := []int{q.corner()}
 	w[set[0]] = 1
 	best := slices.Clone(w)
@@ -37,7 +34,8 @@ func simplex(a *mat.SymDense, b []float64) []float64 {
 			break
 		}
 		set = append(set, in)
-		set = q.inside(w, set)
+		set = q.inside(w, set, q.affine)
+		floats.Scale(1/floats.Sum(w), w)
 		if !(q.value(w) < q.value(best)) {
 			break
 		}
@@ -49,6 +47,15 @@ func simplex(a *mat.SymDense, b []float64) []float64 {
 type quadratic struct {
 	a *mat.SymDense
 	b []float64
+}
+
+// size is that of the largest term.
+func (q quadratic) size() float64 {
+	most := floats.Norm(q.b, math.Inf(1))
+	for m := range q.b {
+		most = math.Max(most, q.a.At(m, m))
+	}
+	return most
 }
 
 func (q quadratic) value(w []float64) float64 {
@@ -75,11 +82,11 @@ func (q quadratic) corner() int {
 	return best
 }
 
-// inside moves w to the minimiser over the affine hull of a set of coordinates, or as far towards it as w stays positive, in
-// which case coordinates that are 0 leave the set and it goes on with the rest.
-func (q quadratic) inside(w []float64, set []int) []int {
-	for {
-		v := q.affine(set)
+// inside moves w to the minimiser over a set of coordinates without regard to signs, or as far towards it as w stays positive, in
+// which case a coordinate that is 0 leaves the set and it goes on with the rest.
+func (q quadratic) inside(w []float64, set []int, minimiser func(set []int) []float64) []int {
+	for len(set) > 0 {
+		v := minimiser(set)
 		step, out := 1.0, -1
 		for i, m := range set {
 			if v[i] <= 0 && w[m] > v[i] {
@@ -92,12 +99,12 @@ func (q quadratic) inside(w []float64, set []int) []int {
 			w[m] += float64(step * (v[i] - w[m]))
 		}
 		if out < 0 {
-			floats.Scale(1/floats.Sum(w), w)
-			return set
+			break
 		}
 		w[out] = 0
-		set = slices.DeleteFunc(set, func(m int) bool { return w[m] <= 1e-15 && m == out })
+		set = slices.DeleteFunc(set, func(m int) bool { return m == out })
 	}
+	return set
 }
 
 // affine minimises over Σ_{m∈set} w_m = 1 without regard to signs: Aw + λ1 = b on the set. Where that has more than one solution, or none,

@@ -117,18 +117,27 @@ func (s stack) exact(q float64) []float64 {
 		return []float64{1}
 	}
 	if q == 2 {
-		a, b := mat.NewSymDense(n, nil), make([]float64, n)
-		scale := 1 / float64(len(s.r))
-		for m := range n {
-			for l := range m + 1 {
-				a.SetSym(m, l, float64(scale*floats.Dot(s.g[m], s.g[l])))
-			}
-			b[m] = float64(scale * floats.Dot(s.g[m], s.r))
-		}
-		return simplex(a, b)
+		return simplex(s.normal())
 	}
 	return s.newton(q)
 }
+
+// normal is least squares as ½wᵀAw − bᵀw: A_{ml} = Σ g_m g_l / NK and b_m = Σ g_m r / NK.
+func (s stack) normal() (a *mat.SymDense, b []float64) {
+	n := len(s.g)
+	a, b = mat.NewSymDense(n, nil), make([]float64, n)
+	scale := 1 / float64(len(s.r))
+	for m := range n {
+		for l := range m + 1 {
+			a.SetSym(m, l, float64(scale*floats.Dot(s.g[m], s.g[l])))
+		}
+		b[m] = float64(scale * floats.Dot(s.g[m], s.r))
+	}
+	return a, b
+}
+
+// nonNegative returns the w ≥ 0 that minimise the squared loss, whatever their sum.
+func (s stack) nonNegative() []float64 { return nonNegative(s.normal()) }
 
 // newton minimises the loss with |u|^q rounded off to (u² + μ²)^{q/2}, for μ from a tenth of the residuals' size down to 1e-9
 // of it: each time by Newton's method, whose steps are quadratic programmes on the simplex, until the duality gap is at most
