@@ -29,6 +29,15 @@ func newEngine() (*train.Engine, error) {
 	return train.NewEngine(b), nil
 }
 
+// Engine says what networks compute on: equal data and an equal stream give equal bits where it is the same.
+func Engine() (backend.Info, error) {
+	e, err := engine()
+	if err != nil {
+		return backend.Info{}, err
+	}
+	return backend.Describe(e.Backend()), nil
+}
+
 // spec is what a step is. Equal networks share its programs.
 func (l networks) spec(m *nn.Model, classes bool) *train.Spec {
 	var optimizer train.Optimizer = train.SGD{Momentum: l.momentum, Decay: l.decay}

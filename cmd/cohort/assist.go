@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cohort-learning/cohort/assisted"
+	"github.com/cohort-learning/cohort/assisted/learner"
 	"github.com/cohort-learning/cohort/backend"
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/journal"
@@ -198,9 +199,16 @@ func (o *assistOptions) foretell(io streams, p *recipe.AssistPlan) error {
 func (o *assistOptions) learn(ctx context.Context, io streams, stop <-chan struct{}, p *recipe.AssistPlan, dir string) (assistance, error) {
 	r := p.Recipe
 	res := assistance{Schema: schema, Run: dir, Method: r.Method, Seed: r.Seed}
-	meta := record.Meta{Method: r.Method, Seed: r.Seed, Cohort: version(), Command: commandLine()}
+	engine, err := learner.Engine()
+	if err != nil {
+		return res, err
+	}
+	meta := record.Meta{Method: r.Method, Seed: r.Seed, Engine: engine.Engine, Kernels: engine.Path, Threads: engine.Threads, Cohort: version(), Command: commandLine()}
 	open := func() (*record.Run, error) { return record.Create(dir, meta, r.YAML(), record.Options{}) }
 	if o.resume {
+		if old, err := record.ReadMeta(dir); err == nil && old.Kernels != engine.Path {
+			io.note("the run was begun with the kernels %q and goes on with %q: what networks have still to learn will differ in the last bits from what it would have been", old.Kernels, engine.Path)
+		}
 		open = func() (*record.Run, error) { return record.Resume(dir, record.Options{}) }
 	}
 	run, err := open()
