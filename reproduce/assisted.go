@@ -18,6 +18,7 @@ import (
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/rng"
 	"github.com/cohort-learning/cohort/simulation"
+	"github.com/cohort-learning/cohort/train"
 	"github.com/goccy/go-yaml"
 	"gonum.org/v1/gonum/mat"
 )
@@ -74,8 +75,8 @@ func (d division) only(m int) division {
 	return d
 }
 
-// desks are the organisations, with stores in memory, or in dir where it is not empty.
-func (d division) desks(s *assisted.Sponsor, dir string) (assisted.Desks, *simulation.Fleet, error) {
+// desks are the organisations, with stores in memory, or in dir where it is not empty; networks compute on e.
+func (d division) desks(s *assisted.Sponsor, dir string, e *train.Engine) (assisted.Desks, *simulation.Fleet, error) {
 	keys := make([]string, len(s.Keys))
 	for i := range keys {
 		keys[i] = strconv.Itoa(i)
@@ -97,7 +98,7 @@ func (d division) desks(s *assisted.Sponsor, dir string) (assisted.Desks, *simul
 			}
 		}
 		name := organisation(m)
-		desks[name] = &assisted.Desk{Keys: keys, Features: assisted.Columns(d.x, columns), Learner: l, Store: store, Noise: d.noise[m]}
+		desks[name] = &assisted.Desk{Keys: keys, Features: assisted.Columns(d.x, columns), Learner: learner.On(l, e), Store: store, Noise: d.noise[m]}
 		fleet.Own = append(fleet.Own, simulation.Holder{Name: name})
 	}
 	return desks, fleet, nil
@@ -122,7 +123,7 @@ func (l *Lab) assist(ctx context.Context, name, method string, options any, roun
 		if err != nil {
 			return nil, err
 		}
-		desks, fleet, err := d.desks(s, dir)
+		desks, fleet, err := d.desks(s, dir, l.Engine)
 		if err != nil {
 			return nil, err
 		}

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/cohort-learning/cohort/nn"
+	"github.com/cohort-learning/cohort/train"
 	"github.com/gomlx/gomlx/core/graph"
 	"gonum.org/v1/gonum/mat"
 )
@@ -163,7 +164,7 @@ func raise(x *graph.Node, q float64) *graph.Node {
 //
 // or on the cross-entropy of classes. Mlp and lstm step by Adam (Kingma and Ba 2015), cnn as GAL does by gradients with
 // momentum; gradients are clipped to norm 1, weight decay is added to them after that. Networks compute in float32, on the engine
-// that this program has as its default.
+// that [On] says, or the default one of this program.
 //
 // Pixels are standardised by channel, and the steps of a sequence by feature, since a network sees all places alike. Batch norm uses
 // the batch in training and running statistics afterwards, also for the rows that were fitted (Diao, Ding and Tarokh, NeurIPS 2022). A last
@@ -173,6 +174,7 @@ type networks struct {
 	power, rate, momentum, decay, drop float64
 	batch, epochs                      int
 	adam                               bool
+	engine                             *train.Engine // nil: that of the process
 }
 
 func newMLP(s Spec) (Learner, error) {

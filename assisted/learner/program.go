@@ -167,16 +167,21 @@ func (noProgram) Run(context.Context, func(string) error, func(func(string, int6
 	return errors.New("this model is that of a program, which has to predict with it: give the organisation the program that it was fitted with")
 }
 
-// DecodeBy reads a model that l has fitted. For learners of this package that is what [Decode] does; a model of a program comes
-// back with the program of l.
+// DecodeBy reads a model that l has fitted, as [Decode] does; a model of a program comes back with the program of l, and a network
+// computes where those of l do.
 func DecodeBy(l Learner, b []byte) (Model, error) {
 	m, err := Decode(b)
 	if err != nil {
 		return nil, err
 	}
-	if own, ok := m.(*programModel); ok {
+	switch own := m.(type) {
+	case *programModel:
 		if l, ok := l.(program); ok {
 			own.p = l.p
+		}
+	case *network:
+		if l, ok := l.(networks); ok {
+			own.engine = l.engine
 		}
 	}
 	return m, nil

@@ -3,7 +3,6 @@ package learner
 import (
 	"bytes"
 	"context"
-	"sync"
 	"testing"
 
 	"github.com/cohort-learning/cohort/backend"
@@ -22,7 +21,6 @@ func TestNetworkThreads(t *testing.T) {
 		}
 		y.Set(i, 0, x.At(i, 3)*x.At(i, 20))
 	}
-	defer func(before func() (*train.Engine, error)) { engine = before }(engine)
 	for _, s := range []Spec{
 		{Name: "mlp", Epochs: 3, Hidden: []int{80, 70}, Batch: 150},
 		{Name: "cnn", Shape: []int{6, 6, 1}, Hidden: []int{4, 8}, Batch: 64, Epochs: 2},
@@ -30,21 +28,36 @@ func TestNetworkThreads(t *testing.T) {
 	} {
 		var want []byte
 		for _, threads := range []int{1, 5} {
-			engine = sync.OnceValues(func() (*train.Engine, error) {
-				b, err := backend.New(backend.Default(), backend.Options{Threads: threads})
-				return train.NewEngine(b), err
-			})
+			b, err := backend.New(backend.Default(), backend.Options{Threads: threads})
+			if err != nil {
+				t.Fatal(err)
+			}
+			e := train.NewEngine(b)
+			defer e.Close()
 			l, err := s.New()
 			if err != nil {
 				t.Fatal(err)
 			}
-			m, err := l.Fit(context.Background(), x, y, nil, rng.New(1, 0, "", "fit"))
+			l = On(l, e)
+			fitted, err := l.Fit(context.Background(), x, y, nil, rng.New(1, 0, "", "fit"))
 			if err != nil {
 				t.Fatal(err)
 			}
+			kept, err := fitted.MarshalBinary()
+			if err != nil {
+				t.Fatal(err)
+			}
+			m, err := DecodeBy(l, kept)
+			if err != nil {
+				t.Fatal(err)
+			}
+			before := e.Compiled()
 			out, err := m.Predict(x)
 			if err != nil {
 				t.Fatal(err)
+			}
+			if before == 0 || e.Compiled() == before {
+				t.Errorf("%s: fitted by %d programs of the engine that was given, predicts by %d", s.Name, before, e.Compiled()-before)
 			}
 			got, err := out.MarshalBinary()
 			if err != nil {

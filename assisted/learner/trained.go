@@ -18,8 +18,25 @@ import (
 	"gonum.org/v1/gonum/mat"
 )
 
-// engine is what all networks of this process are trained on and predict with.
+// engine is what networks are trained on and predict with unless [On] says otherwise; the process has one.
 var engine = sync.OnceValues(newEngine)
+
+// On returns a learner whose networks, and those that [DecodeBy] reads by it, compute on e. Other learners come back as they are.
+func On(l Learner, e *train.Engine) Learner {
+	if n, ok := l.(networks); ok {
+		n.engine = e
+		return n
+	}
+	return l
+}
+
+// orDefault returns e, or the engine that the process has.
+func orDefault(e *train.Engine) (*train.Engine, error) {
+	if e != nil {
+		return e, nil
+	}
+	return engine()
+}
 
 func newEngine() (*train.Engine, error) {
 	b, err := backend.New(backend.Default(), backend.Options{})
@@ -29,7 +46,7 @@ func newEngine() (*train.Engine, error) {
 	return train.NewEngine(b), nil
 }
 
-// Engine says what networks compute on: equal data and an equal stream give equal bits where it is the same.
+// Engine says what networks compute on where nothing else is said: equal data and an equal stream give equal bits where it is the same.
 func Engine() (backend.Info, error) {
 	e, err := engine()
 	if err != nil {
@@ -133,7 +150,7 @@ func (l networks) fit(ctx context.Context, x *mat.Dense, targets []target, w []f
 	if least := model.MinBatch; l.batch < least || len(heavy(w)) < least {
 		return nil, fmt.Errorf("%d rows in batches of %d: batch norm needs at least %d", len(heavy(w)), l.batch, least)
 	}
-	m := &network{architecture: a}
+	m := &network{architecture: a, engine: l.engine}
 	initial := model.Initial(weights.Float32, r)
 	if start != nil {
 		m.scaling = start.scaling
@@ -144,7 +161,7 @@ func (l networks) fit(ctx context.Context, x *mat.Dense, targets []target, w []f
 	for _, t := range targets {
 		m.heads = append(m.heads, t.head)
 	}
-	e, err := engine()
+	e, err := orDefault(l.engine)
 	if err != nil {
 		return nil, err
 	}
@@ -207,6 +224,7 @@ type network struct {
 	scaling
 	heads  []head
 	params weights.Set
+	engine *train.Engine // nil: that of the process
 
 	once  sync.Once // makes what follows
 	asked *train.Spec
@@ -242,7 +260,7 @@ func (m *network) Predict(x *mat.Dense) (*mat.Dense, error) {
 	if n == 0 {
 		return new(mat.Dense), nil
 	}
-	e, err := engine()
+	e, err := orDefault(m.engine)
 	if err != nil {
 		return nil, err
 	}

@@ -213,7 +213,10 @@ func (s *Study) learner() (learner.Learner, string, error) {
 		spec := s.Table.Learner
 		spec.Name = cmp.Or(spec.Name, "ridge")
 		l, err := spec.New()
-		return l, spec.Name, err
+		if err == nil {
+			_, err = s.Open()
+		}
+		return learner.On(l, s.engine), spec.Name, err
 	}
 	r, err := program.NewRunner(s.program())
 	if err != nil {
