@@ -123,7 +123,7 @@ func TestAssistShared(t *testing.T) {
 	shop := f.members[2]
 	shop.args = []string{"--key", "customer", "--learner", "mlp"}
 	one := filepath.Join(f.dir, "one")
-	run(t, f.program, "assist", f.recipe, "--quiet", "--bounds=false", "--dir", one)
+	run(t, f.program, "assist", f.recipe, "--quiet", "--bounds=none", "--dir", one)
 	f.open()
 	f.joinAll()
 	if !f.reach(20) {
