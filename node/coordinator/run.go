@@ -78,9 +78,10 @@ type Run struct {
 	delegating  sync.Mutex
 	delegations map[string]string // those behind each relay, as recorded last
 
-	joining sync.Mutex // held while members join or leave
-	lobby   map[string]accepted
-	gone    map[string]string // members that left before the coordinator was restarted, and why
+	joining  sync.Mutex // held while members join or leave
+	lobby    map[string]accepted
+	entering map[string][]func(error) // who waits for the record that a member has agreed
+	gone     map[string]string        // members that left before the coordinator was restarted, and why
 
 	mu      sync.Mutex
 	terms   []byte // the signed message
@@ -257,39 +258,60 @@ func (r *Run) consent(from string, key string, body *transport.Consent, msg []by
 	if schema == nil {
 		a.Schema = agreed
 	}
-	if err := r.enter(a, msg); err != nil {
-		reply(&transport.Failure{Code: transport.CodeFull, Message: "the consent cannot be recorded: " + err.Error()})
-		return
-	}
-	reply(nil)
+	r.enter(a, msg, func(err error) {
+		if err != nil {
+			reply(&transport.Failure{Code: transport.CodeFull, Message: "the consent cannot be recorded: " + err.Error()})
+			return
+		}
+		reply(nil)
+	})
 }
 
-// enter records that a member agreed. Before the first round it waits for the others; later it is counted at once.
-func (r *Run) enter(a accepted, consent []byte) error {
+// enter records that a member agreed, and calls then when that is durable: records of thousands that come at once are written
+// together. Before the first round a member waits for the others; later it is counted at once.
+func (r *Run) enter(a accepted, consent []byte, then func(error)) {
 	r.joining.Lock()
-	defer r.joining.Unlock()
-	if _, ok := r.lobby[a.Name]; ok {
-		return nil
+	_, in := r.lobby[a.Name]
+	waiting, coming := r.entering[a.Name]
+	if !in {
+		r.entering[a.Name] = append(waiting, then)
+	}
+	r.joining.Unlock()
+	if in {
+		then(nil)
+	}
+	if in || coming { // it says so again
+		return
 	}
 	if err := r.keepConsent(a.Name, consent); err != nil {
-		return err
+		r.entered(a, err)
+		return
 	}
-	if a.Schema != nil {
-		r.mu.Lock()
-		if r.schema != nil {
-			a.Schema = nil // somebody was faster, with a schema that was checked against none
-		} else {
-			r.schema = a.Schema
-		}
-		r.mu.Unlock()
+	r.mu.Lock() // whoever is checked against a schema is on record after it
+	defer r.mu.Unlock()
+	if a.Schema != nil && r.schema != nil {
+		a.Schema = nil // somebody was faster, with a schema that was checked against none
+	} else if a.Schema != nil {
+		r.schema = a.Schema
 	}
-	if _, err := r.rec.Journal().Append(KindAccepted, a); err != nil {
-		return err
+	r.appender.add(KindAccepted, a, func(_ journal.Record, err error) { r.entered(a, err) })
+}
+
+// entered lets a member in, whose consent is on record unless there is an error.
+func (r *Run) entered(a accepted, err error) {
+	r.joining.Lock()
+	waiting := r.entering[a.Name]
+	delete(r.entering, a.Name)
+	if err == nil {
+		r.log.Info("agreed to the terms", "member", a.Name, "examples", a.Samples)
+		r.lobby[a.Name] = a
+		err = r.seat()
 	}
-	r.log.Info("agreed to the terms", "member", a.Name, "examples", a.Samples)
-	r.lobby[a.Name] = a
-	defer r.moved()
-	return r.seat()
+	r.joining.Unlock()
+	r.moved()
+	for _, then := range waiting {
+		go then(err) // an answer is more work than whoever writes the journal has time for
+	}
 }
 
 // keepConsent keeps the signed message: the journal, which members may see, has its digest.

@@ -232,7 +232,7 @@ const termsName = "terms.json"
 
 // Start begins a run in the folder that rec has open, or goes on with it. The run owns rec from now on, also if Start fails.
 func (s *Server) Start(spec Spec, rec *record.Run) (*Run, error) {
-	r := &Run{srv: s, spec: spec, rec: rec, people: newPopulation(), lobby: map[string]accepted{}, gone: map[string]string{},
+	r := &Run{srv: s, spec: spec, rec: rec, people: newPopulation(), lobby: map[string]accepted{}, entering: map[string][]func(error){}, gone: map[string]string{},
 		schema: spec.Schema, acks: newAcks(), agreed: make(chan struct{}), done: make(chan struct{}), stop: make(chan struct{}), state: Waiting,
 		delegations: map[string]string{}, log: s.o.Log.With("run", spec.ID)}
 	if err := r.prepare(); err != nil {
