@@ -89,6 +89,12 @@ func (f *federation) start() *coordinator.Run {
 // join has a member take part with the share of an index.
 func (f *federation) join(name string, share int) {
 	f.t.Helper()
+	f.run(f.enrol(name), share)
+}
+
+// enrol makes the folder of a new member.
+func (f *federation) enrol(name string) *member.Folder {
+	f.t.Helper()
 	tokens, err := f.host.Tokens(time.Hour, name)
 	if err != nil {
 		f.t.Fatal(err)
@@ -97,7 +103,7 @@ func (f *federation) join(name string, share int) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	f.run(folder, share)
+	return folder
 }
 
 // run has the member that lives in a folder take part, until it is quit.
