@@ -65,6 +65,17 @@ func (e Ensemble) Until(round int) Ensemble {
 	return e
 }
 
+// Last is the newest round, from 0, that has a part in the ensemble; −1 if none has.
+func (e Ensemble) Last() int {
+	last := -1
+	for _, v := range e.Members {
+		for _, t := range v.Terms {
+			last = max(last, t.Slot.Round)
+		}
+	}
+	return last
+}
+
 // Voice returns the part of the organisation of that name; it is empty if it has none.
 func (e Ensemble) Voice(name string) Voice {
 	for _, v := range e.Members {

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/secure/psi"
@@ -238,6 +239,13 @@ type Clerk struct {
 	Of string
 	// Answers is for how many rows predictions are given, over all runs on the store; 0: no limit.
 	Answers int
+	// Table is the version of the organisation's table that answers come from, from 1, and Digest what it is known by. The number is told
+	// with predictions, the digest is not.
+	Table  int
+	Digest string
+	// Now is the clock of the log of predictions; nil: its lines have no time. Told, if not nil, hears of each that is given.
+	Now  func() time.Time
+	Told func(g Given, all int)
 
 	mu   sync.Mutex
 	runs map[string]*matchedDesk // by scope
@@ -273,13 +281,21 @@ func (c *Clerk) Run(ctx context.Context, here federated.Local, task federated.Ta
 			return federated.Result{}, err
 		}
 	}
+	var also map[string]float64
+	if o.Do == doPredict && c.Table > 0 {
+		also = map[string]float64{tableScalar: float64(c.Table)}
+	}
 	if c.Of != "" {
 		if o.Do != doPredict {
 			return federated.Result{}, fmt.Errorf("asked to do %q in a run that was agreed to for predictions", o.Do)
 		}
 		here.Scope = c.Of
 	}
-	return desk.Run(ctx, here, task, keep)
+	r, err := desk.Run(ctx, here, task, keep)
+	if err == nil && also != nil {
+		r.Scalars = also
+	}
+	return r, err
 }
 
 // open returns the desk of a run whose entities are tokens of its own keys.
@@ -344,48 +360,6 @@ func (c *Clerk) match(scope string, r *psi.Responder, first []byte) (federated.R
 	}
 	b, err := reply.MarshalBinary()
 	return federated.Result{Attached: b}, err
-}
-
-// given is what an organisation remembers of predictions that it has given: rows, by run.
-type given map[string]int
-
-const givenName = "predicted"
-
-// allow notes that predictions are given for entities, or refuses to where the limit is reached. A run that asks again for what it
-// has asked for is not counted again.
-func (c *Clerk) allow(scope string, keys []byte) error {
-	list, err := ReadKeys(keys)
-	if err != nil {
-		return err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	g := given{}
-	switch b, err := c.Desk.Store.Get(givenName); {
-	case err == nil:
-		if err := json.Unmarshal(b, &g); err != nil {
-			return fmt.Errorf("what this organisation has predicted so far: %w", err)
-		}
-	case !errors.Is(err, fs.ErrNotExist):
-		return err
-	}
-	name := scope + "/" + digestOf(keys)
-	if _, ok := g[name]; ok {
-		return nil
-	}
-	sum := len(list)
-	for _, n := range g {
-		sum += n
-	}
-	if c.Answers > 0 && sum > c.Answers {
-		return fmt.Errorf("this organisation predicts for at most %d rows and has done so for %d: its owner must allow more", c.Answers, sum-len(list))
-	}
-	g[name] = len(list)
-	b, err := json.Marshal(g)
-	if err != nil {
-		return err
-	}
-	return c.Desk.Store.Put(givenName, b)
 }
 
 var (

@@ -10,6 +10,12 @@ import (
 	"gonum.org/v1/gonum/mat"
 )
 
+// tableScalar is the number, beside an answer, of the version of its table that an organisation on a network answers from.
+const tableScalar = "table"
+
+// Scalars are the numbers that organisations tell beside their answers, training and predicting.
+func Scalars() []string { return []string{"rows", "rows.fit", tableScalar} }
+
 // Prediction asks organisations for their parts of an ensemble, for any entities by key: one round of one phase, in which each
 // answers with the weighted sum of its models, n×K values. An organisation that does not answer, or lacks an entity, is stood for by its
 // training mean, and the prediction is marked as degraded; weights are not redistributed.
@@ -43,7 +49,7 @@ func (p *Prediction) Init(context.Context, federated.Server) (federated.State, e
 
 // Next implements [federated.Algorithm].
 func (p *Prediction) Next(s federated.State) (federated.Phase, bool) {
-	return federated.Phase{Name: Tells, Gather: true, Always: true, Who: federated.Selection{Everyone: true,
+	return federated.Phase{Name: Tells, Gather: true, Always: true, Collect: []string{tableScalar}, Who: federated.Selection{Everyone: true,
 		Eligible: func(m federated.Member) bool { return len(p.Ensemble.Voice(m.Name).Terms) > 0 }}}, s.Step == 0
 }
 
@@ -56,6 +62,12 @@ func (p *Prediction) Task(_ federated.State, _ federated.Phase, m federated.Memb
 // Finish implements [federated.Algorithm].
 func (p *Prediction) Finish(_ context.Context, srv federated.Server, s federated.State, _ federated.Phase, _ map[string]*federated.Sum, roll federated.Roll) (federated.State, federated.Diagnostics, error) {
 	var d federated.Diagnostics
+	d.Notes = Lost(roll, "does not answer")
+	for i, member := range roll.Each.Members {
+		if v := roll.Each.Values[tableScalar][i]; v > 0 {
+			d.Add(tableScalar, srv.Population.Member(int(member)).Name, v)
+		}
+	}
 	parts := map[string]*mat.Dense{}
 	for _, g := range roll.Gathered {
 		name := srv.Population.Member(g.Member).Name

@@ -104,6 +104,7 @@ func newAdmin(h *Host) (*adminServer, error) {
 	}))
 	mux.HandleFunc("POST /stop", answered(func(_ *http.Request, in runRequest) (any, error) { return struct{}{}, h.stop(in.Run) }))
 	mux.HandleFunc("POST /wait", answered(func(r *http.Request, in runRequest) (any, error) { return h.wait(r.Context(), in.Run) }))
+	mux.HandleFunc("POST /predict", answered(func(r *http.Request, in Question) (any, error) { return h.Predict(r.Context(), in) }))
 	mux.HandleFunc("GET /backup", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Trailer", "Cohort-Error")
 		if err := h.Backup(w); err != nil {
@@ -309,6 +310,11 @@ func (a *Admin) Stop(ctx context.Context, run string) error {
 // Wait waits until a run, or all, are over.
 func (a *Admin) Wait(ctx context.Context, run string) (s Status, err error) {
 	return s, a.call(ctx, "/wait", runRequest{run}, &s)
+}
+
+// Predict asks the organisations of a run about entities.
+func (a *Admin) Predict(ctx context.Context, q Question) (out Reply, err error) {
+	return out, a.call(ctx, "/predict", q, &out)
 }
 
 // Backup copies everything the coordinator has as a tar archive.

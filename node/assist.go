@@ -25,6 +25,8 @@ type Assistance struct {
 	Recipe  []byte         // the sponsor's, as it is recorded; it is sent to nobody
 	Terms   assisted.Terms // what organisations are told instead
 	Members int            // organisations that must have agreed before the first round
+	// Keep, if not nil, keeps in the folder of the run what predictions need later, or says why the run cannot go on.
+	Keep func(dir string) error
 
 	Algorithm federated.Algorithm
 	Config    federated.Config
@@ -39,19 +41,17 @@ func (h *Host) Assist(ctx context.Context, a Assistance, o RunOptions) (*coordin
 	if err := a.Terms.Validate(); err != nil {
 		return nil, err
 	}
-	if h.relays.Leaves() > 0 {
-		return nil, errors.New("there are members behind relays, and relays carry sums, which answers of single organisations are not: let these organisations connect to the coordinator itself")
-	}
-	rec, err := h.recordOf(a, o)
+	rec, err := h.recordOf(filepath.Join(h.Runs(), a.ID), a, o)
 	if err != nil {
 		return nil, err
 	}
+	if a.Keep != nil {
+		if err := a.Keep(rec.Dir()); err != nil {
+			return nil, errors.Join(err, rec.Close(record.Interrupted, err))
+		}
+	}
 	shown := newLiving()
-	run, err := h.Server.Start(coordinator.Spec{
-		ID: a.ID, Recipe: []byte(a.Terms.Text()), Assist: true, Members: a.Members, Algorithm: a.Algorithm,
-		Server: federated.Server{Seed: a.Terms.Seed}, Config: a.Config, Metrics: []string{"rows", "rows.fit"}, Check: checkTable,
-		Observer: o.Observer, Changed: shown.poke,
-	}, rec)
+	run, err := h.among(a, rec, func(s *coordinator.Spec) { s.Observer, s.Changed = o.Observer, shown.poke })
 	if err != nil {
 		return nil, err
 	}
@@ -60,6 +60,18 @@ func (h *Host) Assist(ctx context.Context, a Assistance, o RunOptions) (*coordin
 	h.plans[a.ID] = &hosted{Run: run}
 	h.page.follow(shown, h.plans[a.ID])
 	return run, nil
+}
+
+// among starts a run among organisations on a record; more fills in what else there is to say of it.
+func (h *Host) among(a Assistance, rec *record.Run, more func(*coordinator.Spec)) (*coordinator.Run, error) {
+	if h.relays.Leaves() > 0 {
+		err := errors.New("there are members behind relays, and relays carry sums, which answers of single organisations are not: let these organisations connect to the coordinator itself")
+		return nil, errors.Join(err, rec.Close(record.Interrupted, err))
+	}
+	s := coordinator.Spec{ID: a.ID, Recipe: []byte(a.Terms.Text()), Assist: true, Members: a.Members, Algorithm: a.Algorithm,
+		Server: federated.Server{Seed: a.Terms.Seed}, Config: a.Config, Metrics: assisted.Scalars(), Check: checkTable}
+	more(&s)
+	return h.Server.Start(s, rec)
 }
 
 // checkRunName returns an error unless the name can be that of a folder.
@@ -71,8 +83,7 @@ func checkRunName(id string) error {
 }
 
 // recordOf makes the folder of a run, or opens the one that was begun with the same recipe.
-func (h *Host) recordOf(a Assistance, o RunOptions) (*record.Run, error) {
-	dir := filepath.Join(h.Runs(), a.ID)
+func (h *Host) recordOf(dir string, a Assistance, o RunOptions) (*record.Run, error) {
 	ro := record.Options{FromLastGood: o.FromLastGood}
 	meta := record.Meta{ID: a.ID, Method: a.Method, Seed: a.Terms.Seed, Cohort: h.o.Program, Command: o.Command}
 	if _, err := os.Stat(filepath.Join(dir, record.MetaName)); err != nil {

@@ -16,7 +16,9 @@ import (
 	"github.com/cohort-learning/cohort/assisted"
 	"github.com/cohort-learning/cohort/dataset/table"
 	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/record"
 	"github.com/cohort-learning/cohort/simulation"
+	"gonum.org/v1/gonum/mat"
 )
 
 // ModelsName is the folder, within that of a run, where the organisations of one machine keep their models.
@@ -46,7 +48,7 @@ func keepEncoding(kept assisted.Store, t *table.Table) error {
 type Asked struct {
 	Predictions []Prediction
 	Regression  bool
-	Degraded    map[string]int // by organisation: for how many of the rows its mean stood, because it lacked them
+	Away        Away
 }
 
 // Ask asks the organisations of a run on one machine about the rows of the sponsor's table. Inputs are files by organisation;
@@ -57,13 +59,9 @@ func Ask(ctx context.Context, dir string, inputs map[string]string) (*Asked, err
 		return nil, err
 	}
 	if _, err := os.Stat(filepath.Join(dir, ModelsName)); err != nil {
-		return nil, fmt.Errorf("%s keeps no models: they are with the organisations, which only a run on one machine (\"cohort assist\") can ask here", dir)
+		return nil, fmt.Errorf("%s keeps no models", dir)
 	}
-	state, err := simulation.Last(dir)
-	if err != nil {
-		return nil, err
-	}
-	ensemble, err := r.outcome(state)
+	ensemble, err := r.outcome(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +90,11 @@ func Ask(ctx context.Context, dir string, inputs map[string]string) (*Asked, err
 		desks[name] = desk
 		fleet.Own = append(fleet.Own, simulation.Holder{Name: name})
 	}
-	return ask(ctx, r, ensemble, sponsor, desks, fleet)
+	asked, err := ask(ctx, r, ensemble, sponsor, desks, fleet)
+	if err == nil {
+		err = asked.Away.price(dir, ensemble)
+	}
+	return asked, err
 }
 
 func others(r *Assist) (names []string) {
@@ -102,8 +104,12 @@ func others(r *Assist) (names []string) {
 	return names
 }
 
-// outcome is what a run has come to in a state.
-func (r *Assist) outcome(s federated.State) (assisted.Ensemble, error) {
+// outcome is what the run in dir has come to.
+func (r *Assist) outcome(dir string) (assisted.Ensemble, error) {
+	s, err := simulation.Last(dir)
+	if err != nil {
+		return assisted.Ensemble{}, err
+	}
 	o, err := r.options()
 	if err != nil {
 		return assisted.Ensemble{}, err
@@ -150,9 +156,9 @@ func (o Organisation) reopen(dir, input, sponsors, sponsor string) (*assisted.De
 }
 
 func ask(ctx context.Context, r *Assist, e assisted.Ensemble, sponsor *table.Table, desks assisted.Desks, fleet *simulation.Fleet) (*Asked, error) {
-	last := &degraded{map[string]int{}}
+	var away Away
 	job := &simulation.Job{Algorithm: &assisted.Prediction{Ensemble: e, Keys: sponsor.Keys, Desks: desks}, Fleet: fleet,
-		Config: federated.Config{Rounds: 1}, Observer: last}
+		Config: federated.Config{Rounds: 1}, Observer: &away}
 	s, err := job.Run(ctx)
 	if err != nil {
 		return nil, err
@@ -161,11 +167,20 @@ func ask(ctx context.Context, r *Assist, e assisted.Ensemble, sponsor *table.Tab
 	if err != nil {
 		return nil, err
 	}
+	return r.read(sponsor, f, away)
+}
+
+// read says what F, a row for each of the sponsor's, predicts.
+func (r *Assist) read(sponsor *table.Table, f *mat.Dense, away Away) (*Asked, error) {
 	o, err := r.objective(sponsor)
 	if err != nil {
 		return nil, err
 	}
-	out := &Asked{Regression: !o.Classifies(), Degraded: last.rows}
+	rows, columns := f.Dims()
+	if k := len(sponsor.Encoding.Classes); rows != len(sponsor.Keys) || o.Classifies() && columns != k {
+		return nil, fmt.Errorf("%d×%d values for %d rows of the sponsor and %d classes", rows, columns, len(sponsor.Keys), k)
+	}
+	out := &Asked{Regression: !o.Classifies(), Away: away}
 	for i, key := range sponsor.Keys {
 		p := Prediction{Input: key}
 		row := f.RawRowView(i)
@@ -180,17 +195,59 @@ func ask(ctx context.Context, r *Assist, e assisted.Ensemble, sponsor *table.Tab
 	return out, nil
 }
 
-// degraded is an observer that keeps how many rows an organisation's mean stood for.
-type degraded struct{ rows map[string]int }
+// Away is an observer that keeps what a prediction had to do without.
+type Away struct {
+	Degraded map[string]int     `json:"degraded,omitempty"` // by organisation: for how many of the rows its mean stood
+	Tables   map[string]int     `json:"tables,omitempty"`   // by organisation: the version of its table that it answered from, where it has said so
+	Notes    []string           `json:"notes,omitempty"`    // why
+	Cost     map[string]float64 `json:"cost,omitempty"`     // by organisation that was missed: by how much the loss rose without it on rows set apart in training
+}
 
-func (d *degraded) Progress(int, string, int, int) {}
+// Progress implements [simulation.Observer].
+func (a *Away) Progress(int, string, int, int) {}
 
-func (d *degraded) Round(r simulation.Round) {
+// Round implements [simulation.Observer].
+func (a *Away) Round(r simulation.Round) {
 	for _, p := range r.Phases {
 		for _, m := range p.Metrics {
-			if m.Name == "degraded" {
-				d.rows[m.Key] = int(m.Value)
+			to := map[string]*map[string]int{"degraded": &a.Degraded, "table": &a.Tables}[m.Name]
+			if to == nil {
+				continue
+			}
+			if *to == nil {
+				*to = map[string]int{}
+			}
+			(*to)[m.Key] = int(m.Value)
+		}
+		a.Notes = append(a.Notes, p.Notes...)
+	}
+}
+
+// price fills in what it costs to do without those who were missed: how far the loss rose without them on rows set apart, in the last
+// round of the ensemble. Where several are missed together it may be more than the sum, or less.
+func (a *Away) price(dir string, e assisted.Ensemble) error {
+	if len(a.Degraded) == 0 {
+		return nil
+	}
+	m, err := record.ReadMetrics(dir)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	last := e.Last()
+	for who := range a.Degraded {
+		points, err := m.Series("contribution", who)
+		if err != nil {
+			return err
+		}
+		for _, p := range points {
+			if p.Round == last {
+				if a.Cost == nil {
+					a.Cost = map[string]float64{}
+				}
+				a.Cost[who] = p.Value
 			}
 		}
 	}
+	return nil
 }

@@ -82,8 +82,8 @@ func TestAsk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(got.Predictions) != 60 || !got.Regression || len(got.Degraded) != 0 || got.Predictions[0].Input != "k59" {
-		t.Errorf("%d predictions, regression %t, degraded %v", len(got.Predictions), got.Regression, got.Degraded)
+	if len(got.Predictions) != 60 || !got.Regression || len(got.Away.Degraded) != 0 || got.Predictions[0].Input != "k59" {
+		t.Errorf("%d predictions, regression %t, degraded %v", len(got.Predictions), got.Regression, got.Away.Degraded)
 	}
 	for _, a := range got.Predictions {
 		if off := *a.Value - want[a.Input]; off > 1e-9 || off < -1e-9 {

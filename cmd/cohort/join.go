@@ -44,6 +44,7 @@ type joinOptions struct {
 	dryRun    bool
 	accept    bool
 	withdraw  bool
+	stay      bool
 	items     bool
 	enrolOnly bool
 	rotate    bool
@@ -117,6 +118,7 @@ An interrupt (Ctrl-C) stops; the same command goes on where it was. Nothing that
 	f.BoolVar(&o.direct, "direct", false, "leave the relay: connect to the coordinator itself from now on")
 	f.StringVar(&o.peers, "peers", "", "keys of other members, exchanged without the coordinator: lines as their --show-key prints them")
 	f.BoolVar(&o.showKey, "show-key", false, "print this member's name and public key, for the --peers of others, and end")
+	f.BoolVar(&o.stay, "stay", false, "stay when all runs are over, for those that come, such as requests for predictions")
 	f.BoolVar(&o.withdraw, "withdraw", false, "leave the federation for good")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "tell only what is wrong")
 	f.BoolVar(&o.json, "json", false, "print what happens as JSON, a line each")
@@ -418,7 +420,7 @@ func (o *joinOptions) participate(ctx context.Context, io streams, stop <-chan s
 	}
 	show := &memberProgress{io: io, quiet: o.quiet, json: o.json}
 	mo := member.Options{Folder: f, Policy: policy, Parallel: o.parallel, Program: version(), Can: can, Prepare: study.Prepare,
-		Events: show.event, Stop: stop, AcceptRollback: o.accept}
+		Events: show.event, Stop: stop, Stay: o.stay, AcceptRollback: o.accept}
 	if !o.withdraw {
 		if mo.Budget, err = account(f, policy); err != nil {
 			return err

@@ -323,7 +323,7 @@ func (o *serveOptions) assist(ctx context.Context, io streams, host *node.Host, 
 	if alone {
 		watch = newProgress(io, r.assist.Rounds, o.quiet || o.json)
 	}
-	run, err := host.Assist(ctx, node.Assistance{ID: r.id, Method: r.assist.Method, Recipe: r.assist.YAML(), Terms: plan.Terms(), Members: members,
+	run, err := host.Assist(ctx, node.Assistance{ID: r.id, Method: r.assist.Method, Recipe: r.assist.YAML(), Terms: plan.Terms(), Members: members, Keep: plan.Keep,
 		Algorithm: alg, Config: plan.Config()}, node.RunOptions{Command: commandLine(), Observer: watch, FromLastGood: o.repair})
 	if err != nil {
 		return nil, err

@@ -29,6 +29,7 @@ type Spec struct {
 	Assist    bool            // Recipe is what organisations with columns of their own are asked for instead, see assisted.Terms
 	Schema    json.RawMessage // of the data; nil: that of the first member to agree
 	Members   int             // how many must have agreed before the first round
+	Await     []string        // and who must be among them
 	Algorithm federated.Algorithm
 	Server    federated.Server // the coordinator's own data and engine; the run fills in the population
 	Config    federated.Config
@@ -79,6 +80,7 @@ type Run struct {
 	delegations map[string]string // those behind each relay, as recorded last
 
 	joining  sync.Mutex // held while members join or leave
+	waited   bool       // long enough: the first round begins with those who are there
 	lobby    map[string]accepted
 	entering map[string][]func(error) // who waits for the record that a member has agreed
 	gone     map[string]string        // members that left before the coordinator was restarted, and why
@@ -335,7 +337,7 @@ func (r *Run) agrees(name string) bool {
 // agreed; later ones as they come. The caller holds joining.
 func (r *Run) seat() error {
 	begun := r.people.Len() > 0
-	if !begun && len(r.lobby) < r.spec.Members {
+	if !begun && !r.waited && !r.complete() {
 		return nil
 	}
 	var entries []journal.Entry
@@ -364,6 +366,27 @@ func (r *Run) seat() error {
 		close(r.agreed)
 	}
 	return nil
+}
+
+// complete reports whether all have agreed whom the first round waits for. The caller holds joining.
+func (r *Run) complete() bool {
+	for _, name := range r.spec.Await {
+		if _, ok := r.lobby[name]; !ok {
+			return false
+		}
+	}
+	return len(r.lobby) >= r.spec.Members
+}
+
+// Begin begins the first round with those who have agreed so far, at least one; others take part from the next one on.
+func (r *Run) Begin() error {
+	r.joining.Lock()
+	defer r.joining.Unlock()
+	if len(r.lobby) == 0 {
+		return errors.New("nobody has agreed to the terms")
+	}
+	r.waited = true
+	return r.seat()
 }
 
 // lose takes a member out of the run.

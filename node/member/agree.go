@@ -210,6 +210,9 @@ func (m *Member) prepare(ctx context.Context, p Proposal) (*Part, error) {
 	}
 	part.Samples = cmp.Or(part.Samples, part.Local.Train.Len())
 	part.Tests = cmp.Or(part.Tests, part.Local.Test.Len())
+	if part.Listen != nil {
+		part.Listen(func(text string) { m.tell(Event{Kind: EventPredicted, Run: p.Run}, "run %s: %s", p.Run, text) })
+	}
 	part.metrics, part.rounds = p.Terms.Metrics, p.Rounds()
 	part.privacy, err = m.announced(p)
 	if part.hidden = part.privacy != nil || p.hidden(); part.hidden { // nothing leaves but what is hidden, no count either
@@ -223,7 +226,7 @@ func (m *Member) prepare(ctx context.Context, p Proposal) (*Part, error) {
 func (m *Member) revive(ctx context.Context, id string) error {
 	m.mu.Lock()
 	r := m.ledger.runs[id]
-	ready := r == nil || !r.agreed() || r.part != nil
+	ready := r == nil || !r.agreed() || r.part != nil || r.last != nil && !r.holds() // one that is over needs no data
 	m.mu.Unlock()
 	if ready {
 		return nil

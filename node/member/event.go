@@ -24,6 +24,7 @@ const (
 	EventSent         EventKind = "sent"         // a result, and the coordinator has it
 	EventFailed       EventKind = "failed"       // a task, here
 	EventCounted      EventKind = "counted"      // a result
+	EventPredicted    EventKind = "predicted"    // a request for predictions is answered
 	EventCharged      EventKind = "charged"      // a round, to the privacy of the data
 	EventSpent        EventKind = "spent"        // the privacy budget: a round is declined
 	EventLate         EventKind = "late"         // a result came too late, or was not needed any more

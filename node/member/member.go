@@ -71,6 +71,8 @@ type Part struct {
 	Samples   int                 // declared; 0: those of Local
 	Tests     int                 // likewise
 	Close     func()              // may be nil
+	// Listen, if not nil, is told whom to tell what has been answered to requests for predictions.
+	Listen func(tell func(text string))
 
 	hidden  bool      // nothing but what a secure sum or noise hides may leave
 	metrics []string  // that the terms name
@@ -116,6 +118,8 @@ type Options struct {
 	Events func(Event)
 	// Stop, when closed, ends the member: what is being computed is given up, what is being sent may still take Grace.
 	Stop <-chan struct{}
+	// Stay keeps the member here when all runs are over, for those that come.
+	Stay bool
 	// AcceptRollback accepts, once a run, a coordinator whose journal does not continue what was seen.
 	AcceptRollback bool
 
@@ -241,7 +245,7 @@ func (e *ConflictError) Error() string {
 // ErrLeft says that the member has withdrawn from its federation.
 var ErrLeft = errors.New("this member has left its federation; ask for a new invitation to join again, in a new folder")
 
-// Run takes part until all runs that the coordinator offers are over, and returns nil then. Other ends are
+// Run takes part until all runs that the coordinator offers are over, and returns nil then unless it is to stay. Other ends are
 // [federated.ErrStopped] when Stop was closed, the error of ctx, *[DeclinedError], *[RevokedError], *[RollbackError],
 // *[ConflictError], or what keeps the member from going on. Whatever ended it, another Run in the same folder goes on.
 func (m *Member) Run(ctx context.Context) (err error) {

@@ -505,6 +505,8 @@ func (m *Member) finished(ctx context.Context, offered []string) (bool, error) {
 		}
 	}
 	switch {
+	case m.o.Stay:
+		return false, nil
 	case took:
 		return true, nil
 	case len(reasons) > 0:

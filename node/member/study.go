@@ -4,14 +4,19 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/cohort-learning/cohort/assisted"
 	"github.com/cohort-learning/cohort/assisted/learner"
@@ -174,11 +179,57 @@ func (s *Study) assist(p Proposal) (*Part, error) {
 		}
 	}
 	c := &assisted.Clerk{Mode: p.Assist.Keys, Study: p.Assist.Study, Answers: s.Policy.Answers,
+		Now:  time.Now,
 		Desk: &assisted.Desk{Keys: keys, Features: t.Features, Learner: l, Store: store, Limit: s.Policy.Vectors}}
 	if p.Assist.Of != "" {
 		c.Of = scope
 	}
-	return &Part{Client: c, Data: t.String(), Model: name, Samples: len(keys), Local: federated.Local{Seed: p.Assist.Seed}}, nil
+	if c.Table, c.Digest, err = tableVersion(store, s.Data); err != nil {
+		return nil, err
+	}
+	listen := func(tell func(string)) {
+		c.Told = func(g assisted.Given, all int) {
+			most := ""
+			if s.Policy.Answers > 0 {
+				most = fmt.Sprintf(" of at most %d", s.Policy.Answers)
+			}
+			tell(fmt.Sprintf("predictions for %d rows, from version %d of the table (sha256 %.12s…); %d rows%s so far", g.Rows, g.Table, g.Digest, all, most))
+		}
+	}
+	return &Part{Client: c, Data: t.String(), Model: name, Samples: len(keys), Local: federated.Local{Seed: p.Assist.Seed}, Listen: listen}, nil
+}
+
+// tableVersion returns the version of the table in a file, and its digest. Versions are numbered from 1 in the order in which they were seen; a
+// table that comes back has its number again.
+func tableVersion(store assisted.Store, path string) (int, string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return 0, "", err
+	}
+	digest := hex.EncodeToString(h.Sum(nil))
+	const name = "tables"
+	var all []string
+	switch b, err := store.Get(name); {
+	case err == nil:
+		if err := json.Unmarshal(b, &all); err != nil {
+			return 0, "", fmt.Errorf("versions of the table: %w", err)
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return 0, "", err
+	}
+	if i := slices.Index(all, digest); i >= 0 {
+		return i + 1, digest, nil
+	}
+	b, err := json.Marshal(append(all, digest))
+	if err == nil {
+		err = store.Put(name, b)
+	}
+	return len(all) + 1, digest, err
 }
 
 // encoded reads a table with the encoding that is kept, or finds it out and keeps it.
