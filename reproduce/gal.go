@@ -96,8 +96,25 @@ func (l *Lab) boosted(ctx context.Context, what string, change func(division) di
 	return out, nil
 }
 
-// late is late fusion on each seed, of logistic models, or of the division's where the label is a number: what the first metric came to.
+// late is late fusion of logistic models on each seed: what the first metric came to.
 func (l *Lab) late(ctx context.Context, divide func(seed uint64) (division, error)) ([]float64, error) {
+	fit, err := learner.Spec{Name: "logistic"}.New()
+	if err != nil {
+		return nil, err
+	}
+	return l.bound(divide, func(p bounds.Problem) (*mat.Dense, error) {
+		p.Learner = fit
+		return p.Late(ctx)
+	})
+}
+
+// fused is networks of all organisations that are trained as one, on each seed: what the first metric came to.
+func (l *Lab) fused(ctx context.Context, f bounds.Fusion, divide func(seed uint64) (division, error)) ([]float64, error) {
+	return l.bound(divide, func(p bounds.Problem) (*mat.Dense, error) { return p.Fuse(ctx, l.Engine, f) })
+}
+
+// bound measures on each seed what is predicted where all columns are in one place.
+func (l *Lab) bound(divide func(seed uint64) (division, error), predict func(bounds.Problem) (*mat.Dense, error)) ([]float64, error) {
 	var out []float64
 	for k := range uint64(galSeeds) {
 		d, err := divide(l.Seed + k)
@@ -108,19 +125,11 @@ func (l *Lab) late(ctx context.Context, divide func(seed uint64) (division, erro
 		if err != nil {
 			return nil, err
 		}
-		spec := d.learner
-		if s.Objective.Classifies() {
-			spec = learner.Spec{Name: "logistic"}
-		}
-		fit, err := spec.New()
-		if err != nil {
-			return nil, err
-		}
-		p := bounds.Problem{Sponsor: s, Learner: fit, Seed: d.seed}
+		p := bounds.Problem{Sponsor: s, Seed: d.seed}
 		for _, columns := range d.columns {
 			p.Parts = append(p.Parts, arranged(assisted.Columns(d.x, columns), s))
 		}
-		f, err := p.Late(ctx)
+		f, err := predict(p)
 		if err != nil {
 			return nil, err
 		}

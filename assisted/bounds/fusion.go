@@ -25,7 +25,9 @@ const (
 	// Interm is intermediate fusion: F = W·(1/M) Σ_m φ_m(x_m) + b, one dense layer on the mean of the organisations' features.
 	Interm = "interm"
 	// VFL is vertical federated learning by a split network (SplitNN; Vepakomma et al., arXiv 1812.00564): F = W·[φ_1 … φ_M] + b, one
-	// dense layer on all features side by side. In each step only some organisations are there, and the others' features are 0.
+	// dense layer on all features side by side. In each step only a of the M organisations are there, and the others' features are 0. In
+	// prediction all are there, and their features are multiplied by a/M, so that the layer adds up as much as it was trained to (as
+	// after dropout; the released code of gradient assisted learning leaves that out, which classes hardly notice and quantities do).
 	VFL = "vfl"
 )
 
@@ -191,8 +193,8 @@ func (t *targets) values(z weights.Tensor, late bool, networks int) *mat.Dense {
 	return out
 }
 
-// network is the organisations' networks as one model. Its input is all their columns side by side and, behind them, a 1 for each
-// organisation that is there and a 0 for each that is not.
+// network is the organisations' networks as one model. Its input is all their columns side by side and, behind them, what each
+// organisation's features are multiplied with: 0 if it is not there.
 type network struct {
 	Fusion
 	widths []int // columns of each organisation
@@ -261,8 +263,8 @@ func (n *network) forward(p *nn.Pass, x *graph.Node) *graph.Node {
 			z = graph.Max(affine(p, layerName(m, i), z), graph.ScalarZero(z.Graph(), z.DType()))
 		}
 		if n.How == VFL {
-			there := graph.SliceAxis(x, 1, graph.AxisRange(columns+m, columns+m+1))
-			z = graph.Mul(z, graph.BroadcastToShape(there, z.Shape()))
+			factor := graph.SliceAxis(x, 1, graph.AxisRange(columns+m, columns+m+1))
+			z = graph.Mul(z, graph.BroadcastToShape(factor, z.Shape()))
 		}
 		if n.How == Late {
 			z = affine(p, headName(m), z)
@@ -313,7 +315,15 @@ func lateCrossEntropy(z, y *graph.Node, organisations, classes int) *graph.Node 
 	return graph.ReduceSum(graph.Sub(log, own), -1)
 }
 
-// inputs returns all columns as they are fed: standardised by the rows to fit, 0 where a value is missing, and everybody there.
+// there is how many organisations are there in a step.
+func (n *network) there() int {
+	if n.How != VFL {
+		return len(n.widths)
+	}
+	return int(math.Ceil(n.Active*float64(len(n.widths)) - 1e-9))
+}
+
+// inputs returns all columns as they are fed in prediction: standardised by the rows to fit, and 0 where a value is missing.
 func (n *network) inputs(parts []*mat.Dense, fit []int32) *dataset.Examples {
 	width := n.model.Input[0]
 	rows, _ := parts[0].Dims()
@@ -337,7 +347,7 @@ func (n *network) inputs(parts []*mat.Dense, fit []int32) *dataset.Examples {
 	}
 	for i := range rows {
 		for m := range parts {
-			x.F32[i*width+at+m] = 1
+			x.F32[i*width+at+m] = float32(n.there()) / float32(len(parts))
 		}
 	}
 	return x
@@ -380,10 +390,13 @@ func (n *network) batch(rows []int32, x *dataset.Examples, t *targets, r *rng.St
 	if n.How != VFL {
 		return b
 	}
-	away := r.Perm(organisations)[int(math.Ceil(n.Active*float64(organisations)-1e-9)):]
-	for i := range rows {
-		for _, m := range away {
-			b.X[i*width+width-organisations+m] = 0
+	for k, m := range r.Perm(organisations) {
+		factor := float32(1)
+		if k >= n.there() {
+			factor = 0
+		}
+		for i := range rows {
+			b.X[i*width+width-organisations+m] = factor
 		}
 	}
 	return b

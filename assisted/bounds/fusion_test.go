@@ -87,6 +87,9 @@ func TestFusionLearns(t *testing.T) {
 		if got := measured(p, fuse(t, e, p, Fusion{How: Interm, Hidden: []int{8}, Epochs: 300})); got > 2.5 {
 			t.Errorf("%s: intermediate fusion is off by %g, of quantities that deviate by 23", loss, got)
 		}
+		if got := measured(p, fuse(t, e, p, Fusion{How: VFL, Hidden: []int{8}, Active: .5, Epochs: 300, Batch: 32})); got > 9 {
+			t.Errorf("%s: the split network is off by %g, of quantities that deviate by 23", loss, got)
+		}
 		if got := measured(p, fuse(t, e, p, Fusion{How: Late})); got < 3 {
 			t.Errorf("%s: late fusion is off by %g only", loss, got)
 		}
@@ -158,14 +161,17 @@ func TestFusionAlike(t *testing.T) {
 	}
 }
 
-// TestWhoIsThere checks that in each step ⌈Active·M⌉ organisations are there and the columns behind the others' features say so, and
-// that with time everybody is.
+// TestWhoIsThere checks that in each step ⌈Active·M⌉ organisations are there, that with time everybody is, and that in prediction all are,
+// with features multiplied by ⌈Active·M⌉/M.
 func TestWhoIsThere(t *testing.T) {
 	p := blobs()
 	f := Fusion{How: VFL, Active: .3}.withDefaults()
 	tt := p.targets(f)
 	n := newNetwork(f, p.Parts, tt)
 	x := n.inputs(p.Parts, tt.fit)
+	if got := x.F32[8:12]; !slices.Equal(got, []float32{.5, .5, .5, .5}) {
+		t.Errorf("in prediction features are multiplied by %v, want 2/4", got)
+	}
 	r, seen := rng.New(1, 0, "", "there"), map[int]bool{}
 	for range 40 {
 		b := n.batch(tt.fit[:7], x, tt, r)
