@@ -11,7 +11,7 @@ import (
 // others take to answer.
 type acks struct {
 	each time.Duration // for each member that was asked; of so few that this is less than leastHeld nobody waits
-	most time.Duration
+	most time.Duration // less than members wait for an answer
 
 	mu    sync.Mutex
 	held  map[int]func() // by order
@@ -28,7 +28,7 @@ type ack struct {
 const leastHeld = 100 * time.Millisecond
 
 func newAcks() *acks {
-	return &acks{each: 500 * time.Microsecond, most: 5 * time.Second, held: map[int]func(){}}
+	return &acks{each: time.Millisecond, most: 10 * time.Second, held: map[int]func(){}}
 }
 
 // hold calls say, in the course of time, unless the order is forgotten before.

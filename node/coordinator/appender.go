@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"sync"
+	"time"
 
 	"github.com/cohort-learning/cohort/journal"
 )
@@ -10,6 +11,7 @@ import (
 // is durable, in the order of the records.
 type appender struct {
 	j     *journal.Journal
+	pause func() time.Duration // before each group, for more to come
 	seal  func(*journal.Entry) // hides what members are not to know
 	spool *spool
 	mu    sync.Mutex
@@ -19,6 +21,13 @@ type appender struct {
 	ended bool
 }
 
+// Where thousands are asked, a record waits a microsecond for each of them, up to mostPause: syncs are then a hundred a second and
+// not a thousand.
+const (
+	leastPause = time.Millisecond
+	mostPause  = 10 * time.Millisecond
+)
+
 type pending struct {
 	entry  journal.Entry
 	result *received // whose message goes to the spool first
@@ -26,8 +35,8 @@ type pending struct {
 	then   func(journal.Record, error)
 }
 
-func newAppender(j *journal.Journal, sp *spool, seal func(*journal.Entry)) *appender {
-	a := &appender{j: j, seal: seal, spool: sp, wake: make(chan struct{}, 1), done: make(chan struct{})}
+func newAppender(j *journal.Journal, sp *spool, seal func(*journal.Entry), pause func() time.Duration) *appender {
+	a := &appender{j: j, pause: pause, seal: seal, spool: sp, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	go a.run()
 	return a
 }
@@ -67,6 +76,9 @@ func (a *appender) put(p pending) {
 func (a *appender) run() {
 	defer close(a.done)
 	for range a.wake {
+		if d := a.pause(); d >= leastPause {
+			time.Sleep(d)
+		}
 		a.mu.Lock()
 		batch := a.queue
 		a.queue = nil

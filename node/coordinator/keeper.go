@@ -30,6 +30,7 @@ type keeper struct {
 	saves   int          // snapshots of phases
 	best    float64
 	closes  *closes
+	fresh   chan error // of the metrics that are being brought up to date; nil: they are
 
 	phases []simulation.Phase
 	began  time.Time
@@ -302,13 +303,34 @@ func (k *keeper) RoundClosed(rc federated.RoundClosed, s federated.Snapshot) err
 	if _, err := k.r.rec.Journal().Append(simulation.KindRoundClosed, roundRecord{rc, c.Digest.String()}); err != nil {
 		return err
 	}
-	if err := k.r.rec.Metrics().Update(k.r.rec.Journal()); err != nil {
-		return fmt.Errorf("metrics: %w", err)
+	if err := k.refreshed(); err != nil {
+		return err
 	}
+	k.refresh()
 	k.lap()
 	round.Took = k.took
 	k.phases, k.took = nil, 0
 	k.r.closedRound(round)
+	return nil
+}
+
+// refresh brings the metrics up to the journal, beside the round that begins. Whoever reads them brings them further.
+func (k *keeper) refresh() {
+	done := make(chan error, 1)
+	k.fresh = done
+	go func() { done <- k.r.rec.Metrics().Update(k.r.rec.Journal()) }()
+}
+
+// refreshed waits for the metrics.
+func (k *keeper) refreshed() error {
+	if k.fresh == nil {
+		return nil
+	}
+	err := <-k.fresh
+	k.fresh = nil
+	if err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
 	return nil
 }
 

@@ -146,6 +146,9 @@ func (r *Run) roundNow() int { return int(r.round.Load()) }
 // drive runs the run to its end.
 func (r *Run) drive(ctx context.Context) {
 	err := r.work(ctx)
+	if e := r.keeper.refreshed(); err == nil {
+		err = e
+	}
 	r.desk.stop()
 	r.appender.close()
 	r.part()

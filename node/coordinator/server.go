@@ -268,7 +268,9 @@ func (r *Run) prepare() error {
 	r.spool = newSpool(r.srv.o.FS, filepath.Join(r.rec.Dir(), "spool"))
 	r.desk = newDesk(r, r.srv.o.Blobs, r.srv.pins, r.spool, window, absent, p.clock, r.log)
 	r.desk.least = cmp.Or(r.spec.Together, leastTogether)
-	r.appender = newAppender(r.rec.Journal(), r.spool, r.hiding.seal)
+	r.appender = newAppender(r.rec.Journal(), r.spool, r.hiding.seal, func() time.Duration {
+		return min(time.Duration(r.asked.Load())*time.Microsecond, mostPause)
+	})
 	if r.limit, err = r.resultLimit(); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -139,6 +140,7 @@ func (d *desk) group(ctx context.Context, all []*order) ([]*group, error) {
 	same := map[transport.Digest]*group{}
 	var groups []*group
 	seen := 0
+	var g *group // that the last order belongs to
 	for _, x := range all {
 		d.mu.Lock()
 		fit := x.state == open && !x.dropped && !x.single && d.seated[x.Member.Name]
@@ -150,14 +152,15 @@ func (d *desk) group(ctx context.Context, all []*order) ([]*group, error) {
 		if err != nil {
 			continue // whoever offers it finds out
 		}
-		key, err := alike(body, refs)
-		if err != nil {
-			return nil, err
-		}
-		g := same[key]
-		if g == nil {
-			g = &group{ready: make(chan struct{}), body: body, refs: refs}
-			same[key], groups = g, append(groups, g)
+		if g == nil || !g.asks(body, refs) {
+			key, err := alike(body, refs)
+			if err != nil {
+				return nil, err
+			}
+			if g = same[key]; g == nil {
+				g = &group{ready: make(chan struct{}), body: body, refs: refs}
+				same[key], groups = g, append(groups, g)
+			}
 		}
 		if seen++; len(groups) > 16 && 2*len(groups) > seen { // each is asked something else, as in secure sums
 			return nil, nil
@@ -206,6 +209,16 @@ func (d *desk) join(g *group) bool {
 		g.Orders, g.Places = append(g.Orders, x.ID), append(g.Places, x.Member.Index)
 	}
 	return true
+}
+
+// asks reports whether a task is that of the group, but for the member. It may say no of one that alike says yes of.
+func (g *group) asks(t *transport.Task, refs []transport.Ref) bool {
+	b := g.body
+	return b.Base == t.Base && b.Group == t.Group && b.Tag == t.Tag && b.Barrier == t.Barrier && bytes.Equal(b.Params, t.Params) &&
+		b.Slice == nil && t.Slice == nil && b.Attached == nil && t.Attached == nil && slices.Equal(g.refs, refs) &&
+		slices.EqualFunc(b.Inputs, t.Inputs, func(x, y transport.Tensors) bool {
+			return x.Name == y.Name && x.Ref == y.Ref && bytes.Equal(x.Inline, y.Inline)
+		})
 }
 
 // alike is the same for tasks that differ in nothing but their members.
