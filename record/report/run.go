@@ -87,6 +87,7 @@ var known = []struct {
 	{"loss.held", "Loss on held-out rows", "loss", Plain},
 	{"weight", "Weight of each organisation", "weight", Plain},
 	{"rate", "Learning rate", "rate", Plain},
+	{"rate.capped", "Rounds whose rate stopped at its cap", "1 if it did", Plain},
 	{"contribution", "Rise of the loss without an organisation", "loss", Plain},
 	{"shapley", "What each organisation contributes (Shapley value)", "loss", Plain},
 	{"pseudo.accepted", "Pseudo-labels that were accepted", "of the clients’ examples", Percent},
@@ -103,7 +104,7 @@ var known = []struct {
 }
 
 // learned is how many of them tell what was learned; those up to guarded tell how clients were protected, the rest what it cost.
-const learned, guarded = 23, 27
+const learned, guarded = 24, 28
 
 // Report lays the run out on a page.
 func (r Run) Report() (Report, error) {
