@@ -223,7 +223,7 @@ func TestOptionsInYAML(t *testing.T) {
 	for want, text := range map[string]string{
 		"disclose": "disclose: all", "max_label_recovery": "max_label_recovery: 2", "label_epsilon": "label_epsilon: -1", "weights": "weights: best",
 		"rate": "rate: slow", "privacy": "privacy: some", "budget": "privacy: interval\nbudget: 1.5", "exponent": "exponent: 9", "shrink": "shrink: 2",
-		"subsample": "subsample: -1", "leave one of them out": "subsample: 0.5\ndms: warm", "least squares": "weights: nnls\nexponent: 1",
+		"subsample": "subsample: -1", "least squares": "weights: nnls\nexponent: 1",
 	} {
 		o := Defaults()
 		if err := yaml.Unmarshal([]byte(text), &o); err != nil {

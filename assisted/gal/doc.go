@@ -17,5 +17,6 @@
 //
 // What is done differently from the authors' released code, and can be had as there ([Options]): weights are solved exactly
 // instead of by a hundred steps of Adam; the rate is exact instead of that of L-BFGS; an organisation that does not answer has
-// weight 0 in that round; where one is missing at prediction, its training mean stands for it.
+// weight 0 in that round; where one is missing at prediction, its training mean stands for it; with deep model sharing weights and
+// rates are solved again with the models of the last round.
 package gal

@@ -69,8 +69,6 @@ func (o Options) Validate() error {
 		return fmt.Errorf("bound: %g is negative", o.Bound)
 	case !(o.Subsample >= 0 && o.Subsample <= 1):
 		return fmt.Errorf("subsample: %g is outside (0, 1]", o.Subsample)
-	case o.DMS != "" && o.Subsample > 0 && o.Subsample < 1:
-		return fmt.Errorf("subsample: %g, and deep model sharing fits the heads of all rounds to the same rows: leave one of them out", o.Subsample)
 	}
 	return o.Steps.Validate()
 }

@@ -218,3 +218,25 @@ func TestSharingOptions(t *testing.T) {
 		t.Errorf("dms: hot: %v", err)
 	}
 }
+
+// TestSharedWithOtherOptions checks that predictions are the F of training whatever weights are and whichever rows are drawn.
+func TestSharedWithOtherOptions(t *testing.T) {
+	c := deep(t)
+	for what, change := range map[string]func(*Options){
+		"per class": func(o *Options) { o.Weights = "per-class" },
+		"nnls":      func(o *Options) { o.Weights, o.Exponent = "nnls", 2 },
+		"released":  func(o *Options) { o.Weights, o.Rate = "softmax-adam", "lbfgs" },
+		"drawn":     func(o *Options) { o.Subsample = 0.6 },
+	} {
+		o := sharing(assisted.ShareWarm)
+		change(&o)
+		w := c.world.Fresh()
+		a, l := c.shared(t, o, w, nil)
+		e, err := a.Ensemble(l.Final)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, _ := w.Predict(t, e, c.sponsor.Keys)
+		assisttest.Near(t, what+": predictions", f, assisttest.Matrix(t, l.Final, "F"), 1e-12)
+	}
+}

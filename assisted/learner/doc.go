@@ -21,7 +21,8 @@
 //
 // A matrix of no columns cannot exist in gonum: whoever has no features gives an empty matrix to Fit and gets the mean.
 //
-// An organisation's own program is a learner, too: [WithProgram].
+// An organisation's own program is a learner, too: [WithProgram]. Networks (mlp, cnn, lstm) are models of package nn that package train
+// fits; a [Sharer] keeps one for all rounds, with a head a round.
 //
 // Models interpolate if they are allowed to: a deep tree or a nearest neighbour returns residuals that are almost 0 and
 // nobody after it learns anything. The defaults are tame, and [OutOfBag] tells what a forest would say of rows that it
