@@ -21,6 +21,8 @@ type Assistance interface {
 type AssistedOptions interface {
 	// New returns the method for a sponsor. Desks is the organisations' side where it is in this process, else nil.
 	New(rounds int, sponsor *assisted.Sponsor, desks federated.Client) (Assistance, error)
+	// Recomputes reports whether organisations are asked for the values of all rounds once more, after the last one.
+	Recomputes() bool
 }
 
 // Assisted is one entry of the registry of such methods.
@@ -40,6 +42,8 @@ func (o *galOptions) New(rounds int, s *assisted.Sponsor, desks federated.Client
 	return o.Options.New(rounds, s, desks)
 }
 
+func (o *galOptions) Recomputes() bool { return o.DMS != "" }
+
 type alOptions struct {
 	al.Options `yaml:",inline"`
 }
@@ -47,6 +51,8 @@ type alOptions struct {
 func (o *alOptions) New(rounds int, s *assisted.Sponsor, desks federated.Client) (Assistance, error) {
 	return o.Options.New(rounds, s, desks)
 }
+
+func (o *alOptions) Recomputes() bool { return false }
 
 // AllAssisted lists the methods of organisations with different columns.
 func AllAssisted() []Assisted {

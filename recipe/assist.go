@@ -275,6 +275,12 @@ func (r *Assist) validate() error {
 	return nil
 }
 
+// Recomputes reports whether organisations are asked for the values of all rounds once more, after the last one.
+func (r *Assist) Recomputes() bool {
+	o, err := r.options()
+	return err == nil && o.Recomputes()
+}
+
 func (r *Assist) options() (methods.AssistedOptions, error) {
 	o, ok := r.Options.(methods.AssistedOptions)
 	if !ok {

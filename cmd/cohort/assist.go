@@ -191,6 +191,9 @@ func (o *assistOptions) foretell(io streams, p *recipe.AssistPlan) error {
 	t.add("values", fmt.Sprintf("%d residuals", s.Fit*s.Outputs()), fmt.Sprintf("%d fitted values", len(s.Keys)*s.Outputs()))
 	t.add("bytes", count(down), count(up))
 	t.add(fmt.Sprintf("bytes of %d rounds", rounds), count(down*rounds), count(up*rounds))
+	if p.Recipe.Recomputes() {
+		t.add("bytes after the last, of models that rounds share", "0", count(up*rounds))
+	}
 	t.write(io.out)
 	return nil
 }
