@@ -67,7 +67,7 @@ func TestAssistPredict(t *testing.T) {
 	brief(t)
 	f := alliance(t, "private")
 	one := filepath.Join(f.dir, "one")
-	run(t, f.program, "assist", f.recipe, "--quiet", "--bounds=false", "--dir", one)
+	run(t, f.program, "assist", f.recipe, "--quiet", "--bounds=none", "--dir", one)
 	f.open()
 	f.joinAll()
 	f.finish()
