@@ -35,6 +35,8 @@ type Desk struct {
 	// Sketch is how many random mixtures of features are told, once, to whoever asks whether assistance is worth while
 	// (package al): 0 tells none. The sponsor's own desk has [Open], and tells its features themselves.
 	Sketch int
+	// Blur is the scale of Laplace noise on every number of these mixtures, of columns scaled to [0, 1].
+	Blur float64
 	// Noise is the standard deviation of normal noise on every fitted value that is sent: for studies of organisations that
 	// are of no use.
 	Noise float64
@@ -69,8 +71,8 @@ func (d *Desk) Validate() error {
 		return errors.New("a desk has no learner")
 	case d.Store == nil:
 		return errors.New("a desk has no store for its models")
-	case d.Sketch < Open || d.Limit < 0 || d.Most < 0 || d.Noise < 0:
-		return fmt.Errorf("sketch %d, limit %d, largest target %g, noise %g: none may be negative", d.Sketch, d.Limit, d.Most, d.Noise)
+	case d.Sketch < Open || d.Limit < 0 || d.Most < 0 || d.Noise < 0 || !(d.Blur >= 0):
+		return fmt.Errorf("sketch %d, blur %g, limit %d, largest target %g, noise %g: none may be negative", d.Sketch, d.Blur, d.Limit, d.Most, d.Noise)
 	}
 	if rows, _ := d.Features.Dims(); rows != len(d.Keys) {
 		return fmt.Errorf("%d keys for %d rows of features", len(d.Keys), rows)
@@ -120,7 +122,7 @@ func (d *Desk) Run(ctx context.Context, at federated.Local, task federated.Task,
 	case doFit:
 		return d.fit(ctx, at, o, task)
 	case doSketch:
-		return d.sketch(at, o)
+		return d.sketch(at, o, at.Rand(0, "mixtures"))
 	case doPredict:
 		return d.predict(at, o, task)
 	case doRecompute:

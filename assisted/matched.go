@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	mathrand "math/rand/v2"
 	"strings"
 	"sync"
 	"time"
@@ -291,11 +292,49 @@ func (c *Clerk) Run(ctx context.Context, here federated.Local, task federated.Ta
 		}
 		here.Scope = c.Of
 	}
+	if o.Do == doSketch {
+		return c.sketch(here, desk, o)
+	}
 	r, err := desk.Run(ctx, here, task, keep)
 	if err == nil && also != nil {
 		r.Scalars = also
 	}
 	return r, err
+}
+
+// sketch is that of the desk, in directions that follow from a secret of the organisation: who knows the seed of the run, such as
+// the sponsor, does not know them.
+func (c *Clerk) sketch(here federated.Local, desk *Desk, o order) (federated.Result, error) {
+	if err := desk.open(); err != nil {
+		return federated.Result{}, err
+	}
+	secret, err := own(here, "mixtures/secret")
+	if err != nil {
+		return federated.Result{}, err
+	}
+	desk.mu.Lock()
+	defer desk.mu.Unlock()
+	return desk.sketch(here, o, mathrand.New(mathrand.NewChaCha8(secret)))
+}
+
+// own returns a secret of the organisation for a run, the same whenever it is asked for.
+func own(here federated.Local, name string) (secret [32]byte, err error) {
+	if here.Vault == nil {
+		return secret, errors.New("this needs a place for secrets")
+	}
+	b, err := here.Vault.Once(name, func() ([]byte, error) {
+		fresh := make([]byte, len(secret))
+		_, err := rand.Read(fresh)
+		return fresh, err
+	})
+	if err == nil && len(b) != len(secret) {
+		err = fmt.Errorf("it has %d bytes", len(b))
+	}
+	if err != nil {
+		return secret, fmt.Errorf("the secret of this organisation for the run: %w", err)
+	}
+	copy(secret[:], b)
+	return secret, nil
 }
 
 // open returns the desk of a run whose entities are tokens of its own keys.
@@ -305,26 +344,17 @@ func (c *Clerk) open(here federated.Local) (*matchedDesk, error) {
 	if m, ok := c.runs[here.Scope]; ok {
 		return m, nil
 	}
-	if here.Vault == nil {
-		return nil, errors.New("private set intersection needs a place for secrets")
-	}
-	b, err := here.Vault.Once("psi/secret", func() ([]byte, error) {
-		secret := make([]byte, len(psi.Secret{}))
-		_, err := rand.Read(secret)
-		return secret, err
-	})
+	secret, err := own(here, "psi/secret")
 	if err != nil {
-		return nil, fmt.Errorf("the secret of this organisation for the run: %w", err)
+		return nil, fmt.Errorf("private set intersection: %w", err)
 	}
-	if len(b) != len(psi.Secret{}) {
-		return nil, fmt.Errorf("the secret of this organisation for the run has %d bytes", len(b))
-	}
-	r, err := psi.NewResponder(c.Study, c.Desk.Keys, psi.Secret(b))
+	r, err := psi.NewResponder(c.Study, c.Desk.Keys, psi.Secret(secret))
 	if err != nil {
 		return nil, err
 	}
 	d := c.Desk
-	m := &matchedDesk{r, &Desk{Keys: names(r.Own()), Features: d.Features, Learner: d.Learner, Store: d.Store, Limit: d.Limit, Most: d.Most, Noise: d.Noise}}
+	m := &matchedDesk{r, &Desk{Keys: names(r.Own()), Features: d.Features, Learner: d.Learner, Store: d.Store, Limit: d.Limit, Most: d.Most, Noise: d.Noise,
+		Sketch: d.Sketch, Blur: d.Blur}}
 	if c.runs == nil {
 		c.runs = map[string]*matchedDesk{}
 	}

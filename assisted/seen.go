@@ -153,8 +153,9 @@ func mixturesName(at federated.Local) string { return at.Scope + "/mixtures" }
 
 // sketch answers with mixtures of features, n×k: columns are scaled to [0, 1], missing values become the column's mean, and each mixture is
 // with weights of length 1 in a random direction, which are not told. An open desk answers with its scaled columns. Rows that
-// it does not have are NaN. It is asked once in a run: mixtures that differ would tell the columns.
-func (d *Desk) sketch(at federated.Local, o order) (federated.Result, error) {
+// it does not have are NaN. It is asked once in a run: mixtures that differ would tell the columns. Directions and noise are drawn
+// from r.
+func (d *Desk) sketch(at federated.Local, o order, r drawing) (federated.Result, error) {
 	if d.Sketch == 0 || d.Sketch > 0 && o.Mixtures > d.Sketch || o.Mixtures < 1 {
 		return federated.Result{}, fmt.Errorf("asked for %d mixtures of features, this organisation tells at most %d", o.Mixtures, max(0, d.Sketch))
 	}
@@ -176,11 +177,11 @@ func (d *Desk) sketch(at federated.Local, o order) (federated.Result, error) {
 	if x == nil {
 		return federated.Result{}, errors.New("this organisation has none of the entities")
 	}
-	unit(x)
+	UnitColumns(x)
 	mixed := x
 	if d.Sketch != Open {
 		_, columns := x.Dims()
-		directions, r := mat.NewDense(columns, o.Mixtures, nil), at.Rand(0, "mixtures")
+		directions := mat.NewDense(columns, o.Mixtures, nil)
 		directions.Apply(func(_, _ int, _ float64) float64 { return r.NormFloat64() }, directions)
 		for k := range o.Mixtures {
 			c := directions.Slice(0, columns, k, k+1).(*mat.Dense)
@@ -188,6 +189,9 @@ func (d *Desk) sketch(at federated.Local, o order) (federated.Result, error) {
 		}
 		mixed = new(mat.Dense)
 		mixed.Mul(x, directions)
+		if d.Blur > 0 {
+			mixed.Apply(func(_, _ int, v float64) float64 { return v + float64(d.Blur*laplace(r)) }, mixed)
+		}
 	}
 	_, columns := mixed.Dims()
 	out := mat.NewDense(len(rows.at), columns, nil)
@@ -199,8 +203,17 @@ func (d *Desk) sketch(at federated.Local, o order) (federated.Result, error) {
 	return federated.Result{Attached: kept}, d.Store.Put(mixturesName(at), kept)
 }
 
-// unit scales every column of x to [0, 1] and puts the mean where a value is missing.
-func unit(x *mat.Dense) {
+// drawing is where random numbers come from.
+type drawing interface {
+	Float64() float64
+	NormFloat64() float64
+}
+
+// laplace draws from the Laplace distribution of scale 1: the difference of two exponential variables.
+func laplace(r drawing) float64 { return math.Log(1-r.Float64()) - math.Log(1-r.Float64()) }
+
+// UnitColumns scales every column of x to [0, 1] and puts the mean where a value is missing.
+func UnitColumns(x *mat.Dense) {
 	rows, columns := x.Dims()
 	for j := range columns {
 		lo, hi, sum, n := math.Inf(1), math.Inf(-1), 0.0, 0
@@ -223,9 +236,9 @@ func unit(x *mat.Dense) {
 	}
 }
 
-// SketchPhase asks for mixtures of features from everybody who knows the rows.
-func (t *Table) SketchPhase(c Course) federated.Phase {
-	p := t.FitPhase(c, nil)
+// SketchPhase asks for mixtures of features from everybody who knows the rows, and that may says yes to; nil is everybody.
+func (t *Table) SketchPhase(c Course, may func(name string) bool) federated.Phase {
+	p := t.FitPhase(c, may)
 	p.Name, p.Always = Sketches, true
 	return p
 }

@@ -27,10 +27,12 @@ const targetSet = "r"
 
 // Course is what a method of this kind keeps of a run beside its matrices.
 type Course struct {
-	Members  []string `json:"members"`         // who knows the rows: the sponsor's own desk, then the others by place in the roster
-	Indices  []int    `json:"indices"`         // their places in the roster
-	Asked    int      `json:"asked"`           // the round in which rows were told last
-	Again    bool     `json:"again,omitempty"` // somebody does not know them yet
+	Members []string `json:"members"`         // who knows the rows: the sponsor's own desk, then the others by place in the roster
+	Indices []int    `json:"indices"`         // their places in the roster
+	Asked   int      `json:"asked"`           // the round in which rows were told last
+	Again   bool     `json:"again,omitempty"` // somebody does not know them yet
+	// Out are members that are asked for nothing: they have not passed a test of usefulness that was required.
+	Out      []string `json:"out,omitempty"`
 	Ensemble Ensemble `json:"ensemble"`
 	Stop     Stopping `json:"stop"`
 	Missed   []string `json:"missed,omitempty"` // who was asked in the round under way and gave nothing that could be used
@@ -84,6 +86,11 @@ func (c Course) Into(s federated.State) (federated.State, error) {
 	b, err := json.Marshal(c)
 	s.Meta = b
 	return s, err
+}
+
+// Taking are the members that take part: those that are asked for models: all but those that are out.
+func (c Course) Taking() []string {
+	return slices.DeleteFunc(slices.Clone(c.Members), func(name string) bool { return slices.Contains(c.Out, name) })
 }
 
 // Place returns where a member stands among those that take part, −1 if it does not.
@@ -226,7 +233,9 @@ func b2i(b bool) int {
 // FitPhase asks organisations to fit models: those that know the rows and that may says yes to; nil is everybody.
 func (t *Table) FitPhase(c Course, may func(name string) bool) federated.Phase {
 	return federated.Phase{Name: Fits, Gather: true, Who: federated.Selection{Everyone: true,
-		Eligible: func(m federated.Member) bool { return c.Place(m.Name) >= 0 && (may == nil || may(m.Name)) }}}
+		Eligible: func(m federated.Member) bool {
+			return c.Place(m.Name) >= 0 && !slices.Contains(c.Out, m.Name) && (may == nil || may(m.Name))
+		}}}
 }
 
 // FitTask asks for a model of targets, which are r of the rows to fit.

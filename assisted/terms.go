@@ -35,8 +35,10 @@ type Terms struct {
 	Rounds  int    `json:"rounds"`
 	Outputs int    `json:"outputs"` // columns of a matrix of targets or values
 	Vectors int    `json:"vectors"` // columns of targets that may be sent in the whole run
-	Keys    string `json:"keys"`
-	Study   string `json:"study,omitempty"` // what keys are hashed for: the same at all parties
+	// Mixtures is how many random mixtures of its columns an organisation is asked for before the first round; see [Desk.Sketch].
+	Mixtures int    `json:"mixtures,omitempty"`
+	Keys     string `json:"keys"`
+	Study    string `json:"study,omitempty"` // what keys are hashed for: the same at all parties
 }
 
 // Method is how policies and logs call what is asked for.
@@ -62,8 +64,8 @@ func (t *Terms) Validate() error {
 		return fmt.Errorf("asked for %.40q; expected %s or %s", t.Assist, Fitting, Predicting)
 	case (t.Assist == Predicting) != (t.Of != ""):
 		return errors.New("a run that predicts names the run whose models it asks, and no other does")
-	case t.Rounds < 1 || t.Rounds > most || t.Outputs < 1 || t.Outputs > most || t.Vectors < 0 || t.Vectors > most:
-		return fmt.Errorf("%d rounds, %d outputs, %d vectors: each must be between 1 and %d", t.Rounds, t.Outputs, t.Vectors, most)
+	case t.Rounds < 1 || t.Rounds > most || t.Outputs < 1 || t.Outputs > most || t.Vectors < 0 || t.Vectors > most || t.Mixtures < 0 || t.Mixtures > most:
+		return fmt.Errorf("%d rounds, %d outputs, %d vectors, %d mixtures: each must be between 1 and %d", t.Rounds, t.Outputs, t.Vectors, t.Mixtures, most)
 	case !slices.Contains([]string{PlainKeys, HashedKeys, PrivateKeys}, t.Keys):
 		return fmt.Errorf("keys %.40q; expected %s, %s or %s", t.Keys, PlainKeys, HashedKeys, PrivateKeys)
 	case len(t.Of) > 200 || len(t.Study) > 200 || strings.ContainsAny(t.Of+t.Study, "\n\r"):

@@ -19,7 +19,6 @@ import (
 	"github.com/cohort-learning/cohort/identity"
 	"github.com/cohort-learning/cohort/methods"
 	"github.com/cohort-learning/cohort/record"
-	"github.com/cohort-learning/cohort/record/report"
 	"github.com/cohort-learning/cohort/rng"
 	"github.com/cohort-learning/cohort/secure/psi"
 	"github.com/goccy/go-yaml"
@@ -40,6 +39,9 @@ type Assist struct {
 	Rows    assisted.Shares `yaml:"rows" doc:"Which rows are for what."`
 	Sponsor string          `yaml:"sponsor" doc:"The sponsor's name among the organisations; over a network it joins under this name, too, with its own columns."`
 	Learner learner.Spec    `yaml:"learner" doc:"The sponsor's own model."`
+
+	Pretest  string `yaml:"pretest,omitempty" doc:"Ask before the first residual whether assistance is worth while: tell (say it) or require (leave out who does not pass); left out: no."`
+	Mixtures int    `yaml:"mixtures" doc:"Random mixtures of its columns that each organisation is asked for by the pre-test."`
 
 	Organisations []Organisation `yaml:"organisations,omitempty" doc:"The others, on one machine."`
 	Bounds        []string       `yaml:"bounds" doc:"What the outcome is compared with on one machine: any of alone, joint, late, interm and vfl."`
@@ -72,7 +74,7 @@ func DefaultAssist(method string) (*Assist, error) {
 		return nil, err
 	}
 	return &Assist{Version: Version, Method: m.Name, Rounds: 10, Sponsor: "sponsor", Learner: learner.Spec{Name: "linear"},
-		Rows: assisted.Shares{Solve: 0.2, Held: 0.1, Test: 0.2}, Keys: assisted.PrivateKeys,
+		Rows: assisted.Shares{Solve: 0.2, Held: 0.1, Test: 0.2}, Mixtures: 3, Keys: assisted.PrivateKeys,
 		Bounds: []string{AloneBound, JointBound}, Run: Run{Checkpoint: 1}, Options: m.Options()}, nil
 }
 
@@ -232,6 +234,10 @@ func (r *Assist) validate() error {
 		return fieldf("loss", "%q, expected cross-entropy, squared or absolute", r.Loss)
 	case !slices.Contains([]string{assisted.PlainKeys, assisted.HashedKeys, assisted.PrivateKeys}, r.Keys):
 		return fieldf("keys", "%q, expected private, hashed or plain", r.Keys)
+	case !slices.Contains([]string{"", PretestTell, PretestRequire}, r.Pretest):
+		return fieldf("pretest", "%q, expected tell or require", r.Pretest)
+	case r.Mixtures < 1:
+		return fieldf("mixtures", "%d, expected 1 or more", r.Mixtures)
 	case !(r.Quorum >= 0 && r.Quorum <= 1):
 		return fieldf("quorum", "%g is outside [0, 1]", r.Quorum)
 	case r.Deadline < 0:
@@ -430,6 +436,16 @@ func (p *AssistPlan) Method(desks federated.Client) (methods.Assistance, error) 
 }
 
 func (p *AssistPlan) method(s *assisted.Sponsor, desks federated.Client) (methods.Assistance, error) {
+	m, err := p.plain(s, desks)
+	if err != nil || p.Recipe.Pretest == "" {
+		return m, err
+	}
+	t := p.pretested(m, s, desks)
+	t.Require = p.Recipe.Pretest == PretestRequire
+	return t, nil
+}
+
+func (p *AssistPlan) plain(s *assisted.Sponsor, desks federated.Client) (methods.Assistance, error) {
 	o, err := p.Recipe.options()
 	if err != nil {
 		return nil, err
@@ -457,7 +473,7 @@ func (p *AssistPlan) Desks(store func(name string) (assisted.Store, error)) (nam
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		names = append(names, name)
-		desks[name] = &assisted.Desk{Keys: t.Keys, Features: t.Features, Learner: l, Store: kept}
+		desks[name] = &assisted.Desk{Keys: t.Keys, Features: t.Features, Learner: l, Store: kept, Sketch: p.Recipe.Mixtures}
 		return nil
 	}
 	if err := add(p.Recipe.Sponsor, p.Table, p.Recipe.Learner); err != nil {
@@ -481,8 +497,12 @@ func (p *AssistPlan) Config() federated.Config {
 func (p *AssistPlan) Terms() assisted.Terms {
 	r := p.Recipe
 	k := p.Sponsor.Outputs()
-	return assisted.Terms{Version: assisted.TermsVersion, Assist: assisted.Fitting, Seed: r.Seed, Rounds: r.Rounds, Outputs: k,
+	t := assisted.Terms{Version: assisted.TermsVersion, Assist: assisted.Fitting, Seed: r.Seed, Rounds: r.Rounds, Outputs: k,
 		Vectors: r.Rounds * k, Keys: r.Keys, Study: r.Study}
+	if r.Pretest != "" {
+		t.Mixtures = r.Mixtures
+	}
+	return t
 }
 
 // Served returns the method as a coordinator of a network runs it, with the sponsor's keys as the recipe says they are known. Secret
@@ -566,30 +586,4 @@ func (p *AssistPlan) medians() string {
 		return ""
 	}
 	return fmt.Sprintf("\nlearner.power below 1.5 (%s) fits about the medians of residuals, which for classes are near 0: expect little of it; 2 is right for classes", strings.Join(who, ", "))
-}
-
-// reportAssist gathers what is known of a run among organisations.
-func reportAssist(dir string, meta record.Meta) (report.Run, *record.Metrics, error) {
-	r, err := AssistOfRun(dir)
-	if err != nil {
-		return report.Run{}, nil, err
-	}
-	metrics, err := record.ReadMetrics(dir)
-	if err != nil {
-		return report.Run{}, nil, err
-	}
-	out := report.Run{Meta: meta, Metrics: metrics, Subtitle: fmt.Sprintf("%s among organisations, seed %d, %s", meta.Method, meta.Seed, meta.State)}
-	for line := range strings.Lines(string(r.YAML())) {
-		if name, value, ok := strings.Cut(strings.TrimRight(line, "\n"), ": "); ok && !strings.HasPrefix(name, " ") && name != "version" {
-			out.Settings = append(out.Settings, report.Fact{Label: name, Value: value})
-		}
-	}
-	out.Settings = append(out.Settings, report.Fact{Label: "target", Value: r.Table.Target})
-	if out.Digest, err = finalDigest(dir); err == nil {
-		out.Bounds, err = boundsTable(dir)
-	}
-	if err != nil {
-		return report.Run{}, nil, errors.Join(err, metrics.Close())
-	}
-	return out, metrics, nil
 }

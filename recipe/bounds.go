@@ -104,7 +104,7 @@ func (p *AssistPlan) single(ctx context.Context, name string) (map[string]float6
 	if err != nil {
 		return nil, err
 	}
-	m, err := p.Method(assisted.Desks{p.Recipe.Sponsor: desk})
+	m, err := p.Plain(assisted.Desks{p.Recipe.Sponsor: desk})
 	if err != nil {
 		return nil, err
 	}

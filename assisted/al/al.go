@@ -131,20 +131,26 @@ func (a *Algorithm) may(c assisted.Course, name string) bool {
 
 // turn returns who is asked at a step of a round, and the last step.
 func (a *Algorithm) turn(c assisted.Course, o own, step int) (who []string, last int) {
+	order := in(c, o)
 	switch a.Order {
 	case "greedy":
-		return c.Members, 0
+		return c.Taking(), 0
 	case "star-average": // the sponsor for each stream, then all assistors at once
-		assistors := a.assistors(o.Order)
+		assistors := a.assistors(order)
 		if step < len(assistors) {
 			return []string{a.Sponsor.Own}, len(assistors)
 		}
 		return assistors, len(assistors)
 	}
-	if step < len(o.Order) {
-		who = o.Order[step : step+1]
+	if step < len(order) {
+		who = order[step : step+1]
 	}
-	return who, len(o.Order) - 1
+	return who, len(order) - 1
+}
+
+// in is the order of a round without those that are out.
+func in(c assisted.Course, o own) []string {
+	return slices.DeleteFunc(slices.Clone(o.Order), func(name string) bool { return slices.Contains(c.Out, name) })
 }
 
 func (a *Algorithm) assistors(members []string) []string {
@@ -179,7 +185,7 @@ func (a *Algorithm) Task(s federated.State, p federated.Phase, m federated.Membe
 
 // whose is the assistor whose stream a member fits at a step: the sponsor each in turn, an assistor its own.
 func (a *Algorithm) whose(c assisted.Course, step int, member string) string {
-	if assistors := a.assistors(ownOf(c).Order); step < len(assistors) {
+	if assistors := a.assistors(in(c, ownOf(c))); step < len(assistors) {
 		return assistors[step]
 	}
 	return member
@@ -286,7 +292,7 @@ func (a *Algorithm) take(srv federated.Server, s federated.State, c assisted.Cou
 		}
 		share := 1.0
 		if a.Order == "star-average" {
-			share = 1 / float64(len(a.assistors(o.Order)))
+			share = 1 / float64(len(a.assistors(in(c, o))))
 			stream := a.whose(c, step, answer.Name)
 			f, err := a.predicted(s, stream)
 			if err != nil {

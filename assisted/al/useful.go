@@ -23,6 +23,8 @@ import (
 type Useful struct {
 	assisted.Table
 	Mixtures int // of each organisation; 3 in the authors' code
+	// Own are the sponsor's own columns, n×d, missing values allowed. nil: its own desk, which has to be open, is asked for them.
+	Own *mat.Dense
 }
 
 // Check implements [federated.Algorithm].
@@ -33,7 +35,11 @@ func (u *Useful) Check(srv federated.Server) error {
 	if u.Mixtures < 1 {
 		return fmt.Errorf("%d mixtures: need at least 1", u.Mixtures)
 	}
-	if u.Sponsor.Own == "" {
+	if u.Own != nil {
+		if rows, _ := u.Own.Dims(); rows != len(u.Sponsor.Keys) {
+			return fmt.Errorf("%d rows of the sponsor's own columns for %d keys", rows, len(u.Sponsor.Keys))
+		}
+	} else if u.Sponsor.Own == "" {
 		return errors.New("the test compares with the sponsor's own columns, and the sponsor does not say which member has them")
 	}
 	return nil
@@ -51,8 +57,11 @@ func (u *Useful) Next(s federated.State) (federated.Phase, bool) {
 	if rows {
 		return p, true
 	}
-	return u.SketchPhase(c), step == 0
+	return u.SketchPhase(c, u.asked), step == 0
 }
+
+// asked reports whether an organisation is asked for mixtures: not the sponsor's own where its columns are here.
+func (u *Useful) asked(name string) bool { return u.Own == nil || name != u.Sponsor.Own }
 
 // Task implements [federated.Algorithm].
 func (u *Useful) Task(_ federated.State, p federated.Phase, _ federated.Member) (federated.Task, error) {
@@ -72,20 +81,36 @@ func (u *Useful) Finish(_ context.Context, srv federated.Server, s federated.Sta
 		s, _, d, err := u.Told(srv, s, c, roll)
 		return s, d, err
 	}
-	var d federated.Diagnostics
+	d, _, err := u.test(srv, c, roll)
+	s.Version++
+	return s, d, err
+}
+
+// test compares the organisations that have told mixtures, and returns who knows something that the sponsor does not.
+func (u *Useful) test(srv federated.Server, c assisted.Course, roll federated.Roll) (d federated.Diagnostics, passed []string, err error) {
 	d.Notes = assisted.Lost(roll, "is not tested")
 	mixtures := map[string]*mat.Dense{}
 	for _, g := range roll.Gathered {
 		name := srv.Population.Member(g.Member).Name
 		x, err := assisted.ReadMatrix(g.Attached)
+		if err == nil {
+			if rows, columns := x.Dims(); rows != len(u.Sponsor.Keys) || name != u.Sponsor.Own && columns != u.Mixtures {
+				err = fmt.Errorf("%d×%d values, where %d×%d were asked for", rows, columns, len(u.Sponsor.Keys), u.Mixtures)
+			}
+		}
 		if err != nil {
-			return s, d, fmt.Errorf("mixtures of %s: %w", name, err)
+			d.Notes = append(d.Notes, fmt.Sprintf("%s is not tested: its answer is %v", name, err))
+			continue
 		}
 		mixtures[name] = x
 	}
-	own, ok := mixtures[u.Sponsor.Own]
-	if !ok {
-		return s, d, fmt.Errorf("the sponsor's own desk, %s, did not tell its columns: it has to be open for this test", u.Sponsor.Own)
+	own := mixtures[u.Sponsor.Own]
+	if u.Own != nil {
+		own = mat.DenseCopyOf(u.Own)
+		assisted.UnitColumns(own)
+	}
+	if own == nil {
+		return d, nil, fmt.Errorf("the sponsor's own desk, %s, did not tell its columns: it has to be open for this test", u.Sponsor.Own)
 	}
 	for _, name := range c.Members {
 		x, ok := mixtures[name]
@@ -94,18 +119,25 @@ func (u *Useful) Finish(_ context.Context, srv federated.Server, s federated.Sta
 		}
 		test, err := Compare(u.Sponsor.Objective, u.Sponsor.Labels, own, x, u.Sponsor.Fit)
 		if err != nil {
-			return s, d, fmt.Errorf("testing %s: %w", name, err)
+			d.Notes = append(d.Notes, fmt.Sprintf("%s is not tested: %v", name, err))
+			continue
 		}
 		d.Add("useful.p", name, test.P)
 		d.Add("useful.statistic", name, test.Statistic)
-		d.Notes = append(d.Notes, fmt.Sprintf("%s: χ² = %.4g on %d degrees of freedom, p = %.3g: %s", name, test.Statistic, test.Freedom, test.P, verdict(test.P)))
+		d.Notes = append(d.Notes, fmt.Sprintf("%s: χ² = %.4g on %d degrees of freedom, p = %.3g: %s", name, test.Statistic, test.Freedom, test.P, Verdict(test.P)))
+		if test.P < Level {
+			passed = append(passed, name)
+		}
 	}
-	s.Version++
-	return s, d, nil
+	return d, passed, nil
 }
 
-func verdict(p float64) string {
-	if p < 0.05 {
+// Level is the p-value below which the test speaks for assistance.
+const Level = 0.05
+
+// Verdict says in words what a p-value of the test means.
+func Verdict(p float64) string {
+	if p < Level {
 		return "it knows something that the sponsor does not"
 	}
 	return "nothing speaks for its assistance"

@@ -12,12 +12,14 @@ import (
 	"time"
 
 	"github.com/cohort-learning/cohort/assisted"
+	"github.com/cohort-learning/cohort/assisted/al"
 	"github.com/cohort-learning/cohort/assisted/learner"
 	"github.com/cohort-learning/cohort/backend"
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/journal"
 	"github.com/cohort-learning/cohort/recipe"
 	"github.com/cohort-learning/cohort/record"
+	"github.com/cohort-learning/cohort/simulation"
 	"github.com/cohort-learning/cohort/train"
 	"github.com/spf13/cobra"
 )
@@ -28,6 +30,7 @@ type assistOptions struct {
 	set       []string
 	resume    bool
 	dryRun    bool
+	pretest   bool
 	bounds    string
 	quiet     bool
 	json      bool
@@ -46,7 +49,8 @@ the same over a network, give the recipe to "cohort serve" and let the others "c
 The outcome stands beside what the sponsor reaches alone, and what all columns in one place would reach.`,
 		Example: `  cohort assist credit.yaml
   cohort assist credit.yaml --set rounds=20 --set learner.name=boosted
-  cohort assist credit.yaml --dry-run`,
+  cohort assist credit.yaml --dry-run
+  cohort assist credit.yaml --pretest           # is it worth while?`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.check(); err != nil {
@@ -62,6 +66,7 @@ The outcome stands beside what the sponsor reaches alone, and what all columns i
 	f.StringVar(&o.dir, "dir", "", "folder of the run itself, instead of one in the folder of runs")
 	f.BoolVar(&o.resume, "resume", false, "go on with a run that was stopped")
 	f.BoolVar(&o.dryRun, "dry-run", false, "only say what would be learned from what, and what would be sent")
+	f.BoolVar(&o.pretest, "pretest", false, "only ask whether assistance is worth while: whether a few mixtures of each organisation's columns say anything of the target")
 	f.StringVar(&o.bounds, "bounds", "", "what to compare the outcome with: "+strings.Join(recipe.BoundNames(), ", ")+", with commas between, or none (default the recipe's: alone and joint)")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "show no progress")
 	f.BoolVar(&o.json, "json", false, "print the outcome as JSON")
@@ -70,8 +75,10 @@ The outcome stands beside what the sponsor reaches alone, and what all columns i
 
 func (o *assistOptions) check() error {
 	switch {
-	case o.resume && (o.name != "" || o.dir != "" || o.dryRun || len(o.set) > 0):
-		return usagef("a run is resumed as it was begun: --resume goes with none of --name, --dir, --set and --dry-run")
+	case o.resume && (o.name != "" || o.dir != "" || o.dryRun || o.pretest || len(o.set) > 0):
+		return usagef("a run is resumed as it was begun: --resume goes with none of --name, --dir, --set, --pretest and --dry-run")
+	case o.pretest && (o.name != "" || o.dir != "" || o.dryRun):
+		return usagef("--pretest fits nothing and keeps nothing: it goes with none of --name, --dir and --dry-run")
 	}
 	return checkPlace(o.name, o.dir)
 }
@@ -122,8 +129,11 @@ func (o *assistOptions) run(ctx context.Context, io streams, stop <-chan struct{
 	if !o.quiet || o.dryRun {
 		io.note("%s", plan)
 	}
-	if o.dryRun {
+	switch {
+	case o.dryRun:
 		return o.foretell(io, plan)
+	case o.pretest:
+		return o.worth(ctx, io, plan)
 	}
 	began := time.Now()
 	res, err := o.learn(ctx, io, stop, plan, dir)
@@ -198,6 +208,54 @@ func (o *assistOptions) foretell(io streams, p *recipe.AssistPlan) error {
 	return nil
 }
 
+// worth asks whether assistance is worth while, and says so.
+func (o *assistOptions) worth(ctx context.Context, io streams, p *recipe.AssistPlan) error {
+	names, desks, err := p.Desks(func(string) (assisted.Store, error) { return assisted.NewStore(), nil })
+	if err != nil {
+		return err
+	}
+	m, err := p.Pretest(desks)
+	if err != nil {
+		return err
+	}
+	said := &pretests{P: map[string]float64{}}
+	job := p.Job(m, names)
+	job.Observer, job.Config.Rounds = said, 1
+	if _, err := job.Run(ctx); err != nil {
+		return err
+	}
+	if o.json {
+		return io.json(struct {
+			Schema int `json:"schema"`
+			*pretests
+		}{schema, said})
+	}
+	t := newTable("organisation", ">p", "")
+	for _, name := range slices.Sorted(maps.Keys(said.P)) {
+		t.add(name, fmt.Sprintf("%.3g", said.P[name]), al.Verdict(said.P[name]))
+	}
+	t.write(io.out)
+	return nil
+}
+
+// pretests is an observer that keeps what tests of usefulness came to.
+type pretests struct {
+	P     map[string]float64 `json:"p"` // by organisation
+	Notes []string           `json:"notes,omitempty"`
+}
+
+func (r *pretests) Progress(int, string, int, int) {}
+func (r *pretests) Round(round simulation.Round) {
+	for _, phase := range round.Phases {
+		for _, m := range phase.Metrics {
+			if m.Name == "useful.p" {
+				r.P[m.Key] = m.Value
+			}
+		}
+		r.Notes = append(r.Notes, phase.Notes...)
+	}
+}
+
 // learn runs the plan in its folder.
 func (o *assistOptions) learn(ctx context.Context, io streams, stop <-chan struct{}, p *recipe.AssistPlan, dir string) (assistance, error) {
 	r := p.Recipe
@@ -264,7 +322,7 @@ func cameTo(dir string) (assistance, error) {
 	if a.Bounds, err = recipe.BoundsOfRun(dir); err != nil {
 		return a, err
 	}
-	for _, name := range []string{"rows", "weight", "away", "contribution", "shapley"} {
+	for _, name := range []string{"rows", "useful.p", "weight", "away", "contribution", "shapley"} {
 		keys, err := m.Keys(name)
 		if err != nil {
 			return a, err
@@ -274,7 +332,7 @@ func cameTo(dir string) (assistance, error) {
 			if err != nil {
 				return a, err
 			}
-			if n := len(points); key != "" && n > 0 && (points[n-1].Round+1 == a.Rounds || name == "rows") {
+			if n := len(points); key != "" && n > 0 && (points[n-1].Round+1 == a.Rounds || name == "rows" || name == "useful.p") {
 				if a.By[key] == nil {
 					a.By[key] = map[string]float64{}
 				}
@@ -326,10 +384,17 @@ func (a assistance) print(io streams, r *recipe.Assist) {
 	for _, o := range r.Organisations {
 		models[o.Name] = o.Learner.Name
 	}
-	t = newTable("organisation", "model", ">weight in the last round", ">loss without it rises by", ">Shapley value")
+	head = []string{"organisation", "model", ">weight in the last round", ">loss without it rises by", ">Shapley value"}
+	columns := []string{"weight", "contribution", "shapley"}
+	for _, by := range a.By {
+		if _, tested := by["useful.p"]; tested && len(columns) == 3 {
+			head, columns = append(head, ">p of the pre-test"), append(columns, "useful.p")
+		}
+	}
+	t = newTable(head...)
 	for _, name := range slices.Sorted(maps.Keys(a.By)) {
 		row := []string{name, models[name]}
-		for _, k := range []string{"weight", "contribution", "shapley"} {
+		for _, k := range columns {
 			cell := "–"
 			if v, ok := a.By[name][k]; ok {
 				cell = fmt.Sprintf("%.3g", v)

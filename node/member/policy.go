@@ -44,6 +44,8 @@ type Policy struct {
 	Items    bool     `yaml:"items"`
 	Vectors  int      `yaml:"vectors"`
 	Answers  int      `yaml:"answers"`
+	Mixtures int      `yaml:"mixtures"`
+	Blur     float64  `yaml:"blur"`
 }
 
 // Overrun says what becomes of a run all of whose rounds together would cost more than the budget.
@@ -83,6 +85,8 @@ secure: false      # true: only runs in which the coordinator learns nothing but
 items: false       # whether a coordinator may learn which items your users have rated (cohort join --disclose-items)
 vectors: 1000      # most columns of residuals that are fitted, over all runs: what is known of your columns grows with each; 0: any number
 answers: 1000000   # most rows that predictions are given for, over all runs, besides those of training; 0: any number
+mixtures: 0        # most random mixtures of your columns that are told, once a run, to test whether your assistance is worth while; 0: none
+blur: 0            # scale of Laplace noise on each number of these mixtures, of columns scaled to 0…1
 noise: 0           # least noise multiplier of a run's differential privacy; 0: runs without noise too
 epsilon: 0         # what all private runs on your data may cost together; 0: as the privacy ledger says
 delta: 1e-5        # with which probability they may cost more than epsilon
@@ -138,7 +142,7 @@ func placed(file string, err error) error {
 	return e
 }
 
-var policyFields = []string{"answers", "batch", "delta", "download", "epochs", "epsilon", "exec", "hours", "items", "methods", "metrics", "model", "noise", "overrun", "reasons", "rounds",
+var policyFields = []string{"answers", "batch", "blur", "delta", "download", "epochs", "epsilon", "exec", "hours", "items", "methods", "metrics", "mixtures", "model", "noise", "overrun", "reasons", "rounds",
 	"secure", "steps", "upload", "vectors"}
 
 func (p Policy) validate() error {
@@ -150,12 +154,14 @@ func (p Policy) validate() error {
 	for _, n := range []struct {
 		name  string
 		value int
-	}{{"rounds", p.Rounds}, {"epochs", p.Epochs}, {"steps", p.Steps}, {"batch", p.Batch}, {"vectors", p.Vectors}, {"answers", p.Answers}} {
+	}{{"rounds", p.Rounds}, {"epochs", p.Epochs}, {"steps", p.Steps}, {"batch", p.Batch}, {"vectors", p.Vectors}, {"answers", p.Answers}, {"mixtures", p.Mixtures}} {
 		if n.value < 0 {
-			return fmt.Errorf("%s: %d, expected 1 or more, or 0 for any number", n.name, n.value)
+			return fmt.Errorf("%s: %d is negative", n.name, n.value)
 		}
 	}
 	switch {
+	case !(p.Blur >= 0) || math.IsInf(p.Blur, 1):
+		return fmt.Errorf("blur: %v, expected a scale of noise, or 0 for none", p.Blur)
 	case !(p.Noise >= 0) || math.IsInf(p.Noise, 1):
 		return fmt.Errorf("noise: %v, expected a noise multiplier, or 0 for any", p.Noise)
 	case !(p.Epsilon >= 0) || math.IsInf(p.Epsilon, 1):

@@ -76,21 +76,24 @@ func (r raving) Run(ctx context.Context, at federated.Local, task federated.Task
 	return out, nil
 }
 
+// ask adds a line to the recipe.
+func (f *federation) ask(line string) {
+	f.t.Helper()
+	text, err := os.ReadFile(f.recipe)
+	if err == nil {
+		err = os.WriteFile(f.recipe, append(text, line+"\n"...), 0o600)
+	}
+	if err != nil {
+		f.t.Fatal(err)
+	}
+}
+
 // An organisation that is killed for good has weight 0 from then on, one that answers nonsense in the rounds in which it does; both
 // are named, the run goes on to its end, and says what it costs to be without the one that is gone.
 func TestAssistLost(t *testing.T) {
 	brief(t)
 	f := alliance(t, "private")
-	recipe, err := os.OpenFile(f.recipe, os.O_APPEND|os.O_WRONLY, 0)
-	if err == nil {
-		_, err = recipe.WriteString("deadline: 8s\n")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := recipe.Close(); err != nil {
-		t.Fatal(err)
-	}
+	f.ask("deadline: 8s")
 	f.members[2].role, f.members[2].args = "raver", nil
 	f.open()
 	f.joinAll()

@@ -189,3 +189,29 @@ func TestAssistTerms(t *testing.T) {
 		}
 	}
 }
+
+// A run that requires a test of usefulness leaves out the shop, whose policy tells nothing for it, and not the telephone company.
+func TestAssistPretest(t *testing.T) {
+	brief(t)
+	f := alliance(t, "private")
+	f.ask("pretest: require")
+	f.open()
+	telephone := f.members[1]
+	run(t, f.program, "join", telephone.token, "--enrol", "--dir", telephone.dir)
+	f.allow(telephone, "mixtures: 0", "mixtures: 3")
+	f.allow(telephone, "blur: 0", "blur: 0.05")
+	f.joinAll()
+	f.finish()
+	if p := series(t, f.run(), "useful.p", "telephone"); len(p) != 1 || !(p[0].Value < .05) {
+		t.Errorf("the p-value of telephone is %v", p)
+	}
+	if p, w := series(t, f.run(), "useful.p", "shop"), series(t, f.run(), "weight", "shop"); len(p)+len(w) > 0 {
+		t.Errorf("shop, which tells nothing, is tested, %v, or takes part, %v", p, w)
+	}
+	for _, want := range []string{"shop is not tested in round 1: asked for 3 mixtures of features, this organisation tells at most 0",
+		"shop is left out of the run: it has not passed the test that the run requires"} {
+		if !strings.Contains(f.coordOut.String(), want) {
+			t.Errorf("the coordinator does not say %q:\n%s", want, f.coordOut.tail(30))
+		}
+	}
+}

@@ -83,19 +83,25 @@ round: {fraction: 1}
 func (f *federation) bring(m *party, command string) {
 	f.t.Helper()
 	run(f.t, f.program, "join", m.token, "--enrol", "--dir", m.dir)
+	f.allow(m, "exec: false", "exec: true")
+	m.args = append(m.args, "--exec", command)
+}
+
+// allow changes a line of a member's policy.
+func (f *federation) allow(m *party, from, to string) {
+	f.t.Helper()
 	path := filepath.Join(m.dir, "policy.yaml")
 	text, err := os.ReadFile(path)
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	allowed := strings.Replace(string(text), "exec: false", "exec: true", 1)
+	allowed := strings.Replace(string(text), "\n"+from, "\n"+to, 1)
 	if allowed == string(text) {
-		f.t.Fatalf("policy.yaml does not forbid programs:\n%s", text)
+		f.t.Fatalf("policy.yaml does not say %q:\n%s", from, text)
 	}
 	if err := os.WriteFile(path, []byte(allowed), 0o644); err != nil {
 		f.t.Fatal(err)
 	}
-	m.args = append(m.args, "--exec", command)
 }
 
 func kindsOf(all []record) (out []string) {

@@ -1,0 +1,50 @@
+package recipe
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/cohort-learning/cohort/assisted/al"
+	"github.com/cohort-learning/cohort/record"
+	"github.com/cohort-learning/cohort/record/report"
+)
+
+// reportAssist gathers what is known of a run among organisations.
+func reportAssist(dir string, meta record.Meta) (report.Run, *record.Metrics, error) {
+	r, err := AssistOfRun(dir)
+	if err != nil {
+		return report.Run{}, nil, err
+	}
+	metrics, err := record.ReadMetrics(dir)
+	if err != nil {
+		return report.Run{}, nil, err
+	}
+	out := report.Run{Meta: meta, Metrics: metrics, Subtitle: fmt.Sprintf("%s among organisations, seed %d, %s", meta.Method, meta.Seed, meta.State)}
+	for line := range strings.Lines(string(r.YAML())) {
+		if name, value, ok := strings.Cut(strings.TrimRight(line, "\n"), ": "); ok && !strings.HasPrefix(name, " ") && name != "version" {
+			out.Settings = append(out.Settings, report.Fact{Label: name, Value: value})
+		}
+	}
+	out.Settings = append(out.Settings, report.Fact{Label: "target", Value: r.Table.Target})
+	tests, err := metrics.Keys("useful.p")
+	if err != nil {
+		return report.Run{}, nil, errors.Join(err, metrics.Close())
+	}
+	for _, who := range tests {
+		points, err := metrics.Series("useful.p", who)
+		if err != nil {
+			return report.Run{}, nil, errors.Join(err, metrics.Close())
+		}
+		if n := len(points); n > 0 {
+			out.Settings = append(out.Settings, report.Fact{Label: "is " + who + " of use?", Value: fmt.Sprintf("p = %.3g: %s", points[n-1].Value, al.Verdict(points[n-1].Value))})
+		}
+	}
+	if out.Digest, err = finalDigest(dir); err == nil {
+		out.Bounds, err = boundsTable(dir)
+	}
+	if err != nil {
+		return report.Run{}, nil, errors.Join(err, metrics.Close())
+	}
+	return out, metrics, nil
+}
