@@ -112,9 +112,12 @@ func (s *Server) hello(from string, e transport.Envelope, reply func(string, tra
 		return
 	}
 	s.mu.Lock()
-	if p := s.members[from]; p != nil {
-		p.kernels, p.program, p.together = h.Kernels, h.Program, slices.Contains(h.Can, transport.CanTasks)
+	p := s.members[from]
+	if p == nil { // the word that it is here comes another way, and may come later
+		p = &presence{}
+		s.members[from] = p
 	}
+	p.kernels, p.program, p.together = h.Kernels, h.Program, slices.Contains(h.Can, transport.CanTasks)
 	s.mu.Unlock()
 	w := &transport.Welcome{Version: transport.Version, You: from, Federation: s.o.Name, Program: s.o.Program, Runs: []string{}}
 	for _, r := range s.Runs() {

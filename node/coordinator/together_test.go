@@ -70,3 +70,24 @@ func TestNotTogether(t *testing.T) {
 		m.mu.Unlock()
 	}
 }
+
+// TestHelloBeforeHere: what a member says of itself counts also if it is heard before the word that the member is connected.
+func TestHelloBeforeHere(t *testing.T) {
+	w := newWorld(t, "fedavg")
+	if err := w.begin(); err != nil {
+		t.Fatal(err)
+	}
+	defer w.end()
+	e := transport.Envelope{From: "early"}
+	if err := e.Put(&transport.Hello{Versions: []int{transport.Version}, Kernels: "k", Program: "p", Can: []string{transport.CanTasks}}); err != nil {
+		t.Fatal(err)
+	}
+	w.server.hello("early", e, func(string, transport.Body) {})
+	if w.run.shares("early") {
+		t.Error("it is not here yet")
+	}
+	w.server.presence("early", true)
+	if _, _, kernels, program := w.server.Presence("early"); kernels != "k" || program != "p" || !w.run.shares("early") {
+		t.Errorf("known are %q, %q, together %v", kernels, program, w.run.shares("early"))
+	}
+}
