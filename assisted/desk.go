@@ -37,6 +37,10 @@ type Desk struct {
 	Sketch int
 	// Blur is the scale of Laplace noise on every number of these mixtures, of columns scaled to [0, 1].
 	Blur float64
+	// Aligner, if not nil, finds out by the first targets of a run whose rows are whose: the keys that tell are in doubt or missing.
+	Aligner Aligner
+	// Blocks names the block of each row, for an aligner that looks for a partner within one; nil: there are none.
+	Blocks []string
 	// Noise is the standard deviation of normal noise on every fitted value that is sent: for studies of organisations that
 	// are of no use.
 	Noise float64
@@ -76,6 +80,9 @@ func (d *Desk) Validate() error {
 	}
 	if rows, _ := d.Features.Dims(); rows != len(d.Keys) {
 		return fmt.Errorf("%d keys for %d rows of features", len(d.Keys), rows)
+	}
+	if d.Blocks != nil && len(d.Blocks) != len(d.Keys) {
+		return fmt.Errorf("%d blocks for %d rows of features", len(d.Blocks), len(d.Keys))
 	}
 	for i := range d.Keys {
 		for j, v := range d.Features.RawRowView(i) {
@@ -135,7 +142,8 @@ func (d *Desk) Run(ctx context.Context, at federated.Local, task federated.Task,
 type roster struct {
 	digest string
 	fit    int
-	at     []int // where each is among the desk's own; −1 if it has no such entity
+	at     []int    // where each is among the desk's own; −1 if it has no such entity
+	blocks []string // of each, as the sponsor says; nil: it says nothing of blocks
 }
 
 // features returns the features of a part of the rows that the desk has, and which rows these are.
@@ -177,11 +185,11 @@ func targetName(at federated.Local, s Slot) string {
 
 // learnRows keeps the keys of a run, and says how many of them the desk has.
 func (d *Desk) learnRows(at federated.Local, o order, task federated.Task) (federated.Result, error) {
-	keys, err := ReadKeys(task.Attached)
+	named, keys, blocks, err := readRows(task.Attached)
 	if err != nil {
 		return federated.Result{}, err
 	}
-	if digest := digestOf(task.Attached); digest != o.Rows {
+	if digest := digestOf(named); digest != o.Rows {
 		return federated.Result{}, fmt.Errorf("the keys are not those that the task names: %.12s… instead of %.12s…", digest, o.Rows)
 	}
 	if o.Fit < 1 || o.Fit > len(keys) {
@@ -197,16 +205,7 @@ func (d *Desk) learnRows(at federated.Local, o order, task federated.Task) (fede
 	if err != nil {
 		return federated.Result{}, err
 	}
-	where := d.find(keys)
-	have, fit := 0, 0
-	for i, own := range where {
-		if own >= 0 {
-			have++
-			if i < o.Fit {
-				fit++
-			}
-		}
-	}
+	have, fit := d.known(roster{o.Rows, o.Fit, d.find(keys), blocks})
 	if fit < 2 {
 		return federated.Result{}, fmt.Errorf("of the %d entities to fit, this organisation has %d: nothing can be learned; are keys written alike?", o.Fit, fit)
 	}
@@ -228,11 +227,11 @@ func (d *Desk) roster(at federated.Local) (roster, error) {
 	if err := json.Unmarshal(b, &k); err != nil {
 		return roster{}, fmt.Errorf("the rows of this run: %w", err)
 	}
-	keys, err := ReadKeys(k.Keys)
+	named, keys, blocks, err := readRows(k.Keys)
 	if err != nil {
 		return roster{}, fmt.Errorf("the rows of this run: %w", err)
 	}
-	return roster{digestOf(k.Keys), k.Fit, d.find(keys)}, nil
+	return roster{digestOf(named), k.Fit, d.find(keys), blocks}, nil
 }
 
 // fit fits a model to the targets, or takes that which it fitted to them before, and answers with its values for all rows.
@@ -248,12 +247,16 @@ func (d *Desk) fit(ctx context.Context, at federated.Local, o order, task federa
 	if n, _ := r.Dims(); rows.digest != o.Rows || n != rows.fit {
 		return federated.Result{}, fmt.Errorf("%d targets for rows %.12s…; the run has %d for %.12s…", n, o.Rows, rows.fit, rows.digest)
 	}
+	rows, told, err := d.align(ctx, at, o.Slot, rows, r)
+	if err != nil {
+		return federated.Result{}, err
+	}
 	g, err := d.answer(ctx, at, o, rows, r)
 	if err != nil {
 		return federated.Result{}, err
 	}
 	d.disturb(at, g, "noise/"+o.Slot.String())
-	return federated.Result{Attached: AppendMatrix(nil, g)}, nil
+	return federated.Result{Attached: AppendMatrix(nil, g), Scalars: told}, nil
 }
 
 // answer fits what targets are to be fitted with, and returns its values for all rows.
@@ -262,6 +265,9 @@ func (d *Desk) answer(ctx context.Context, at federated.Local, o order, rows ros
 	case "":
 	case ShareWarm, ShareRestart:
 		if l, ok := d.Learner.(learner.Sharer); ok {
+			if d.blockMembers(rows) != nil {
+				return nil, errors.New("this organisation aligns its rows by blocks, which cannot be done with models that share parts (dms)")
+			}
 			return d.fitShared(ctx, at, o, rows, r, l)
 		}
 	default:
@@ -272,7 +278,11 @@ func (d *Desk) answer(ctx context.Context, at federated.Local, o order, rows ros
 		return nil, err
 	}
 	_, columns := r.Dims()
-	return d.values(rows.at, columns, m.Predict)
+	g, err := d.values(rows.at, columns, m.Predict)
+	if err != nil {
+		return nil, err
+	}
+	return g, d.expect(rows, g, m.Predict)
 }
 
 // targets returns what a model is asked to be fitted to: finite values, or rows that are NaN throughout, which are left out.

@@ -354,7 +354,7 @@ func (c *Clerk) open(here federated.Local) (*matchedDesk, error) {
 	}
 	d := c.Desk
 	m := &matchedDesk{r, &Desk{Keys: names(r.Own()), Features: d.Features, Learner: d.Learner, Store: d.Store, Limit: d.Limit, Most: d.Most, Noise: d.Noise,
-		Sketch: d.Sketch, Blur: d.Blur}}
+		Sketch: d.Sketch, Blur: d.Blur, Aligner: d.Aligner}}
 	if c.runs == nil {
 		c.runs = map[string]*matchedDesk{}
 	}

@@ -14,7 +14,7 @@ import (
 const tableScalar = "table"
 
 // Scalars are the numbers that organisations tell beside their answers, training and predicting.
-func Scalars() []string { return []string{"rows", "rows.fit", tableScalar} }
+func Scalars() []string { return append([]string{"rows", "rows.fit", tableScalar}, LinkScalars()...) }
 
 // Prediction asks organisations for their parts of an ensemble, for any entities by key: one round of one phase, in which each
 // answers with the weighted sum of its models, n×K values. An organisation that does not answer, or lacks an entity, is stood for by its

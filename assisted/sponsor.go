@@ -15,6 +15,7 @@ import (
 type Sponsor struct {
 	Objective Objective
 	Keys      []string   // of the rows, none twice
+	Blocks    []string   // of the rows, told to organisations whose keys are in doubt; nil: none
 	Labels    *mat.Dense // n×1 classes or n×K values
 	Fit       int        // rows to fit models to
 	Solve     int        // rows on which weights and rate are solved; 0: on those of Fit
@@ -73,6 +74,8 @@ func (s *Sponsor) Validate() error {
 	switch {
 	case len(s.Keys) != n:
 		return fmt.Errorf("%d keys for %d labels", len(s.Keys), n)
+	case s.Blocks != nil && len(s.Blocks) != n:
+		return fmt.Errorf("%d blocks for %d labels", len(s.Blocks), n)
 	case s.Fit < 2 || s.Solve < 0 || s.Held < 0 || s.Test < 0:
 		return fmt.Errorf("%d rows to fit, %d to solve on, %d held out, %d to test on: need at least 2 to fit and no negative number", s.Fit, s.Solve, s.Held, s.Test)
 	case s.Fit+s.Solve+s.Held+s.Test != n:
@@ -131,6 +134,13 @@ func (s Sponsor) Arrange(order []int, fit, solve, held, test int) *Sponsor {
 	for i, row := range order {
 		keys[i] = s.Keys[row]
 		labels.SetRow(i, s.Labels.RawRowView(row))
+	}
+	if s.Blocks != nil {
+		blocks := make([]string, len(order))
+		for i, row := range order {
+			blocks[i] = s.Blocks[row]
+		}
+		s.Blocks = blocks
 	}
 	s.Keys, s.Labels, s.Fit, s.Solve, s.Held, s.Test = keys, labels, fit, solve, held, test
 	return &s

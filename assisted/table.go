@@ -173,8 +173,11 @@ func (t *Table) Next(s federated.State, c Course) (p federated.Phase, step int, 
 
 // RowsTask tells a member the keys of the rows.
 func (t *Table) RowsTask() (federated.Task, error) {
-	keys := AppendKeys(nil, t.Sponsor.Keys)
-	return order{Do: doRows, Rows: digestOf(keys), Fit: t.Sponsor.Fit}.task(nil, keys)
+	rows, err := appendRows(nil, t.Sponsor.Keys, t.Sponsor.Blocks)
+	if err != nil {
+		return federated.Task{}, err
+	}
+	return order{Do: doRows, Rows: digestOf(AppendKeys(nil, t.Sponsor.Keys)), Fit: t.Sponsor.Fit}.task(nil, rows)
 }
 
 // Told notes who knows the rows now.
@@ -232,7 +235,7 @@ func b2i(b bool) int {
 
 // FitPhase asks organisations to fit models: those that know the rows and that may says yes to; nil is everybody.
 func (t *Table) FitPhase(c Course, may func(name string) bool) federated.Phase {
-	return federated.Phase{Name: Fits, Gather: true, Who: federated.Selection{Everyone: true,
+	return federated.Phase{Name: Fits, Gather: true, Collect: LinkScalars(), Who: federated.Selection{Everyone: true,
 		Eligible: func(m federated.Member) bool {
 			return c.Place(m.Name) >= 0 && !slices.Contains(c.Out, m.Name) && (may == nil || may(m.Name))
 		}}}

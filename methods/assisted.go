@@ -7,6 +7,8 @@ import (
 	"github.com/cohort-learning/cohort/assisted"
 	"github.com/cohort-learning/cohort/assisted/al"
 	"github.com/cohort-learning/cohort/assisted/gal"
+	"github.com/cohort-learning/cohort/assisted/learner"
+	"github.com/cohort-learning/cohort/assisted/mismatch"
 	"github.com/cohort-learning/cohort/federated"
 )
 
@@ -23,6 +25,8 @@ type AssistedOptions interface {
 	New(rounds int, sponsor *assisted.Sponsor, desks federated.Client) (Assistance, error)
 	// Recomputes reports whether organisations are asked for the values of all rounds once more, after the last one.
 	Recomputes() bool
+	// Leads reports whether the sponsor's own model is the first to explain anything.
+	Leads() bool
 }
 
 // Assisted is one entry of the registry of such methods.
@@ -44,6 +48,8 @@ func (o *galOptions) New(rounds int, s *assisted.Sponsor, desks federated.Client
 
 func (o *galOptions) Recomputes() bool { return o.DMS != "" }
 
+func (o *galOptions) Leads() bool { return o.Lead }
+
 type alOptions struct {
 	al.Options `yaml:",inline"`
 }
@@ -53,6 +59,25 @@ func (o *alOptions) New(rounds int, s *assisted.Sponsor, desks federated.Client)
 }
 
 func (o *alOptions) Recomputes() bool { return false }
+
+// NewAligner returns the first stage of a run for an organisation whose links by key are in doubt, after mismatched supervised
+// learning: what explains residuals is linear or another learner, which is cross-fitted. An empty name is no such stage.
+func NewAligner(name string) (assisted.Aligner, error) {
+	switch name {
+	case "":
+		return nil, nil
+	case "linear":
+		return mismatch.Aligner{}, nil
+	}
+	l, err := learner.Spec{Name: name}.New()
+	if err != nil {
+		return nil, err
+	}
+	return mismatch.Aligner{Learner: l}, nil
+}
+
+// Leads: whoever is first gets what the sponsor's own model leaves.
+func (o *alOptions) Leads() bool { return true }
 
 // AllAssisted lists the methods of organisations with different columns.
 func AllAssisted() []Assisted {

@@ -141,13 +141,14 @@ func (o Organisation) reopen(dir, input, sponsors, sponsor string) (*assisted.De
 	switch {
 	case input != "":
 		s.Path = input
-	case s.Key == "":
+	case s.Key == "" && !o.unlinked():
 		s.Path = sponsors
 	}
 	t, err := openTable(s, e)
 	if err != nil {
 		return nil, nil, err
 	}
+	o.unlink(t)
 	l, err := o.Learner.New()
 	if err != nil {
 		return nil, nil, err

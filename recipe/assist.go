@@ -63,7 +63,26 @@ type Organisation struct {
 	Name    string       `yaml:"name" doc:"Its name."`
 	Table   table.Spec   `yaml:"table" doc:"Its table; a file without a key may be the sponsor's own, of which it has other columns."`
 	Learner learner.Spec `yaml:"learner" doc:"Its model."`
+	Align   string       `yaml:"align,omitempty" doc:"Where keys are wrong for some rows, or only blocks are known: what explains residuals while its rows are aligned to the sponsor's, linear or another learner. Left out: keys are right."`
 }
+
+// unlinked reports whether only blocks say which of its rows could be which of the sponsor's.
+func (o Organisation) unlinked() bool {
+	return o.Table.Key == "" && o.Align != "" && len(o.Table.Blocks) > 0
+}
+
+// unlink gives the rows of an unlinked table names that are no keys of the sponsor's, as their numbers could be.
+func (o Organisation) unlink(t *table.Table) {
+	if !o.unlinked() {
+		return
+	}
+	for i, k := range t.Keys {
+		t.Keys[i] = o.Name + " " + k
+	}
+}
+
+// aligner is the first stage of a run for an organisation whose links are in doubt, nil for others.
+func (o Organisation) aligner() (assisted.Aligner, error) { return methods.NewAligner(o.Align) }
 
 // DefaultAssist returns the recipe of a method with every field at its default. Weights and rates are solved on rows whose residuals
 // nobody was sent, and the run ends when held-out rows say so: an organisation whose model learns residuals by heart, or sends them
@@ -271,12 +290,24 @@ func (r *Assist) validate() error {
 		if _, err := o.Learner.New(); err != nil {
 			return fieldf("organisations", "%s%w", field, err)
 		}
-		if (o.Table.Key == "") != (r.Table.Key == "") || o.Table.Key == "" && o.Table.Path != r.Table.Path {
-			return fieldf("organisations", "%swithout a key in both tables nobody knows which rows belong together; name the column in table.key of both (\"cohort match\" aligns rows where there is none)", field)
+		if _, err := o.aligner(); err != nil {
+			return fieldf("organisations", "%salign: %w", field, err)
+		}
+		switch {
+		case len(o.Table.Blocks) > 0 && o.Align == "":
+			return fieldf("organisations", "%stable.blocks are for rows whose key is in doubt: say with align (linear, for instance) what explains residuals while they are aligned", field)
+		case len(o.Table.Blocks) > 0 && len(r.Table.Blocks) == 0:
+			return fieldf("organisations", "%sits table names blocks and the sponsor's does not: table.blocks has to name the same kind of columns of both", field)
+		case !o.unlinked() && ((o.Table.Key == "") != (r.Table.Key == "") || o.Table.Key == "" && o.Table.Path != r.Table.Path):
+			return fieldf("organisations", "%swithout a key in both tables nobody knows which rows belong together; name the column in table.key of both, even if it is wrong for some, or columns in which they agree in table.blocks of both, with align", field)
 		}
 	}
-	if _, err := r.options(); err != nil {
+	o, err := r.options()
+	if err != nil {
 		return err
+	}
+	if i := slices.IndexFunc(r.Organisations, func(o Organisation) bool { return o.Align != "" }); i >= 0 && !o.Leads() {
+		return fieldf("options", "lead: %s aligns its rows by what is left to explain, and that is little use before the sponsor's own columns have explained their part; set lead: true", r.Organisations[i].Name)
 	}
 	return nil
 }
@@ -345,6 +376,7 @@ func (r *Assist) plan(here bool) (*AssistPlan, error) {
 		if err != nil {
 			return nil, fieldf("organisations", "%s: %w", o.Name, err)
 		}
+		o.unlink(t)
 		p.Others = append(p.Others, t)
 	}
 	return p, nil
@@ -404,6 +436,9 @@ func (r *Assist) sponsor(t *table.Table) (*assisted.Sponsor, int, error) {
 			train = append(train, len(labels))
 		}
 		s.Keys, labels = append(s.Keys, t.Keys[i]), append(labels, v)
+		if t.Blocks != nil {
+			s.Blocks = append(s.Blocks, t.Blocks[i])
+		}
 	}
 	if len(labels) == 0 {
 		return nil, 0, fieldf("table", "target: no row of %s has one", t.Name)
@@ -460,7 +495,7 @@ func (p *AssistPlan) plain(s *assisted.Sponsor, desks federated.Client) (methods
 // Desks are the organisations of one machine, the sponsor's own among them, by name; store returns where one keeps its models.
 func (p *AssistPlan) Desks(store func(name string) (assisted.Store, error)) (names []string, desks assisted.Desks, err error) {
 	desks = assisted.Desks{}
-	add := func(name string, t *table.Table, s learner.Spec) error {
+	add := func(name string, t *table.Table, s learner.Spec, a assisted.Aligner) error {
 		l, err := s.New()
 		if err != nil {
 			return err
@@ -473,14 +508,19 @@ func (p *AssistPlan) Desks(store func(name string) (assisted.Store, error)) (nam
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		names = append(names, name)
-		desks[name] = &assisted.Desk{Keys: t.Keys, Features: t.Features, Learner: l, Store: kept, Sketch: p.Recipe.Mixtures}
+		desks[name] = &assisted.Desk{Keys: t.Keys, Features: t.Features, Learner: l, Store: kept, Sketch: p.Recipe.Mixtures, Aligner: a, Blocks: t.Blocks}
 		return nil
 	}
-	if err := add(p.Recipe.Sponsor, p.Table, p.Recipe.Learner); err != nil {
+	if err := add(p.Recipe.Sponsor, p.Table, p.Recipe.Learner, nil); err != nil {
 		return nil, nil, err
 	}
 	for i, t := range p.Others {
-		if err := add(p.Recipe.Organisations[i].Name, t, p.Recipe.Organisations[i].Learner); err != nil {
+		o := p.Recipe.Organisations[i]
+		a, err := o.aligner()
+		if err == nil {
+			err = add(o.Name, t, o.Learner, a)
+		}
+		if err != nil {
 			return nil, nil, err
 		}
 	}
@@ -508,12 +548,20 @@ func (p *AssistPlan) Terms() assisted.Terms {
 // Served returns the method as a coordinator of a network runs it, with the sponsor's keys as the recipe says they are known. Secret
 // is what the parties share, for hashed keys.
 func (p *AssistPlan) Served(secret []byte) (federated.Algorithm, error) {
+	if p.Sponsor.Blocks != nil && p.Recipe.Keys == assisted.PrivateKeys {
+		return nil, p.Recipe.place(fieldf("keys", "private: blocks, such as postcodes, are few and can be guessed, so that no set intersection hides them; hash them together with the keys (keys: hashed), or send them as they are (plain)"))
+	}
 	switch p.Recipe.Keys {
 	case assisted.HashedKeys:
 		hashed := *p.Sponsor
 		var err error
 		if hashed.Keys, err = psi.Hash(secret, p.Recipe.Study, hashed.Keys); err != nil {
 			return nil, err
+		}
+		if hashed.Blocks != nil {
+			if hashed.Blocks, err = psi.Hash(secret, p.Recipe.Study, hashed.Blocks); err != nil {
+				return nil, err
+			}
 		}
 		return p.method(&hashed, nil)
 	case assisted.PrivateKeys:

@@ -175,10 +175,16 @@ func (p *AssistPlan) Joint() (*assisted.Desk, error) {
 }
 
 // parts are the features of the sponsor and then of each other organisation, with a row for each key; NaN where it does not have
-// the entity.
+// the entity. Rows are joined by key, also where keys are in doubt; what has no keys cannot be joined and is left out.
 func (p *AssistPlan) parts(keys []string) []*mat.Dense {
+	joined := []*table.Table{p.Table}
+	for i, t := range p.Others {
+		if !p.Recipe.Organisations[i].unlinked() {
+			joined = append(joined, t)
+		}
+	}
 	var out []*mat.Dense
-	for _, t := range append([]*table.Table{p.Table}, p.Others...) {
+	for _, t := range joined {
 		at := map[string]int{}
 		for i, k := range t.Keys {
 			at[k] = i

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cohort-learning/cohort/assisted/mismatch"
+	"github.com/cohort-learning/cohort/record/report"
 	"github.com/cohort-learning/cohort/rng"
 	"gonum.org/v1/gonum/floats"
 	"gonum.org/v1/gonum/mat"
@@ -73,23 +74,24 @@ var (
 	oracle = rival{"oracle", 0, func(ctx context.Context, m mismatched, f *mismatch.Linear) (*mismatch.Result, error) {
 		return nil, f.Fit(ctx, nil, m.p.Y, nil) // label i belongs to row i
 	}}
-	naiveFit = plain("naive", 0, false, mismatch.Naive)
-	huberFit = plain("Huber", 0, false, mismatch.Huber)
-	ladFit   = plain("LAD", 0, false, mismatch.LAD)
-	twoStage = plain("S–BD", 0, true, mismatch.TwoStage)
-	hardEM   = plain("hard EM", 0, false, mismatch.HardEM)
-	sorting  = plain("MSL-sort", 0, true, mismatch.Sort)
-	mixture  = msl("mixture", mismatch.Options{Rounds: -1})
-	mslFull  = msl("MSL-full", mismatch.Options{Plan: "full"})
-	mslBin   = msl("MSL-bin", mismatch.Options{Plan: "bin"})
-	greedy   = rival{"greedy", 2, func(ctx context.Context, m mismatched, f *mismatch.Linear) (*mismatch.Result, error) {
+	naiveFit         = plain("naive", 0, false, mismatch.Naive)
+	huberFit         = plain("Huber", 0, false, mismatch.Huber)
+	ladFit           = plain("LAD", 0, false, mismatch.LAD)
+	twoStage         = plain("S–BD", 0, true, mismatch.TwoStage)
+	hardEM           = plain("hard EM", 0, false, mismatch.HardEM)
+	sorting          = plain("MSL-sort", 0, true, mismatch.Sort)
+	lambdaAssignment = plain("λ-assignment", 3, false, mismatch.LambdaAssignment)
+	mixture          = msl("mixture", mismatch.Options{Rounds: -1})
+	mslFull          = msl("MSL-full", mismatch.Options{Plan: "full"})
+	mslBin           = msl("MSL-bin", mismatch.Options{Plan: "bin"})
+	greedy           = rival{"greedy", 2, func(ctx context.Context, m mismatched, f *mismatch.Linear) (*mismatch.Result, error) {
 		return nil, mismatch.LocalSearch(ctx, m.p, m.x, f, mismatch.Rival{})
 	}}
 	stochasticEM = rival{"stochastic EM", 2, func(ctx context.Context, m mismatched, f *mismatch.Linear) (*mismatch.Result, error) {
 		return nil, mismatch.StochasticEM(ctx, m.p, f, mismatch.Rival{}, rng.New(m.seed, 0, "", "chain"))
 	}}
 	contenders = []rival{oracle, naiveFit, huberFit, ladFit, twoStage, hardEM, stochasticEM, greedy,
-		plain("λ-assignment", 3, false, mismatch.LambdaAssignment), sorting, mixture, mslFull, mslBin}
+		lambdaAssignment, sorting, mixture, mslFull, mslBin}
 	scalable = []rival{oracle, naiveFit, huberFit, ladFit, twoStage, hardEM, sorting, mixture, mslBin}
 )
 
@@ -169,16 +171,44 @@ func (l *Lab) shares(ctx context.Context, parts ...shares) error {
 }
 
 func mismatchSmall(ctx context.Context, l *Lab) error {
-	return l.shares(ctx,
-		shares{"n = 500", l.mismatchTable, []float64{0, .2, .4, .5, .6, .7, .8, .9}},
+	err := l.shares(ctx,
+		shares{"n = 500", l.mismatchTable, tableShares},
 		shares{"n = 1000", l.mismatchPlans, []float64{.3, .5, .7, .8}},
 		shares{"n = 10000", l.mismatchLarge(10_000), []float64{.3, .5, .7}},
-		shares{"n = 100000", l.mismatchLarge(100_000), []float64{.3, .5, .7}},
+		shares{"n = 100000", l.mismatchLarge(100_000), largeShares},
 		shares{"ROBOT", l.mismatchROBOT, []float64{.5}},
 		shares{"Friedman's problem", l.mismatchFriedman, []float64{.2, .4, .6}},
 		shares{"two organisations", l.mismatchAssist, []float64{.3}},
 		shares{"digits", l.mismatchDigits, []float64{0, .2, .4, .6, .8}},
 		shares{"diabetes", l.mismatchDiabetes, []float64{.3, .5}})
+	if err != nil {
+		return err
+	}
+	return l.draw("Mismatched supervised learning",
+		mistakes("mismatch-pairs", "Methods that begin with the pairs as they came, 500 rows", "n = 500", "mean ", tableShares,
+			naiveFit, huberFit, ladFit, twoStage, sorting, mixture, mslFull, oracle),
+		mistakes("mismatch-permutations", "Methods that search for a permutation, 500 rows", "n = 500", "mean ", tableShares,
+			hardEM, stochasticEM, greedy, lambdaAssignment, mslFull, oracle),
+		mistakes("mismatch-large", "A hundred thousand rows", "n = 100000", "", largeShares, scalable...))
+}
+
+// The shares of wrong links that curves are drawn over.
+var (
+	tableShares = []float64{0, .2, .4, .5, .6, .7, .8, .9}
+	largeShares = []float64{.3, .5, .7}
+)
+
+// mistakes is the curve of the errors of rivals over the share of wrong links.
+func mistakes(name, title, of, mean string, alphas []float64, rivals ...rival) curve {
+	c := curve{name: name, title: title, x: report.Axis{Label: "share of wrong links", Unit: report.Percent}, y: report.Axis{Label: "‖β̂ − β‖"}, xs: alphas,
+		part: func(alpha float64) string { return fmt.Sprintf("%s, α = %v", of, alpha) },
+		claim: func(alpha float64, series string) string {
+			return fmt.Sprintf("%s, α = %v: %s, %s‖β̂−β‖", of, alpha, series, mean)
+		}}
+	for _, v := range rivals {
+		c.series = append(c.series, v.name)
+	}
+	return c
 }
 
 func mismatchMedium(ctx context.Context, l *Lab) error {

@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/cohort-learning/cohort/assisted"
 	"github.com/cohort-learning/cohort/assisted/mismatch"
 	"github.com/cohort-learning/cohort/rng"
 	"gonum.org/v1/gonum/mat"
@@ -89,7 +90,7 @@ func (l *Lab) mismatchAssist(ctx context.Context, wrongly float64) error {
 			return err
 		}
 		residual.Sub(a.target, residual)
-		found, err := mismatch.Align(ctx, a.assistor, residual, mismatch.Links{Own: a.links}, nil, mismatch.Options{Pair: true})
+		found, err := mismatch.Align(ctx, a.assistor, residual, assisted.Links{Own: a.links}, nil, mismatch.Options{Pair: true})
 		if err != nil {
 			return err
 		}

@@ -71,7 +71,7 @@ type Experiment struct {
 	Name      string
 	Summary   string
 	Synthetic bool // needs no real data
-	Parts     bool // studies are of parts that stand alone and leave no folder: one that [Lab].Only names has its rows
+	Parts     bool // studies are of parts that stand alone: one that [Lab].Only names has its rows
 	Scales    map[Scale]Study
 }
 
@@ -246,18 +246,6 @@ type paper struct {
 	seed         uint64
 	yaml         []byte // what was run
 	checkpoint   int    // rounds from one to the next
-}
-
-// part computes one of a study's parts, unless another is asked for.
-func (l *Lab) part(ctx context.Context, name string, compute func(context.Context) error) error {
-	l.names = append(l.names, name)
-	if l.Only != "" && l.Only != name {
-		return nil
-	}
-	if l.Say != nil {
-		l.Say(name)
-	}
-	return compute(ctx)
 }
 
 // perform runs the job that prepare makes, which gets the folder of the run; "" is none.

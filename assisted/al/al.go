@@ -267,6 +267,7 @@ func (a *Algorithm) take(srv federated.Server, s federated.State, c assisted.Cou
 	d.Notes = append(d.Notes, notes...)
 	d.Notes = append(d.Notes, assisted.Lost(roll, "takes nothing off the residual")...)
 	c = c.Without(srv, roll, answers)
+	a.Aligned(srv, roll, &d)
 	y, err := a.Labels(s)
 	if err != nil {
 		return s, d, err

@@ -58,7 +58,7 @@ func (w *World) Fresh() *World {
 	out := &World{Names: w.Names, Desks: assisted.Desks{}}
 	for name, d := range w.Desks {
 		out.Desks[name] = &assisted.Desk{Keys: d.Keys, Features: d.Features, Learner: d.Learner, Store: assisted.NewStore(),
-			Sketch: d.Sketch, Blur: d.Blur, Limit: d.Limit, Most: d.Most, Noise: d.Noise}
+			Sketch: d.Sketch, Blur: d.Blur, Limit: d.Limit, Most: d.Most, Noise: d.Noise, Aligner: d.Aligner, Blocks: d.Blocks}
 	}
 	return out
 }

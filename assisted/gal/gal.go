@@ -30,6 +30,9 @@ func (a *Algorithm) Check(srv federated.Server) error {
 		return err
 	}
 	s := a.Sponsor
+	if a.Lead && s.Own == "" {
+		return fmt.Errorf("lead: the first round is the sponsor's alone, and the sponsor does not say which member that is")
+	}
 	if a.Weights == "own" && s.Own == "" {
 		return fmt.Errorf("weights: own is the sponsor's organisation alone, and the sponsor does not say which member that is")
 	}
@@ -120,11 +123,13 @@ func (a *Algorithm) Next(s federated.State) (federated.Phase, bool) {
 	case rows:
 		return p, true
 	}
-	return a.FitPhase(c, a.asked), step == 0
+	return a.FitPhase(c, func(name string) bool { return a.asked(name, s.Round) }), step == 0
 }
 
-// asked reports whether a member takes part in fitting.
-func (a *Algorithm) asked(name string) bool { return a.Weights != "own" || name == a.Sponsor.Own }
+// asked reports whether a member takes part in fitting in a round.
+func (a *Algorithm) asked(name string, round int) bool {
+	return a.Weights != "own" && (!a.Lead || round > 0) || name == a.Sponsor.Own
+}
 
 // Task implements [federated.Algorithm].
 func (a *Algorithm) Task(s federated.State, p federated.Phase, m federated.Member) (federated.Task, error) {
@@ -196,6 +201,7 @@ func (a *Algorithm) assist(srv federated.Server, s federated.State, c assisted.C
 	answers, notes := a.Answers(srv, s, c, roll)
 	d.Notes = append(d.Notes, notes...)
 	d.Notes = append(d.Notes, assisted.Lost(roll, "has weight 0")...)
+	a.Aligned(srv, roll, &d)
 	if len(answers) == 0 {
 		d.Notes = append(d.Notes, "nobody's answer could be used: the predictions stay as they are")
 		return s, d, nil

@@ -12,6 +12,7 @@ type Options struct {
 	Weights        string  `yaml:"weights" doc:"how organisations are weighted: exact, softmax-adam (as released), per-class (exact, for each output by itself), nnls (exact, not negative, with any sum), equal, or own (the sponsor's organisation alone)"`
 	Exponent       float64 `yaml:"exponent" doc:"q of the loss |r − Σ w g|^q that weights minimise: 1, 1.5, 2 or 4"`
 	Rate           string  `yaml:"rate" doc:"how the learning rate of a round is found: exact, lbfgs (as released) or fixed (1)"`
+	Lead           bool    `yaml:"lead,omitempty" doc:"the first round is the sponsor's alone, so that others are sent what its own columns leave: for organisations that align their rows by it"`
 	Privacy        string  `yaml:"privacy" doc:"what is done to residuals before they are sent: none, laplace or interval"`
 	Budget         float64 `yaml:"budget" doc:"of laplace, epsilon of a number and round; of interval, how many intervals a number is told by"`
 	Bound          float64 `yaml:"bound" doc:"residuals are clipped to ± this much before noise; 0: to the middle 95 % of them, which depends on the data and so guarantees nothing"`

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cohort-learning/cohort/assisted"
 	"github.com/cohort-learning/cohort/rng"
 	"gonum.org/v1/gonum/mat"
 )
@@ -18,7 +19,7 @@ func TestAlign(t *testing.T) {
 		residuals.SetRow(i, []float64{first.At(i, 0), x.At(i, 2) + .2*r.NormFloat64()})
 	}
 	own := Shuffle(250, .3, r)
-	res, err := Align(context.Background(), x, residuals, Links{Own: own}, nil, Options{})
+	res, err := Align(context.Background(), x, residuals, assisted.Links{Own: own}, nil, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +31,7 @@ func TestAlign(t *testing.T) {
 	if after > .15*before {
 		t.Errorf("aligned residuals are off by %.1f, as they came by %.1f", after, before)
 	}
-	if _, err := Align(context.Background(), x, residuals, Links{Own: own[:9]}, nil, Options{}); err == nil || !strings.Contains(err.Error(), "9 links") {
+	if _, err := Align(context.Background(), x, residuals, assisted.Links{Own: own[:9]}, nil, Options{}); err == nil || !strings.Contains(err.Error(), "9 links") {
 		t.Errorf("fewer links than rows: %v", err)
 	}
 }

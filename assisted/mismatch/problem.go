@@ -261,7 +261,7 @@ func (l *layout) largest() int {
 type Options struct {
 	// Plan is "full" for n×n plans, "bin" for plans by bins of alike labels or by classes; "": full for blocks of up to Full rows
 	// of numbers, bins else. Bins give the same accuracy in a hundredth of the time and a better α̂; a full plan takes some
-	// mass off right links, since every label serves all rows in the same way.
+	// mass off right links, since its entropy counts too many ways to move rows (docs/results/mismatch.md).
 	Plan string
 	Full int // 0: 500, or 3000 of vector labels, for which there are no bins
 

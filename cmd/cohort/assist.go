@@ -322,7 +322,7 @@ func cameTo(dir string) (assistance, error) {
 	if a.Bounds, err = recipe.BoundsOfRun(dir); err != nil {
 		return a, err
 	}
-	for _, name := range []string{"rows", "useful.p", "weight", "away", "contribution", "shapley"} {
+	for _, name := range []string{"rows", "useful.p", "weight", "away", "contribution", "shapley", "links.wrong", "links.doubted", "links.explained", "links.spread"} {
 		keys, err := m.Keys(name)
 		if err != nil {
 			return a, err
@@ -332,7 +332,7 @@ func cameTo(dir string) (assistance, error) {
 			if err != nil {
 				return a, err
 			}
-			if n := len(points); key != "" && n > 0 && (points[n-1].Round+1 == a.Rounds || name == "rows" || name == "useful.p") {
+			if n := len(points); key != "" && n > 0 && (points[n-1].Round+1 == a.Rounds || name == "rows" || name == "useful.p" || strings.HasPrefix(name, "links.")) {
 				if a.By[key] == nil {
 					a.By[key] = map[string]float64{}
 				}
@@ -409,6 +409,12 @@ func (a assistance) print(io streams, r *recipe.Assist) {
 	if len(a.By) > 0 {
 		t.write(io.out)
 		io.say("")
+	}
+	for _, name := range slices.Sorted(maps.Keys(a.By)) {
+		if wrong, aligned := a.By[name]["links.wrong"]; aligned {
+			io.say("%s aligned its rows: %.1f %% of its links seem wrong, %.0f are more likely wrong than right; its columns explain %.0f %% of what it was sent, and a row is spread over %.1f in the mean\n",
+				name, 100*wrong, a.By[name]["links.doubted"], 100*a.By[name]["links.explained"], a.By[name]["links.spread"])
+		}
 	}
 	io.say("run     %s\nreport  %s", a.Run, strings.TrimSpace(a.Report))
 }

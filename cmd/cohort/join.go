@@ -18,6 +18,7 @@ import (
 	"github.com/cohort-learning/cohort/dataset"
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/identity"
+	"github.com/cohort-learning/cohort/methods"
 	"github.com/cohort-learning/cohort/node/member"
 	"github.com/cohort-learning/cohort/node/program"
 	"github.com/cohort-learning/cohort/recipe"
@@ -101,6 +102,8 @@ An interrupt (Ctrl-C) stops; the same command goes on where it was. Nothing that
 	f.StringVar(&o.learner, "learner", "", "with --key: your model, one of "+strings.Join(learner.Names(), ", ")+", or a YAML file with its options (default ridge); --exec takes a program")
 	f.StringSliceVar(&o.table.Columns, "columns", nil, "with --key: columns to learn from (default all)")
 	f.StringSliceVar(&o.table.Drop, "drop", nil, "with --key: columns to leave out")
+	f.StringVar(&o.table.Align, "align", "", "where keys are wrong for some rows, or there is --block alone, align your rows to the sponsor's first; linear, or another learner that explains what you are sent while that is done")
+	f.StringArrayVar(&o.table.Blocks, "block", nil, "with --align: column in which your rows and the sponsor's agree, such as a postcode; may be given again")
 	f.StringVar(&o.table.Secret, "key-secret", "", "with --key: file with the secret that keys are hashed with, the same at all parties")
 	f.IntVar(&o.parallel, "parallel", 1, "tasks to compute at a time")
 	f.StringVar(&o.backend, "backend", "", "engine, see \"cohort doctor\" (default the best of this binary)")
@@ -366,6 +369,15 @@ func (o *joinOptions) columns(f *member.Folder) error {
 	if len(o.table.Columns)+len(o.table.Drop) > 0 {
 		t.Columns, t.Drop = o.table.Columns, o.table.Drop
 	}
+	if o.table.Align != "" {
+		if _, err := methods.NewAligner(o.table.Align); err != nil {
+			return usagef("--align: %w", err)
+		}
+		t.Align = o.table.Align
+	}
+	if len(o.table.Blocks) > 0 {
+		t.Blocks = o.table.Blocks
+	}
 	if o.table.Secret != "" {
 		abs, err := filepath.Abs(o.table.Secret)
 		if err != nil {
@@ -384,6 +396,15 @@ func (o *joinOptions) columns(f *member.Folder) error {
 		if _, err := t.Learner.New(); err != nil {
 			return usagef("--learner: %w", err)
 		}
+	}
+	if t.Align == "" && len(t.Blocks) > 0 {
+		return usagef("--block is for rows whose key is in doubt or missing: say with --align what explains what you are sent while they are aligned, linear for instance")
+	}
+	if t.ByBlocks() {
+		return nil
+	}
+	if t.Key == "" && t.Align != "" {
+		return usagef("--align needs --key, a column that links rows even if it is wrong for some, or --block, one in which rows that belong together agree")
 	}
 	if t.Key == "" && (o.learner != "" || len(t.Columns)+len(t.Drop) > 0 || t.Secret != "") {
 		return usagef("--learner, --columns, --drop and --key-secret are for a table with --key")

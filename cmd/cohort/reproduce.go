@@ -41,7 +41,7 @@ func newReproduce(io streams, stop <-chan struct{}) *cobra.Command {
 			if !slices.Contains(reproduce.Scales(), s) {
 				return usagef("--scale %s: expected small, medium or paper", scale)
 			}
-			if dir == "" && s != reproduce.Small && !e.Parts {
+			if dir == "" && s != reproduce.Small {
 				dir = fmt.Sprintf("%s/reproduce-%s-%s-seed%d", runsRoot(), e.Name, s, o.seed)
 			}
 			if only != "" && dir == "" && !e.Parts {

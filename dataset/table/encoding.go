@@ -222,7 +222,12 @@ func infer(g *dataset.Grid, s Spec) (*Encoding, error) {
 		e.Columns = append(e.Columns, Column{Name: name})
 	}
 	target := -1
-	for _, use := range []struct{ field, column, kind string }{{"key", s.Key, OtherUse}, {"target", s.Target, OtherUse}, {"test", s.Test, OtherUse}} {
+	type use struct{ field, column, kind string }
+	uses := []use{{"key", s.Key, OtherUse}, {"target", s.Target, OtherUse}, {"test", s.Test, OtherUse}}
+	for _, name := range s.Blocks {
+		uses = append(uses, use{"blocks", name, OtherUse})
+	}
+	for _, use := range uses {
 		if use.column == "" {
 			continue
 		}
@@ -277,7 +282,7 @@ func (e *Encoding) choose(g *dataset.Grid, s Spec) error {
 			return err
 		}
 		if e.Columns[i].Kind != "" && len(s.Columns) > 0 {
-			return fmt.Errorf("%s: column %q cannot be learned from: it is the key, the target, or says what is for testing", g.Name(), name)
+			return fmt.Errorf("%s: column %q cannot be learned from: it is the key, the target, a block, or says what is for testing", g.Name(), name)
 		}
 		named[i] = true
 	}

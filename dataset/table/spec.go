@@ -11,6 +11,7 @@ type Spec struct {
 	Path       string   `yaml:"path" json:"path" doc:"CSV, TSV (also gzipped) or Parquet file."`
 	Key        string   `yaml:"key,omitempty" json:"key,omitempty" doc:"Column that names each row, the same in the tables of all parties; without one, rows are numbered."`
 	Duplicates string   `yaml:"duplicates,omitempty" json:"duplicates,omitempty" doc:"What rows of one key are: error (the default), first (later ones are left out)."`
+	Blocks     []string `yaml:"blocks,omitempty" json:"blocks,omitempty" doc:"Columns in which a row and what belongs to it elsewhere agree, such as a postcode or a day, where keys are in doubt or missing; they are not learned from."`
 	Target     string   `yaml:"target,omitempty" json:"target,omitempty" doc:"Column to predict."`
 	Task       string   `yaml:"task,omitempty" json:"task,omitempty" doc:"classification or regression; found out from the target if left out."`
 	Test       string   `yaml:"test,omitempty" json:"test,omitempty" doc:"Column that says which rows are for testing: 1, true, yes or test."`

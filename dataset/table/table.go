@@ -17,6 +17,7 @@ type Table struct {
 	Name     string     // the file
 	Keys     []string   // of the rows, none twice
 	Lines    []int      // of the rows, in the file
+	Blocks   []string   // of the rows, where columns name them
 	Features *mat.Dense // n×d; NaN is missing
 	Encoding *Encoding
 	Target   []float64 // n values or class numbers, NaN where it is missing; nil: the file has no target
@@ -59,6 +60,7 @@ func Read(g *dataset.Grid, s Spec, e *Encoding) (*Table, error) {
 type places struct {
 	columns           []int
 	key, target, test int
+	blocks            []int
 }
 
 func (e *Encoding) places(g *dataset.Grid, s Spec) (p places, err error) {
@@ -82,6 +84,14 @@ func (e *Encoding) places(g *dataset.Grid, s Spec) (p places, err error) {
 		if p.key, err = g.Column(s.Key); err != nil {
 			return p, fmt.Errorf("key: %w", err)
 		}
+	}
+	for _, name := range s.Blocks { // rows to predict for need none
+		i, err := g.Column(name)
+		if err != nil {
+			p.blocks = nil
+			break
+		}
+		p.blocks = append(p.blocks, i)
 	}
 	if s.Test != "" {
 		if p.test, err = g.Column(s.Test); err != nil {
@@ -135,6 +145,13 @@ func (t *Table) read(g *dataset.Grid, s Spec) error {
 			return fmt.Errorf("%s: line %d: more than %d numbers", t.Name, line, maxCells)
 		}
 		t.Keys, t.Lines = append(t.Keys, key), append(t.Lines, line)
+		if len(at.blocks) > 0 {
+			block, err := blockOf(g, line, at.blocks, cells)
+			if err != nil {
+				return err
+			}
+			t.Blocks = append(t.Blocks, block)
+		}
 		for i, c := range e.Columns {
 			if len(c.features()) == 0 {
 				continue
@@ -166,6 +183,17 @@ func (t *Table) read(g *dataset.Grid, s Spec) error {
 	}
 	t.Features = mat.NewDense(len(t.Keys), width, values)
 	return nil
+}
+
+// blockOf names the block of a row.
+func blockOf(g *dataset.Grid, line int, columns []int, cells []string) (string, error) {
+	parts := make([]string, len(columns))
+	for i, c := range columns {
+		if parts[i] = strings.TrimSpace(cells[c]); parts[i] == "" {
+			return "", g.Errorf(line, c, "the row has no block; complete it, or take the row out")
+		}
+	}
+	return strings.Clone(strings.Join(parts, " / ")), nil
 }
 
 // truth reads a cell that says whether a row is for testing.

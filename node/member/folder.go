@@ -59,7 +59,11 @@ type Table struct {
 	table.Spec
 	Learner learner.Spec `json:"learner,omitzero"`
 	Secret  string       `json:"secret,omitempty"` // file with what keys are hashed with
+	Align   string       `json:"align,omitempty"`  // where keys are in doubt: what explains residuals while rows are aligned
 }
+
+// ByBlocks reports whether rows are known by blocks alone, and are to be aligned.
+func (t Table) ByBlocks() bool { return t.Key == "" && t.Align != "" && len(t.Blocks) > 0 }
 
 // Limits are those of a program that trains, see [program.Options]; what is zero is the default.
 type Limits struct {

@@ -24,6 +24,7 @@ import (
 	"github.com/cohort-learning/cohort/dataset"
 	"github.com/cohort-learning/cohort/dataset/table"
 	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/methods"
 	"github.com/cohort-learning/cohort/node/program"
 	"github.com/cohort-learning/cohort/secure/psi"
 	"github.com/cohort-learning/cohort/train"
@@ -151,7 +152,7 @@ func (s *Study) program() program.Options {
 // rows it has. How its columns become features is kept with the models, so that rows to predict for become features alike.
 func (s *Study) assist(p Proposal) (*Part, error) {
 	own := s.Table
-	if own.Key == "" {
+	if own.Key == "" && !own.ByBlocks() {
 		return nil, errors.New("the run is one of organisations with columns of their own: say with --key which column of the table names its rows")
 	}
 	own.Path = s.Data
@@ -168,19 +169,35 @@ func (s *Study) assist(p Proposal) (*Part, error) {
 	if err != nil {
 		return nil, err
 	}
-	keys := t.Keys
+	aligner, err := methods.NewAligner(own.Align)
+	if err != nil {
+		return nil, fmt.Errorf("--align: %w", err)
+	}
+	keys, blocks := t.Keys, t.Blocks
+	if own.Key == "" { // the number of a row is no key of the sponsor's
+		for i, k := range keys {
+			keys[i] = "unlinked row " + k
+		}
+	}
 	if p.Assist.Keys == assisted.HashedKeys {
 		secret, err := os.ReadFile(own.Secret)
 		if err != nil {
 			return nil, fmt.Errorf("keys are hashed with a secret that the parties share (--key-secret): %w", err)
 		}
-		if keys, err = psi.Hash(bytes.TrimSpace(secret), p.Assist.Study, keys); err != nil {
+		secret = bytes.TrimSpace(secret)
+		if keys, err = psi.Hash(secret, p.Assist.Study, keys); err != nil {
 			return nil, err
+		}
+		if blocks != nil {
+			if blocks, err = psi.Hash(secret, p.Assist.Study, blocks); err != nil {
+				return nil, err
+			}
 		}
 	}
 	c := &assisted.Clerk{Mode: p.Assist.Keys, Study: p.Assist.Study, Answers: s.Policy.Answers,
-		Now:  time.Now,
-		Desk: &assisted.Desk{Keys: keys, Features: t.Features, Learner: l, Store: store, Limit: s.Policy.Vectors, Sketch: s.Policy.Mixtures, Blur: s.Policy.Blur}}
+		Now: time.Now,
+		Desk: &assisted.Desk{Keys: keys, Features: t.Features, Learner: l, Store: store, Limit: s.Policy.Vectors, Sketch: s.Policy.Mixtures, Blur: s.Policy.Blur,
+			Aligner: aligner, Blocks: blocks}}
 	if p.Assist.Of != "" {
 		c.Of = scope
 	}

@@ -416,7 +416,7 @@ func (s Spec) model(raw *mat.Dense, l *labels, engine func() (*train.Engine, err
 	case s.Model == "mlp" || classes && (s.Model == "" || s.Model == "linear"):
 		return s.network(raw, l, folds, o, stream, engine)
 	case s.Model == "" || s.Model == "linear":
-		m, err = mismatch.NewLinear(filled(raw, true), true, 1e-6)
+		m, err = mismatch.NewLinear(mismatch.Complete(raw, true), true, 1e-6)
 		return m, o, finish, err
 	case classes:
 		return nil, o, finish, fmt.Errorf("classes are matched with the models linear and mlp, not %q", s.Model)
@@ -425,8 +425,8 @@ func (s Spec) model(raw *mat.Dense, l *labels, engine func() (*train.Engine, err
 	if err != nil {
 		return nil, o, finish, err
 	}
-	o.Warm, o.Mixture, o.Rounds = 5, 10, 10
-	x := filled(raw, false)
+	o.Warm, o.Mixture, o.Rounds = mismatch.FlexibleWarm, mismatch.FlexibleMixture, mismatch.FlexibleRounds
+	x := mismatch.Complete(raw, false)
 	m, err = mismatch.NewCrossFit(n, folds, stream("folds"), func(f int) (mismatch.Model, error) {
 		return mismatch.NewLearned(of, x, stream(fmt.Sprint("fold ", f))), nil
 	})
@@ -446,7 +446,7 @@ func (s Spec) network(raw *mat.Dense, l *labels, folds int, o mismatch.Options, 
 	if classes {
 		outputs = len(l.classes)
 	}
-	x := filled(raw, true)
+	x := mismatch.Complete(raw, true)
 	n, d := x.Dims()
 	name, config := "linear", nn.Config{Input: []int{d}, Classes: outputs}
 	learn := mismatch.Training{Epochs: 20, Rate: .02}
@@ -485,44 +485,4 @@ func (s Spec) network(raw *mat.Dense, l *labels, folds int, o mismatch.Options, 
 		m, err = one(0)
 	}
 	return m, o, finish, err
-}
-
-// filled returns features with a column's mean where a value is missing, standardised by column if asked for; columns that are the
-// same in every row are left out.
-func filled(raw *mat.Dense, standardise bool) *mat.Dense {
-	n, d := raw.Dims()
-	var keep [][]float64
-	for c := range d {
-		col := mat.Col(nil, c, raw)
-		mean, square, known := 0.0, 0.0, 0.0
-		for _, v := range col {
-			if !math.IsNaN(v) {
-				known++
-				mean += (v - mean) / known
-			}
-		}
-		for i, v := range col {
-			if math.IsNaN(v) {
-				col[i] = mean
-			}
-			square += (col[i] - mean) * (col[i] - mean) / float64(n)
-		}
-		if !(square > 1e-24*mean*mean) {
-			continue
-		}
-		if standardise {
-			for i := range col {
-				col[i] = (col[i] - mean) / math.Sqrt(square)
-			}
-		}
-		keep = append(keep, col)
-	}
-	if len(keep) == 0 {
-		return mat.NewDense(n, 1, nil)
-	}
-	x := mat.NewDense(n, len(keep), nil)
-	for c, col := range keep {
-		x.SetCol(c, col)
-	}
-	return x
 }
