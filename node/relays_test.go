@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,6 +17,7 @@ import (
 	"github.com/cohort-learning/cohort/node/relay"
 	"github.com/cohort-learning/cohort/recipe"
 	"github.com/cohort-learning/cohort/transport"
+	"github.com/cohort-learning/cohort/transport/transporttest"
 )
 
 // station is a relay on loopback, in this process.
@@ -36,12 +36,11 @@ func (f *federation) relay(name string, fsys journal.FS) *station {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := transporttest.FreePort()
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	s := &station{f: f, listen: free.Addr().String()}
-	_ = free.Close()
+	s := &station{f: f, listen: fmt.Sprintf("127.0.0.1:%d", port)}
 	if s.folder, err = member.Enrol(f.t.Context(), filepath.Join(f.t.TempDir(), name), tokens[0], member.EnrolOptions{}); err != nil {
 		f.t.Fatal(err)
 	}

@@ -2,13 +2,13 @@ package main
 
 import (
 	"maps"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
 
+	"github.com/cohort-learning/cohort/transport/transporttest"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -30,12 +30,11 @@ func networkCommands() map[string]func(*testscript.TestScript, bool, []string) {
 // prepareNetwork gives a script two ports of its own.
 func prepareNetwork(e *testscript.Env) error {
 	for _, name := range []string{"PORT", "OTHER"} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		port, err := transporttest.FreePort()
 		if err != nil {
 			return err
 		}
-		defer l.Close()
-		e.Setenv(name, strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
+		e.Setenv(name, strconv.Itoa(port))
 	}
 	e.Setenv("NO_PROXY", "localhost,127.0.0.1")
 	return prepareScript(e)

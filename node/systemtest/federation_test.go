@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cohort-learning/cohort/transport/transporttest"
 )
 
 // federation is a coordinator and its members, each a process of the real program.
@@ -75,20 +76,14 @@ func newFederation(t *testing.T, recipe string, members int) *federation {
 	return f
 }
 
-// freePort returns a port that nothing listens on, below those that the system gives to outgoing connections: the coordinator
-// is to find it free after it was killed.
+// freePort is [transporttest.FreePort].
 func freePort(t *testing.T) int {
 	t.Helper()
-	for range 100 {
-		port := 20000 + rand.N(10000)
-		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
-		if err == nil {
-			l.Close()
-			return port
-		}
+	port, err := transporttest.FreePort()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("there is no free port")
-	return 0
+	return port
 }
 
 // say notes what happens.
