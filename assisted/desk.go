@@ -12,6 +12,7 @@ import (
 
 	"github.com/cohort-learning/cohort/assisted/learner"
 	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/rng"
 	"github.com/cohort-learning/cohort/weights"
 	"gonum.org/v1/gonum/mat"
 )
@@ -126,7 +127,7 @@ func (d *Desk) Run(ctx context.Context, at federated.Local, task federated.Task,
 	switch o.Do {
 	case doRows:
 		return d.learnRows(at, o, task)
-	case doFit:
+	case doFit, doVote:
 		return d.fit(ctx, at, o, task)
 	case doSketch:
 		return d.sketch(at, o, at.Rand(0, "mixtures"))
@@ -273,11 +274,14 @@ func (d *Desk) answer(ctx context.Context, at federated.Local, o order, rows ros
 	default:
 		return nil, fmt.Errorf("asked to share models by %.40q, which nobody here knows", o.Share)
 	}
-	m, err := d.model(ctx, at, o.Slot, rows, r)
+	m, err := d.model(ctx, at, o, rows, r)
 	if err != nil {
 		return nil, err
 	}
 	_, columns := r.Dims()
+	if o.Do == doVote {
+		columns = o.Classes
+	}
 	g, err := d.values(rows.at, columns, m.Predict)
 	if err != nil {
 		return nil, err
@@ -305,7 +309,31 @@ func (d *Desk) targets(o order, task federated.Task) (*mat.Dense, error) {
 			}
 		}
 	}
+	if o.Do == doVote {
+		return r, o.checkVotes(r)
+	}
 	return r, nil
+}
+
+// mostClasses bounds how many classes are voted for.
+const mostClasses = 1 << 16
+
+// checkVotes returns an error unless every row is a class and a weight.
+func (o order) checkVotes(r *mat.Dense) error {
+	rows, columns := r.Dims()
+	if columns != 2 || o.Classes < 2 || o.Classes > mostClasses {
+		return fmt.Errorf("asked for votes for %d classes with %d columns of targets; a label and its weight are expected, and 2 to %d classes", o.Classes, columns, mostClasses)
+	}
+	for i := range rows {
+		label, weight := r.At(i, 0), r.At(i, 1)
+		if Masked(r, i) {
+			continue
+		}
+		if !(label >= 0 && label < float64(o.Classes)) || label != math.Trunc(label) || !(weight >= 0) {
+			return fmt.Errorf("row %d is to be of class %v with weight %v: expected a class of 0 to %d and a weight of at least 0", i, label, weight, o.Classes-1)
+		}
+	}
+	return nil
 }
 
 // admit keeps the targets of a slot; others than before are refused.
@@ -331,7 +359,8 @@ func (d *Desk) admit(at federated.Local, s Slot, r *mat.Dense) error {
 }
 
 // model returns the model of a slot, fitted to the targets.
-func (d *Desk) model(ctx context.Context, at federated.Local, s Slot, rows roster, r *mat.Dense) (learner.Model, error) {
+func (d *Desk) model(ctx context.Context, at federated.Local, o order, rows roster, r *mat.Dense) (learner.Model, error) {
+	s := o.Slot
 	if err := d.admit(at, s, r); err != nil {
 		return nil, err
 	}
@@ -355,7 +384,7 @@ func (d *Desk) model(ctx context.Context, at federated.Local, s Slot, rows roste
 	for i, row := range have {
 		y.SetRow(i, r.RawRowView(row))
 	}
-	if m, err = d.Learner.Fit(ctx, x, y, nil, at.Rand(s.Round, fmt.Sprintf("fit/%d", s.Step))); err != nil {
+	if m, err = d.learn(ctx, o, x, y, at.Rand(s.Round, fmt.Sprintf("fit/%d", s.Step))); err != nil {
 		return nil, fmt.Errorf("fitting model %v: %w", s, err)
 	}
 	b, err := m.MarshalBinary()
@@ -363,6 +392,19 @@ func (d *Desk) model(ctx context.Context, at federated.Local, s Slot, rows roste
 		err = d.Store.Put(modelName(at, s), b)
 	}
 	return m, err
+}
+
+// learn fits what is asked for: values, or votes for classes with weights.
+func (d *Desk) learn(ctx context.Context, o order, x, y *mat.Dense, r *rng.Stream) (learner.Model, error) {
+	if o.Do == doFit {
+		return d.Learner.Fit(ctx, x, y, nil, r)
+	}
+	n, _ := y.Dims()
+	labels, w := make([]int, n), make([]float64, n)
+	for i := range n {
+		labels[i], w[i] = int(y.At(i, 0)), y.At(i, 1)
+	}
+	return learner.FitVotes(ctx, d.Learner, x, labels, o.Classes, w, r)
 }
 
 func (d *Desk) load(at federated.Local, s Slot) (learner.Model, error) {

@@ -102,8 +102,19 @@ type Table struct {
 	Disclosure
 	// Desks is the organisations' side, where they are in this process; at the coordinator of a network it is not used.
 	Desks federated.Client
+	// Judge is what has to be small on held-out rows for the run to go on; nil is the sponsor's loss.
+	Judge func(y, f *mat.Dense) float64
 
 	recovery *float64 // what residuals tell, as it was when it was last checked; nil: it was not asked
+}
+
+// judge returns how bad predictions are on held-out rows.
+func (t *Table) judge(y, f *mat.Dense) float64 {
+	p := t.Sponsor.HeldOut()
+	if t.Judge != nil {
+		return t.Judge(p.Of(y), p.Of(f))
+	}
+	return t.Sponsor.Objective.Value(p.Of(y), p.Of(f))
 }
 
 // Check returns an error that says what a run lacks.
@@ -144,7 +155,7 @@ func (t *Table) Begin(srv federated.Server, zero bool) (federated.State, error) 
 	f := Constant(len(t.Sponsor.Keys), start)
 	c := Course{Asked: -1, Again: true, Ensemble: Ensemble{Start: start}}
 	if p := t.Sponsor.HeldOut(); p.Len() > 0 {
-		c.Stop = c.Stop.Heard(t.Sponsor.Objective.Value(p.Of(y), p.Of(f)), 0, 0)
+		c.Stop = c.Stop.Heard(t.judge(y, f), 0, 0)
 	}
 	return c.Into(WithMatrix(s, "F", f))
 }
@@ -244,6 +255,12 @@ func (t *Table) FitPhase(c Course, may func(name string) bool) federated.Phase {
 // FitTask asks for a model of targets, which are r of the rows to fit.
 func (t *Table) FitTask(r weights.Set, slot Slot) (federated.Task, error) {
 	return order{Do: doFit, Rows: digestOf(AppendKeys(nil, t.Sponsor.Keys)), Slot: slot}.task(map[string]weights.Set{targetSet: r}, nil)
+}
+
+// VoteTask asks for a model of classes, of so many: r, for the rows to fit, is a label and its weight. The answer is votes
+// ([learner.FitVotes]).
+func (t *Table) VoteTask(r weights.Set, classes int, slot Slot) (federated.Task, error) {
+	return order{Do: doVote, Rows: digestOf(AppendKeys(nil, t.Sponsor.Keys)), Slot: slot, Classes: classes}.task(map[string]weights.Set{targetSet: r}, nil)
 }
 
 // Targets is the matrix r as it is sent.
@@ -417,7 +434,7 @@ func (t *Table) Close(srv federated.Server, s federated.State, c Course, d *fede
 	t.Measure(d, y, f)
 	t.suspect(&c, d, y, f)
 	if p := t.Sponsor.HeldOut(); p.Len() > 0 {
-		c.Stop = c.Stop.Heard(t.Sponsor.Objective.Value(p.Of(y), p.Of(f)), s.Round+1, patience)
+		c.Stop = c.Stop.Heard(t.judge(y, f), s.Round+1, patience)
 		if c.Stop.Over {
 			d.Notes = append(d.Notes, fmt.Sprintf("stopped: held-out rows were predicted best after %d rounds", c.Stop.Best))
 		}

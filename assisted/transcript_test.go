@@ -20,6 +20,7 @@ import (
 
 	"github.com/cohort-learning/cohort/assisted"
 	"github.com/cohort-learning/cohort/assisted/al"
+	"github.com/cohort-learning/cohort/assisted/ascii"
 	"github.com/cohort-learning/cohort/assisted/assisttest"
 	"github.com/cohort-learning/cohort/assisted/gal"
 	"github.com/cohort-learning/cohort/federated"
@@ -129,22 +130,38 @@ func TestTranscript(t *testing.T) {
 	} else if b, err := m.MarshalBinary(); err != nil || !bytes.HasPrefix(b, []byte(modelMagic)) {
 		t.Fatalf("models begin with %.8q, %v", b, err)
 	}
-	for _, name := range []string{"gal", "al", "shared"} {
+	classes := mat.NewDense(40, 1, nil)
+	classes.Apply(func(i, _ int, _ float64) float64 { return math.Min(2, math.Abs(math.Trunc(y.At(i, 0)))) }, classes)
+	for _, name := range []string{"gal", "al", "shared", "ascii"} {
 		w := assisttest.NewWorld(assisttest.OLS(t), x...)
 		log := &transcript{desks: w.Desks, fields: map[string]map[string]bool{}}
 		s := &assisted.Sponsor{Objective: assisted.Objective{Loss: assisted.Squared}, Keys: assisttest.Keys(40), Labels: y, Fit: 30, Test: 10, Own: "org-1"}
+		tasks := []string{"rows", "fit", "predict"}
+		shapes := []string{"fit answer 40×1", "fit r [30 1]", "predict answer 40×1"}
+		if name == "shared" {
+			tasks, shapes = append(tasks, "recompute"), append(shapes, "recompute answer 40×3")
+		}
+		if name == "ascii" {
+			s.Objective, s.Labels = assisted.Objective{Loss: assisted.CrossEntropy, Classes: 3}, classes
+			tasks[1], shapes = "vote", []string{"predict answer 40×3", "vote answer 40×3", "vote r [30 2]"}
+		}
 		const rounds = 3
 		with := func(disclose string) method {
 			var m method
 			var err error
-			if name != "al" {
+			switch name {
+			case "gal", "shared":
 				o := gal.Defaults()
 				if name == "shared" {
 					o.DMS = assisted.ShareWarm
 				}
 				o.Disclosure.Disclose = disclose
 				m, err = o.New(rounds, s, log)
-			} else {
+			case "ascii":
+				o := ascii.Defaults()
+				o.Stop, o.Disclosure.Disclose = "nobody", disclose
+				m, err = o.New(rounds, s, log)
+			default:
 				o := al.Defaults()
 				o.Disclosure.Disclose = disclose
 				m, err = o.New(rounds, s, log)
@@ -166,30 +183,26 @@ func TestTranscript(t *testing.T) {
 		if _, err := w.Do(&assisted.Prediction{Ensemble: e, Keys: s.Keys, Desks: log}, 1, nil); err != nil {
 			t.Fatal(err)
 		}
-		want := documented(t)
+		want := documented(t, tasks)
 		if name == "shared" {
 			want["fit"] = slices.Sorted(slices.Values(append(want["fit"], "share")))
-		} else {
-			delete(want, "recompute")
-			delete(want, "recompute answer")
 		}
 		if diff := cmp.Diff(want, log.said()); diff != "" {
 			t.Errorf("%s: docs/assist.md says something else (-) than what passes (+):\n%s", name, diff)
 		}
-		log.check(t, name, s, x)
+		log.check(t, name, s, x, shapes)
 	}
 }
 
 // check looks for what must not be in any message.
-func (x *transcript) check(t *testing.T, method string, s *assisted.Sponsor, features []*mat.Dense) {
+func (x *transcript) check(t *testing.T, method string, s *assisted.Sponsor, features []*mat.Dense, want []string) {
 	t.Helper()
-	want := 2 * 3 * (1 + 3 + 1) // there and back with three organisations: rows, three rounds, prediction
-	matrices := []string{"fit answer 40×1", "fit r [30 1]", "predict answer 40×1"}
+	n := 2 * 3 * (1 + 3 + 1) // there and back with three organisations: rows, three rounds, prediction
 	if method == "shared" {
-		want, matrices = want+2*3, append(matrices, "recompute answer 40×3")
+		n += 2 * 3
 	}
-	if len(x.messages) != want {
-		t.Fatalf("%s: %d messages, want %d", method, len(x.messages), want)
+	if len(x.messages) != n {
+		t.Fatalf("%s: %d messages, want %d", method, len(x.messages), n)
 	}
 	shapes := map[string]bool{}
 	for _, m := range x.messages {
@@ -201,7 +214,7 @@ func (x *transcript) check(t *testing.T, method string, s *assisted.Sponsor, fea
 				}
 			}
 		}
-		if m.member != s.Own {
+		if m.member != s.Own && method != "ascii" { // whose labels are told
 			for _, v := range s.Labels.RawMatrix().Data {
 				if m.holds(v) {
 					t.Fatalf("%s: the label %v", about, v)
@@ -219,7 +232,7 @@ func (x *transcript) check(t *testing.T, method string, s *assisted.Sponsor, fea
 			shapes[fmt.Sprintf("%s %s %v", m.what, name, set.Must(name).Shape)] = true
 		}
 	}
-	if diff := cmp.Diff(matrices, slices.Sorted(maps.Keys(shapes))); diff != "" {
+	if diff := cmp.Diff(want, slices.Sorted(maps.Keys(shapes))); diff != "" {
 		t.Errorf("%s: shapes of matrices: %s", method, diff)
 	}
 }
@@ -234,12 +247,12 @@ func (x *transcript) said() map[string][]string {
 }
 
 var (
-	tableRow = regexp.MustCompile("^\\| `(rows|fit|predict|recompute)` \\|")
+	tableRow = regexp.MustCompile("^\\| `(rows|fit|vote|predict|recompute)` \\|")
 	quoted   = regexp.MustCompile("`([^`]+)`")
 )
 
-// documented is what the table of messages of docs/assist.md says: task, what it carries, what is answered.
-func documented(t *testing.T) map[string][]string {
+// documented is what the table of messages of docs/assist.md says of some tasks: what each carries, what is answered.
+func documented(t *testing.T, tasks []string) map[string][]string {
 	t.Helper()
 	f, err := os.Open(filepath.Join("..", "docs", "assist.md"))
 	if err != nil {
@@ -253,6 +266,9 @@ func documented(t *testing.T) map[string][]string {
 		}
 		cells := strings.Split(lines.Text(), "|")
 		name := strings.Trim(cells[1], " `")
+		if !slices.Contains(tasks, name) {
+			continue
+		}
 		for k, suffix := range map[int]string{3: "", 4: " answer"} {
 			for _, q := range quoted.FindAllStringSubmatch(cells[k], -1) {
 				out[name+suffix] = append(out[name+suffix], q[1])

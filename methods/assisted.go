@@ -6,6 +6,7 @@ import (
 
 	"github.com/cohort-learning/cohort/assisted"
 	"github.com/cohort-learning/cohort/assisted/al"
+	"github.com/cohort-learning/cohort/assisted/ascii"
 	"github.com/cohort-learning/cohort/assisted/gal"
 	"github.com/cohort-learning/cohort/assisted/learner"
 	"github.com/cohort-learning/cohort/assisted/mismatch"
@@ -36,6 +37,7 @@ type Assisted struct {
 	Summary string                 // one line: when to use it
 	Paper   string                 // where it is published
 	Options func() AssistedOptions // its options at their defaults
+	Solves  bool                   // it finds weights or rates, which is better done on rows whose residuals nobody was sent
 }
 
 type galOptions struct {
@@ -79,13 +81,35 @@ func NewAligner(name string) (assisted.Aligner, error) {
 // Leads: whoever is first gets what the sponsor's own model leaves.
 func (o *alOptions) Leads() bool { return true }
 
+type asciiOptions struct {
+	ascii.Options `yaml:",inline"`
+}
+
+func (o *asciiOptions) New(rounds int, s *assisted.Sponsor, desks federated.Client) (Assistance, error) {
+	return o.Options.New(rounds, s, desks)
+}
+
+func (o *asciiOptions) Recomputes() bool { return false }
+
+// Leads: whoever is first gets the labels, as all others do.
+func (o *asciiOptions) Leads() bool { return false }
+
 // AllAssisted lists the methods of organisations with different columns.
 func AllAssisted() []Assisted {
 	return []Assisted{
-		{"gal", "Gradient Assisted Learning", "all organisations fit the residuals at the same time; weights and rates are searched for", "Diao et al., arXiv 2106.01425",
-			func() AssistedOptions { o := &galOptions{gal.Defaults()}; o.Patience = 3; return o }},
-		{"al", "Assisted Learning", "organisations fit the residuals one after the other, each what the one before has left", "Xian et al., arXiv 2004.00566",
-			func() AssistedOptions { o := &alOptions{al.Defaults()}; o.Patience = 3; return o }},
+		{Name: "gal", Title: "Gradient Assisted Learning", Paper: "Diao et al., arXiv 2106.01425", Solves: true,
+			Summary: "all organisations fit the residuals at the same time; weights and rates are searched for",
+			Options: func() AssistedOptions { o := &galOptions{gal.Defaults()}; o.Patience = 3; return o }},
+		{Name: "al", Title: "Assisted Learning", Paper: "Xian et al., arXiv 2004.00566", Solves: true,
+			Summary: "organisations fit the residuals one after the other, each what the one before has left",
+			Options: func() AssistedOptions { o := &alOptions{al.Defaults()}; o.Patience = 3; return o }},
+		{Name: "ascii", Title: "Assisted Classification with Ignorance Interchange", Paper: "Zhou et al., arXiv 2010.10747",
+			Summary: "classes, which all organisations know: each fits them under the weights of rows that the others get wrong",
+			Options: func() AssistedOptions {
+				o := &asciiOptions{ascii.Defaults()}
+				o.Weights, o.Stop, o.Patience = "simple", "nobody", 10
+				return o
+			}},
 	}
 }
 

@@ -31,7 +31,7 @@ import (
 type Assist struct {
 	Version int             `yaml:"version" doc:"Version of this format."`
 	Name    string          `yaml:"name,omitempty" doc:"Your name for the run; shown in lists and reports."`
-	Method  string          `yaml:"method" doc:"How organisations assist: gal (all at once) or al (one after the other)."`
+	Method  string          `yaml:"method" doc:"How organisations assist: gal (all at once), al (one after the other) or ascii (classes that all may know)."`
 	Seed    uint64          `yaml:"seed" doc:"Seed of every random choice: rows, models, noise."`
 	Rounds  int             `yaml:"rounds" doc:"Rounds of the run."`
 	Table   table.Spec      `yaml:"table" doc:"The sponsor's table, with the target."`
@@ -92,8 +92,12 @@ func DefaultAssist(method string) (*Assist, error) {
 	if err != nil {
 		return nil, err
 	}
+	rows := assisted.Shares{Held: 0.1, Test: 0.2}
+	if m.Solves {
+		rows.Solve = 0.2
+	}
 	return &Assist{Version: Version, Method: m.Name, Rounds: 10, Sponsor: "sponsor", Learner: learner.Spec{Name: "linear"},
-		Rows: assisted.Shares{Solve: 0.2, Held: 0.1, Test: 0.2}, Mixtures: 3, Keys: assisted.PrivateKeys,
+		Rows: rows, Mixtures: 3, Keys: assisted.PrivateKeys,
 		Bounds: []string{AloneBound, JointBound}, Run: Run{Checkpoint: 1}, Options: m.Options()}, nil
 }
 
@@ -163,7 +167,7 @@ func readAssist(file string, text []byte, set []string, base string) (*Assist, e
 	}
 	n, ok := named.child(named.root, "method").(*ast.StringNode)
 	if !ok {
-		return nil, &Error{File: file, Line: 1, Column: 1, Field: "method", Message: "is missing; expected gal or al"}
+		return nil, &Error{File: file, Line: 1, Column: 1, Field: "method", Message: "is missing; expected one of " + strings.Join(assistance(), ", ")}
 	}
 	r, err := DefaultAssist(n.Value)
 	if err != nil {
@@ -194,6 +198,14 @@ func readAssist(file string, text []byte, set []string, base string) (*Assist, e
 		return nil, r.place(err)
 	}
 	return r, nil
+}
+
+// assistance are the names of the methods.
+func assistance() (names []string) {
+	for _, m := range methods.AllAssisted() {
+		names = append(names, m.Name)
+	}
+	return names
 }
 
 func rebase(base string, path *string) {

@@ -64,7 +64,7 @@ func (d division) sponsor() (*assisted.Sponsor, error) {
 // pooled is the same with all columns at one organisation.
 func (d division) pooled() division {
 	d.columns = [][]int{slices.Concat(d.columns...)}
-	d.noise = nil
+	d.noise, d.others = nil, nil
 	return d
 }
 
@@ -75,6 +75,14 @@ func (d division) only(m int) division {
 	return d
 }
 
+// spec is the learner of organisation m.
+func (d division) spec(m int) learner.Spec {
+	if d.others != nil {
+		return d.others[m]
+	}
+	return d.learner
+}
+
 // desks are the organisations, with stores in memory, or in dir where it is not empty; networks compute on e.
 func (d division) desks(s *assisted.Sponsor, dir string, e *train.Engine) (assisted.Desks, *simulation.Fleet, error) {
 	keys := make([]string, len(s.Keys))
@@ -83,11 +91,7 @@ func (d division) desks(s *assisted.Sponsor, dir string, e *train.Engine) (assis
 	}
 	desks, fleet := assisted.Desks{}, &simulation.Fleet{Seed: d.seed}
 	for m, columns := range d.columns {
-		spec := d.learner
-		if d.others != nil {
-			spec = d.others[m]
-		}
-		l, err := spec.New()
+		l, err := d.spec(m).New()
 		if err != nil {
 			return nil, nil, err
 		}

@@ -19,7 +19,17 @@ type Problem struct {
 	Sponsor *assisted.Sponsor
 	Parts   []*mat.Dense // features of each organisation, for all rows
 	Learner learner.Learner
-	Seed    uint64
+	// Own, if not nil, is the learner of each organisation, in place of the one of all.
+	Own  []learner.Learner
+	Seed uint64
+}
+
+// learner returns the learner of organisation m.
+func (p Problem) learner(m int) learner.Learner {
+	if p.Own != nil {
+		return p.Own[m]
+	}
+	return p.Learner
 }
 
 // Late is late fusion: each organisation fits the labels from its own columns, and predictions F, n×K for all rows, are the mean
@@ -28,7 +38,7 @@ type Problem struct {
 func (p Problem) Late(ctx context.Context) (*mat.Dense, error) {
 	var sum *mat.Dense
 	for m, x := range p.Parts {
-		f, err := p.single(ctx, p.Learner, x, fmt.Sprint(m))
+		f, err := p.single(ctx, p.learner(m), x, fmt.Sprint(m))
 		if err != nil {
 			return nil, fmt.Errorf("organisation %d: %w", m, err)
 		}
@@ -101,7 +111,7 @@ func (p Problem) Stacking(ctx context.Context, meta learner.Learner) (*mat.Dense
 					in = append(in, row)
 				}
 			}
-			model, err := p.model(ctx, p.Learner, rows(x, in), rows(y, in), fmt.Sprintf("%d/%d", m, fold))
+			model, err := p.model(ctx, p.learner(m), rows(x, in), rows(y, in), fmt.Sprintf("%d/%d", m, fold))
 			if err != nil {
 				return nil, err
 			}
@@ -113,7 +123,7 @@ func (p Problem) Stacking(ctx context.Context, meta learner.Learner) (*mat.Dense
 				out.Set(row, m, f.At(i, 0))
 			}
 		}
-		f, err := p.single(ctx, p.Learner, x, fmt.Sprint(m))
+		f, err := p.single(ctx, p.learner(m), x, fmt.Sprint(m))
 		if err != nil {
 			return nil, err
 		}

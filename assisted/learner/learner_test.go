@@ -379,6 +379,19 @@ func FuzzDecode(f *testing.F) {
 			f.Add(c)
 		}
 	}
+	tree, err := specOf("tree").New()
+	if err != nil {
+		f.Fatal(err)
+	}
+	m, err := learner.FitVotes(context.Background(), tree, x, make([]int, 12), 2, nil, nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	b, err := m.MarshalBinary()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := learner.Decode(b)
 		if err != nil {

@@ -174,7 +174,11 @@ func DecodeBy(l Learner, b []byte) (Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch own := m.(type) {
+	inner := m
+	if v, ok := m.(*votes); ok {
+		inner = v.scores
+	}
+	switch own := inner.(type) {
 	case *programModel:
 		if l, ok := l.(program); ok {
 			own.p = l.p
