@@ -2,6 +2,7 @@ package systemtest
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -103,15 +104,37 @@ func TestAssistPredict(t *testing.T) {
 	f.members[1].kill()
 	f.coordinator.await(t, `bank is here`, 2) // in training, and now
 	f.coordinator.await(t, `shop is here`, 2)
-	got = predict(t, f, append(ask, "--wait", "15s")...) // asked through the coordinator that is at work
+	// Asked through the coordinator that is at work; again, if the two that are there are slower than it waits for the third.
+	refused := func() bool {
+		return slices.ContainsFunc(got.Notes, func(note string) bool {
+			return strings.Contains(note, "shop does not answer in round 1: this organisation predicts for at most 30 rows and has done so for 20: its owner must allow more")
+		})
+	}
+	for range 6 {
+		var said []byte
+		out, err := exec.Command(f.program, append([]string{"predict", "--json", "--wait", "15s"}, ask...)...).Output()
+		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+			said = exit.Stderr
+		}
+		got = predicted{}
+		if err == nil {
+			err = json.Unmarshal(out, &got)
+		}
+		if err != nil && !strings.Contains(string(said), "nobody has agreed to the terms") {
+			t.Fatalf("%v: %s", err, said)
+		}
+		if refused() && got.Degraded["bank"] == 0 {
+			break
+		}
+	}
 	if got.Degraded["telephone"] != 20 || got.Degraded["shop"] != 20 || len(got.Degraded) != 2 {
 		t.Errorf("degraded: %v, want telephone, which is away, and shop, which has answered what it may", got.Degraded)
 	}
 	if !(got.Cost["telephone"] > 0) {
 		t.Errorf("what it costs to be without telephone is not said: %v", got.Cost)
 	}
-	if notes := strings.Join(got.Notes, "\n"); !strings.Contains(notes, "shop does not answer in round 1: this organisation predicts for at most 30 rows and has done so for 20: its owner must allow more") {
-		t.Errorf("notes: %s", notes)
+	if !refused() {
+		t.Errorf("notes: %q", got.Notes)
 	}
 	if slices.Equal(got.Predictions, want.Predictions) {
 		t.Error("it does not matter who is away")
