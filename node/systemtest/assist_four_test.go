@@ -155,10 +155,10 @@ func TestAssistFour(t *testing.T) {
 		series := values(t, quiet.run(), metric)
 		got, alone, joint := series[len(series)-1], one.Bounds["alone"][metric], one.Bounds["joint"][metric]
 		quiet.say("%s: bank alone %.4f, the four %.4f, all columns %.4f", metric, alone, got, joint)
-		if joint-got > .03 {
+		if metric == "accuracy" && joint-got > .03 { // the margin of the published tables is in points of accuracy
 			t.Errorf("%s %.4f, more than three points below the %.4f of all columns in one place", metric, got, joint)
 		}
-		if metric == "auroc" && got-alone < .03 {
+		if got-alone < .03 {
 			t.Errorf("%s %.4f, alone %.4f: assistance does not help", metric, got, alone)
 		}
 	}
