@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 
@@ -81,6 +82,7 @@ type curve struct {
 	name, title string
 	x, y        report.Axis
 	xs          []float64
+	percent     bool // x are shares, drawn as percentages: the axis has whole numbers
 	part        func(x float64) string
 	series      []string
 	claim       func(x float64, series string) string
@@ -106,7 +108,11 @@ func (l *Lab) draw(title string, curves ...curve) error {
 				}
 				for _, row := range kept.Rows {
 					if row.Claim == c.claim(x, name) && row.Measured != nil {
-						line.X, line.Y = append(line.X, x), append(line.Y, *row.Measured)
+						at := x
+						if c.percent {
+							at = math.Round(1000*x) / 10
+						}
+						line.X, line.Y = append(line.X, at), append(line.Y, *row.Measured)
 					}
 				}
 			}

@@ -200,7 +200,7 @@ var (
 
 // mistakes is the curve of the errors of rivals over the share of wrong links.
 func mistakes(name, title, of, mean string, alphas []float64, rivals ...rival) curve {
-	c := curve{name: name, title: title, x: report.Axis{Label: "share of wrong links", Unit: report.Percent}, y: report.Axis{Label: "‖β̂ − β‖"}, xs: alphas,
+	c := curve{name: name, title: title, percent: true, x: report.Axis{Label: "wrong links, percent"}, y: report.Axis{Label: "‖β̂ − β‖"}, xs: alphas,
 		part: func(alpha float64) string { return fmt.Sprintf("%s, α = %v", of, alpha) },
 		claim: func(alpha float64, series string) string {
 			return fmt.Sprintf("%s, α = %v: %s, %s‖β̂−β‖", of, alpha, series, mean)
