@@ -60,7 +60,7 @@ func (m *Member) handle(ctx context.Context, msg []byte) (*opened, error) {
 func (m *Member) invite(id string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if r := m.ledger.runs[id]; r != nil && (r.consent != nil || r.ended != nil) || m.invited[id] || len(m.invited) >= 1024 {
+	if r := m.ledger.runs[id]; id == "" || r != nil && (r.consent != nil || r.ended != nil) || m.invited[id] || len(m.invited) >= 1024 {
 		return
 	}
 	m.invited[id] = true
@@ -408,6 +408,10 @@ func (m *Member) handleControl(o *opened) error {
 	}
 	if c.Action == "revoked" {
 		return &RevokedError{reason}
+	}
+	if c.Action == "sync" { // a run has come
+		m.invite(e.Run)
+		return nil
 	}
 	m.mu.Lock()
 	var runs []*run
