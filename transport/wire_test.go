@@ -53,6 +53,8 @@ func TestWireDocument(t *testing.T) {
 			switch of {
 			case reflect.TypeFor[transport.Ref](), reflect.TypeFor[transport.Head](), reflect.TypeFor[transport.Tensors]():
 				named(text, "the document", name)
+			case reflect.TypeFor[transport.Task](): // of one, and of many
+				named(section("### task"), "### task", name)
 			default:
 				named(s, where, name)
 			}
