@@ -379,12 +379,7 @@ func (d *Desk) model(ctx context.Context, at federated.Local, o order, rows rost
 	if x == nil {
 		return nil, errors.New("of the entities that targets came for, this organisation has none")
 	}
-	_, columns := r.Dims()
-	y := mat.NewDense(len(have), columns, nil)
-	for i, row := range have {
-		y.SetRow(i, r.RawRowView(row))
-	}
-	if m, err = d.learn(ctx, o, x, y, at.Rand(s.Round, fmt.Sprintf("fit/%d", s.Step))); err != nil {
+	if m, err = d.learn(ctx, o, x, Pick(r, have), at.Rand(s.Round, fmt.Sprintf("fit/%d", s.Step))); err != nil {
 		return nil, fmt.Errorf("fitting model %v: %w", s, err)
 	}
 	b, err := m.MarshalBinary()

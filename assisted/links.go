@@ -240,7 +240,7 @@ func (d *Desk) findLinks(ctx context.Context, at federated.Local, s Slot, rows r
 			return keptLinks{}, errors.New("nothing says which rows could belong together: neither do keys agree, nor is there a block that both sides know")
 		}
 	}
-	x, y := pick(d.Features, candidates), pick(r, labels)
+	x, y := Pick(d.Features, candidates), Pick(r, labels)
 	found, err := d.Aligner.Align(ctx, x, y, l, at.Rand(s.Round, fmt.Sprintf("align/%d", s.Step)))
 	if err != nil {
 		return keptLinks{}, err
@@ -253,16 +253,6 @@ func (d *Desk) findLinks(ctx context.Context, at federated.Local, s Slot, rows r
 		}
 	}
 	return kept, nil
-}
-
-// pick returns some rows of a matrix.
-func pick(x *mat.Dense, rows []int) *mat.Dense {
-	_, columns := x.Dims()
-	out := mat.NewDense(len(rows), columns, nil)
-	for i, row := range rows {
-		out.SetRow(i, x.RawRowView(row))
-	}
-	return out
 }
 
 // expect answers for rows of which no key tells the desk's own, by the mean of the values of their block: it is what the row has in

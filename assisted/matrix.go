@@ -87,6 +87,16 @@ func between(x *mat.Dense, from, to int) *mat.Dense {
 	return x.Slice(from, to, 0, columns).(*mat.Dense)
 }
 
+// Pick returns some rows of x, as a matrix of its own; there is at least one.
+func Pick(x *mat.Dense, rows []int) *mat.Dense {
+	_, columns := x.Dims()
+	out := mat.NewDense(len(rows), columns, nil)
+	for i, row := range rows {
+		out.SetRow(i, x.RawRowView(row))
+	}
+	return out
+}
+
 // finite returns an error that names the first value that is NaN or infinite.
 func finite(x *mat.Dense) error {
 	rows, _ := x.Dims()

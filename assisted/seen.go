@@ -91,11 +91,7 @@ func beside(x, more *mat.Dense) {
 func numbers(x *mat.Dense, which []int) *mat.Dense {
 	out := mat.DenseCopyOf(x)
 	if which != nil {
-		_, columns := x.Dims()
-		out = mat.NewDense(len(which), columns, nil)
-		for i, row := range which {
-			out.SetRow(i, x.RawRowView(row))
-		}
+		out = Pick(x, which)
 	}
 	out.Apply(func(_, _ int, v float64) float64 {
 		if math.IsNaN(v) {

@@ -154,7 +154,7 @@ func (d *Desk) grow(ctx context.Context, at federated.Local, o order, rows roste
 		if err != nil {
 			return nil, fmt.Errorf("targets of model %v: %w", s, err)
 		}
-		targets = append(targets, chosen(before, have))
+		targets = append(targets, Pick(before, have))
 	}
 	next := &sharedModel{Slots: append(slices.Clone(m.Slots), o.Slot)}
 	start := m.fitted
@@ -162,7 +162,7 @@ func (d *Desk) grow(ctx context.Context, at federated.Local, o order, rows roste
 		start = nil
 	}
 	var err error
-	if next.fitted, err = l.FitShared(ctx, x, append(targets, chosen(r, have)), start, at.Rand(o.Slot.Round, fmt.Sprintf("fit/%d", o.Slot.Step))); err != nil {
+	if next.fitted, err = l.FitShared(ctx, x, append(targets, Pick(r, have)), start, at.Rand(o.Slot.Round, fmt.Sprintf("fit/%d", o.Slot.Step))); err != nil {
 		return nil, fmt.Errorf("fitting model %v: %w", o.Slot, err)
 	}
 	if next.Model, err = next.fitted.MarshalBinary(); err != nil {
@@ -173,16 +173,6 @@ func (d *Desk) grow(ctx context.Context, at federated.Local, o order, rows roste
 		err = d.Store.Put(sharedName(at), b)
 	}
 	return next, err
-}
-
-// chosen returns some rows of x.
-func chosen(x *mat.Dense, rows []int) *mat.Dense {
-	_, columns := x.Dims()
-	out := mat.NewDense(len(rows), columns, nil)
-	for i, row := range rows {
-		out.SetRow(i, x.RawRowView(row))
-	}
-	return out
 }
 
 // recall returns the predictions of models for features, one after the other; what they share is computed once.

@@ -129,11 +129,9 @@ func part(share float64, n int) int { return int(float64(share*float64(n)) + 1e-
 
 // Arrange returns a sponsor's rows in the order dealt, of all its keys and labels.
 func (s Sponsor) Arrange(order []int, fit, solve, held, test int) *Sponsor {
-	_, columns := s.Labels.Dims()
-	keys, labels := make([]string, len(order)), mat.NewDense(len(order), columns, nil)
+	keys, labels := make([]string, len(order)), Pick(s.Labels, order)
 	for i, row := range order {
 		keys[i] = s.Keys[row]
-		labels.SetRow(i, s.Labels.RawRowView(row))
 	}
 	if s.Blocks != nil {
 		blocks := make([]string, len(order))

@@ -160,6 +160,15 @@ func (t *Table) Begin(srv federated.Server, zero bool) (federated.State, error) 
 	return c.Into(WithMatrix(s, "F", f))
 }
 
+// Keep returns s with the course, and with what else the method keeps.
+func (c Course) Keep(s federated.State, own any) (federated.State, error) {
+	var err error
+	if c.Own, err = json.Marshal(own); err != nil {
+		return s, err
+	}
+	return c.Into(s)
+}
+
 // Matrix returns a matrix of the state, which must not be changed.
 func Matrix(s federated.State, name string) (*mat.Dense, error) { return matrixIn(s.Sets[name], name) }
 
@@ -254,7 +263,7 @@ func (t *Table) FitPhase(c Course, may func(name string) bool) federated.Phase {
 
 // FitTask asks for a model of targets, which are r of the rows to fit.
 func (t *Table) FitTask(r weights.Set, slot Slot) (federated.Task, error) {
-	return order{Do: doFit, Rows: digestOf(AppendKeys(nil, t.Sponsor.Keys)), Slot: slot}.task(map[string]weights.Set{targetSet: r}, nil)
+	return t.SharedFitTask(r, slot, "")
 }
 
 // VoteTask asks for a model of classes, of so many: r, for the rows to fit, is a label and its weight. The answer is votes

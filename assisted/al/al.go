@@ -75,7 +75,7 @@ func (a *Algorithm) Recovery(srv federated.Server) (float64, error) {
 func (a *Algorithm) Init(_ context.Context, srv federated.Server) (federated.State, error) {
 	s, err := a.Begin(srv, a.Start == "zero")
 	if err == nil {
-		s, err = keep(s, assisted.MustCourse(s), own{})
+		s, err = assisted.MustCourse(s).Keep(s, own{})
 	}
 	if err != nil {
 		return s, err
@@ -232,7 +232,7 @@ func (a *Algorithm) Finish(_ context.Context, srv federated.Server, s federated.
 		}
 		o := ownOf(c)
 		o.Order = a.order(srv, c, s.Round)
-		s, err = keep(s, c, o)
+		s, err = c.Keep(s, o)
 		return s, d, err
 	}
 	return a.take(srv, s, c, step, roll)
@@ -249,14 +249,6 @@ func (a *Algorithm) order(srv federated.Server, c assisted.Course, round int) []
 		srv.Rand(round, "order").Shuffle(len(rest), func(i, j int) { rest[i], rest[j] = rest[j], rest[i] })
 	}
 	return order
-}
-
-func keep(s federated.State, c assisted.Course, o own) (federated.State, error) {
-	var err error
-	if c.Own, err = json.Marshal(o); err != nil {
-		return s, err
-	}
-	return c.Into(s)
 }
 
 // take takes what was fitted off the residual, and closes the round at its last step.
@@ -322,14 +314,14 @@ func (a *Algorithm) take(srv federated.Server, s federated.State, c assisted.Cou
 		}
 	}
 	if _, last := a.turn(c, o, step); step < last {
-		s, err = keep(s, c, o)
+		s, err = c.Keep(s, o)
 		return s, d, err
 	}
 	if c, err = a.Close(srv, s, c, &d, a.Rounds, a.Patience); err != nil {
 		return s, d, err
 	}
 	o.Order = a.order(srv, c, s.Round+1)
-	s, err = keep(s, c, o)
+	s, err = c.Keep(s, o)
 	return s, d, err
 }
 

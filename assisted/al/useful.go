@@ -190,10 +190,7 @@ func Compare(o assisted.Objective, y, own, more *mat.Dense, rows int) (Test, err
 	if len(complete) <= columnsOf(large)+1 {
 		return Test{}, fmt.Errorf("%d complete rows do not suffice for %d columns", len(complete), columnsOf(large))
 	}
-	labels := mat.NewDense(len(complete), columnsOf(y), nil)
-	for i, row := range complete {
-		labels.SetRow(i, y.RawRowView(row))
-	}
+	labels := assisted.Pick(y, complete)
 	gain := max(0, 2*(fit(large, labels)-fit(small, labels)))
 	return Test{gain, freedom, distuv.ChiSquared{K: float64(freedom)}.Survival(gain)}, nil
 }

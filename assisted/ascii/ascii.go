@@ -86,15 +86,7 @@ func (a *Algorithm) Init(_ context.Context, srv federated.Server) (federated.Sta
 // fresh returns s at the beginning of a round.
 func (a *Algorithm) fresh(s federated.State, c assisted.Course) (federated.State, error) {
 	s = assisted.WithMatrix(s, votes, mat.NewDense(a.Sponsor.Fit, a.Sponsor.Outputs(), nil))
-	return keep(s, c, round{})
-}
-
-func keep(s federated.State, c assisted.Course, r round) (federated.State, error) {
-	var err error
-	if c.Own, err = json.Marshal(r); err != nil {
-		return s, err
-	}
-	return c.Into(s)
+	return c.Keep(s, round{})
 }
 
 // Next implements [federated.Algorithm].
@@ -175,7 +167,7 @@ func (a *Algorithm) take(srv federated.Server, s federated.State, c assisted.Cou
 	}
 	s.Version++
 	if step+1 < len(c.Members) && !c.Stop.Over {
-		s, err := keep(s, c, r)
+		s, err := c.Keep(s, r)
 		return s, d, err
 	}
 	return a.end(srv, s, c, r, d)

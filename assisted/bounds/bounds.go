@@ -111,11 +111,11 @@ func (p Problem) Stacking(ctx context.Context, meta learner.Learner) (*mat.Dense
 					in = append(in, row)
 				}
 			}
-			model, err := p.model(ctx, p.learner(m), rows(x, in), rows(y, in), fmt.Sprintf("%d/%d", m, fold))
+			model, err := p.model(ctx, p.learner(m), assisted.Pick(x, in), assisted.Pick(y, in), fmt.Sprintf("%d/%d", m, fold))
 			if err != nil {
 				return nil, err
 			}
-			f, err := model.Predict(rows(x, left))
+			f, err := model.Predict(assisted.Pick(x, left))
 			if err != nil {
 				return nil, err
 			}
@@ -136,13 +136,4 @@ func (p Problem) Stacking(ctx context.Context, meta learner.Learner) (*mat.Dense
 		return nil, err
 	}
 	return model.Predict(whole)
-}
-
-func rows(x *mat.Dense, which []int) *mat.Dense {
-	_, columns := x.Dims()
-	out := mat.NewDense(len(which), columns, nil)
-	for i, row := range which {
-		out.SetRow(i, x.RawRowView(row))
-	}
-	return out
 }
