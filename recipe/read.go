@@ -180,6 +180,9 @@ func parseChange(change string) (*document, error) {
 	if strings.ContainsAny(value, "\n\r") {
 		return nil, &Error{File: file, Field: path, Message: "a value is a single line"}
 	}
+	if strings.TrimSpace(value) == "" {
+		value = `""` // to YAML nothing is null, which leaves what was there before
+	}
 	fmt.Fprintf(&b, " %s\n", value)
 	d, err := parse(file, []byte(b.String()))
 	var e *Error

@@ -202,6 +202,7 @@ func TestSetIsAsWritten(t *testing.T) {
 		{"method: heterofl\noptions: {mode: a1-e1}", "method=heterofl", "method: heterofl\noptions: {mode: a1-e1}"},
 		{"method: heterofl", "options.mode=a1-e4", "method: heterofl\noptions: {mode: a1-e4}"},
 		{"method: fedavg", "round.deadline=90s", "method: fedavg\nround: {deadline: 1m30s}"},
+		{"method: fedavg\nmodel: {name: cnn, norm: gn}", "model.norm=", "method: fedavg\nmodel: {name: cnn}"},
 		{"method: fedavg", "name=a: b # c", "method: fedavg\nname: 'a: b # c'"},
 	} {
 		got, err := Parse("file", []byte(c.file), c.set)
