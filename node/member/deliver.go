@@ -181,12 +181,25 @@ func (m *Member) deliver(ctx context.Context, r *run, o *order) error {
 		}
 		fails++
 		if v := m.hopeless(r, o, err, fails); v != nil {
+			// The result may count nevertheless, if an earlier verdict was lost: the end of the phase, or a sync, comes first.
+			if v.Outcome == transport.Late && m.synced(ctx, r) != nil {
+				return nil
+			}
 			return m.settled(r, o, v)
 		}
 		if m.sleep(ctx, m.backoff(fails)) != nil {
 			return nil
 		}
 	}
+}
+
+// synced waits until the coordinator has answered a sync that is asked from now on.
+func (m *Member) synced(ctx context.Context, r *run) error {
+	m.mu.Lock()
+	asked := m.syncs
+	m.mu.Unlock()
+	m.nudge()
+	return m.until(ctx, func() bool { return r.synced > asked })
 }
 
 // passing reports whether what is refused with a code may be accepted later.

@@ -72,6 +72,28 @@ func TestLostMemory(t *testing.T) {
 	p.say(t, member.EventMemory, "the memory of round 1/1 is lost")
 }
 
+// A result counts although its verdict was lost, nobody heard the end of its phase, and who offers it again is told that the phase is over:
+// what a sync says decides, and the memory is the member's.
+func TestLostVerdict(t *testing.T) {
+	s := newStudy(t, fedtest.Engine(t, "go"), "large")
+	c, _, _, err := play(t, s, func(c *coordinator, _ *person) {
+		c.lose, c.hush = 1, true
+		c.onClose = func([]byte) [][]byte { return nil }
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var versions []string
+	for id := range len(c.orders) {
+		if o := c.orders[id]; o.Phase == "train" {
+			versions = append(versions, o.memory[0])
+		}
+	}
+	if want := []string{"", "0/0"}; len(versions) < 2 || !slices.Equal(versions[:2], want) || c.stale == 0 {
+		t.Errorf("versions of the memory %q, want %q first; told %d times that the phase is over", versions, want, c.stale)
+	}
+}
+
 // Only what the terms name leaves, and only so much a day as the policy allows.
 func TestWhatLeaves(t *testing.T) {
 	s := newStudy(t, fedtest.Engine(t, "go"), "fedavg")

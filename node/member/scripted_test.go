@@ -41,7 +41,10 @@ type coordinator struct {
 	orders   map[int]*assignment
 	answers  chan *federated.Answer
 	closes   []closing
-	refuse   int // asks that get no permit
+	refuse   int  // asks that get no permit
+	lose     int  // verdicts of accepted results that are lost; who asks for a permit then hears that the phase is over
+	stale    int  // that were told so
+	hush     bool // once a phase has ended, syncs have no answer before that
 	last     []byte
 	heads    func(transport.Head) transport.Head // lies
 	onResult func(o *assignment, msg []byte) *transport.Verdict
@@ -137,6 +140,9 @@ func (c *coordinator) request(r transport.Request) {
 		if err := e.Decode(&s); err != nil {
 			c.t.Error(err)
 		}
+		if c.hush && len(c.closes) > 0 && c.stale == 0 {
+			return
+		}
 		r.Reply(c.seal(back, c.duties(s)))
 	case transport.KindConsent:
 		var s transport.Consent
@@ -149,9 +155,18 @@ func (c *coordinator) request(r transport.Request) {
 		}
 		r.Reply(c.seal(back, c.duties(transport.Sync{})))
 	case transport.KindAsk:
-		if c.refuse > 0 {
+		var a transport.Ask
+		if err := e.Decode(&a); err != nil {
+			c.t.Error(err)
+		}
+		switch o := c.orders[a.Order]; {
+		case c.refuse > 0:
 			c.refuse--
 			r.Reply(c.seal(back, &transport.Permit{Retry: time.Second}))
+			return
+		case o != nil && o.done && o.told:
+			c.stale++
+			r.Reply(c.seal(back, &transport.Failure{Code: transport.CodeStale, Message: "the phase of this task is over"}))
 			return
 		}
 		r.Reply(c.seal(back, &transport.Permit{Granted: true, Expires: time.Minute}))
@@ -253,6 +268,10 @@ func (c *coordinator) result(e transport.Envelope, msg []byte) *transport.Verdic
 		o.answer <- a
 	} else {
 		c.answers <- a
+	}
+	if c.lose > 0 {
+		c.lose--
+		return &transport.Verdict{Order: body.Order, Outcome: transport.Refused, Code: transport.CodeBusy, Reason: "what comes back instead of the verdict"}
 	}
 	return &transport.Verdict{Order: body.Order, Outcome: transport.Accepted}
 }
