@@ -34,7 +34,7 @@ const (
 // Dir is a [Store] in a folder, which it locks:
 //
 //	DIR/0/0a1b2c…  objects, in 16 folders by the first digit of their names
-//	DIR/tmp/       objects that are arriving; emptied by OpenDir
+//	DIR/tmp/       objects that are arriving, and files to write over; emptied by OpenDir
 //	DIR/corrupt/   damaged objects, for whoever wants to know why
 //	DIR/lock
 //
@@ -44,12 +44,13 @@ const (
 // at once.
 type Dir struct {
 	*Index
-	path  string
-	fsys  journal.FS
-	lock  io.Closer
-	count atomic.Uint64 // makes names in tmp differ
-	slots chan struct{} // taken while syncing a file
-	sync  [shards]groupSync
+	path   string
+	fsys   journal.FS
+	lock   io.Closer
+	count  atomic.Uint64 // makes names in tmp differ
+	slots  chan struct{} // taken while syncing a file
+	sync   [shards]groupSync
+	spares *spares
 
 	mu     sync.RWMutex // read-locked during every operation
 	closed bool
@@ -63,7 +64,7 @@ func OpenDir(dir string, fsys journal.FS) (*Dir, error) {
 	if fsys == nil {
 		fsys = journal.OS()
 	}
-	d := &Dir{Index: NewIndex("the store " + dir), path: dir, fsys: fsys, slots: make(chan struct{}, syncs)}
+	d := &Dir{Index: NewIndex("the store " + dir), path: dir, fsys: fsys, slots: make(chan struct{}, syncs), spares: newSpares(fsys)}
 	if err := fsys.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("open blob store: %w", err)
 	}
@@ -160,6 +161,7 @@ func (d *Dir) Close() error {
 		return nil
 	}
 	d.closed = true
+	d.spares.drop()
 	return d.lock.Close()
 }
 
@@ -311,8 +313,11 @@ func (d *Dir) DeleteIdle(ctx context.Context, h Hash, before time.Time) (int64, 
 	return n, d.remove(h, n)
 }
 
-// remove removes the file of an object that has been taken out of the index.
+// remove removes the file of an object that has been taken out of the index, or keeps it as a spare.
 func (d *Dir) remove(h Hash, n int64) error {
+	if d.spare(h, n) {
+		return nil
+	}
 	err := d.fsys.Remove(d.file(h))
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		return nil

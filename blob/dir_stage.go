@@ -42,8 +42,15 @@ func (d *Dir) newStage(h Hash, n int64) (*dirStage, error) {
 	if err := d.Reserve(n); err != nil {
 		return nil, err
 	}
-	s := &dirStage{tally: newTally(h, n), dir: d, name: d.tmpName(h)}
+	s := &dirStage{tally: newTally(h, n), dir: d}
 	var err error
+	if s.name = d.spares.take(n); s.name != "" {
+		if s.file, err = d.fsys.OpenFile(s.name, os.O_WRONLY, 0); err == nil {
+			return s, nil
+		}
+	}
+	d.spares.yield(d.free() - n)
+	s.name = d.tmpName(h)
 	if s.file, err = d.fsys.OpenFile(s.name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644); err != nil {
 		d.Release(n)
 		return nil, d.failed("put", s, err)
@@ -54,6 +61,7 @@ func (d *Dir) newStage(h Hash, n int64) (*dirStage, error) {
 // failed wraps what the disk said.
 func (d *Dir) failed(what string, s *dirStage, err error) error {
 	if journal.IsFull(err) {
+		d.spares.drop()
 		return &FullError{Store: d.path, Want: s.n, Usage: d.Usage(), Disk: err}
 	}
 	return fmt.Errorf("%s %v in %s: %w", what, s.want, d.name, err)
@@ -127,7 +135,10 @@ func (s *dirStage) store(ctx context.Context) error {
 		return errors.Join(d.failed("put", s, err), d.fsys.Remove(s.name))
 	}
 	folder := filepath.Dir(to)
-	if err := d.sync[shard(s.want)].do(func() error { return d.fsys.SyncDir(folder) }); err != nil {
+	err = d.sync[shard(s.want)].do(func() error {
+		return d.spares.synced(shard(s.want), func() error { return d.fsys.SyncDir(folder) })
+	})
+	if err != nil {
 		return errors.Join(d.failed("sync the folder of", s, err), d.fsys.Remove(to))
 	}
 	d.Add(s.want, s.n, time.Time{})

@@ -63,6 +63,16 @@ func work(t *testing.T, dir string, fsys journal.FS) (promised map[blob.Hash]boo
 		return promised, err
 	}
 	promised[blob.Sum(data)] = true
+	// The file of the object that is gone is written over, but not before its folder has been synced.
+	for _, there := range []bool{false, true, false, false} {
+		seed := uint64(100 + len(promised))
+		for blob.Sum(blobtest.Bytes(seed, 1000)).String()[0] == gone.String()[0] != there {
+			seed += 100
+		}
+		if err := put(seed, 1000); err != nil {
+			return promised, err
+		}
+	}
 	return promised, put(1, 1000)
 }
 
@@ -153,7 +163,8 @@ func TestFailAnywhere(t *testing.T) {
 			f := faultfs.New(journal.OS())
 			f.Add(faultfs.Rule{N: n + 1, Part: e.Bytes / 2, Err: fault})
 			promised, err := work(t, dir, f)
-			if !errors.Is(err, fault) {
+			spare := filepath.Base(filepath.Dir(e.Name)) == "tmp" && (e.Op == faultfs.Rename || e.Op == faultfs.Remove) // a loss of time only
+			if !errors.Is(err, fault) && (err != nil || !spare) {
 				t.Errorf("operation %d (%s %s) failed, and the error is %v", n, e.Op, e.Name, err)
 			}
 			if fault == syscall.ENOSPC && e.Op == faultfs.Write && !errors.Is(err, blob.ErrFull) {
