@@ -3618,38 +3618,167 @@ summand:
 	CMPQ         BP, (SP)
 	JNE          summand
 	MOVQ         p+0(FP), R14
-	MOVQ         152(R14), R15
-	SHLQ         $0x02, R15
-	LEAQ         laneMasks<>+0(SB), BP
-	ADDQ         $0x40, BP
-	SUBQ         R15, BP
-	VMOVDQU      (BP), Y14
-	VMOVDQU      32(BP), Y15
+	CMPQ         152(R14), $0x10
+	JNE          narrow
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
-	VMASKMOVPS   Y0, Y14, (R15)(R14*4)
-	VMASKMOVPS   Y1, Y15, 32(R15)(R14*4)
+	VMOVUPS      Y0, (R15)(R14*4)
+	VMOVUPS      Y1, 32(R15)(R14*4)
 	MOVLQSX      4(BP), R14
-	VMASKMOVPS   Y2, Y14, (R15)(R14*4)
-	VMASKMOVPS   Y3, Y15, 32(R15)(R14*4)
+	VMOVUPS      Y2, (R15)(R14*4)
+	VMOVUPS      Y3, 32(R15)(R14*4)
 	MOVLQSX      8(BP), R14
-	VMASKMOVPS   Y4, Y14, (R15)(R14*4)
-	VMASKMOVPS   Y5, Y15, 32(R15)(R14*4)
+	VMOVUPS      Y4, (R15)(R14*4)
+	VMOVUPS      Y5, 32(R15)(R14*4)
 	MOVLQSX      12(BP), R14
-	VMASKMOVPS   Y6, Y14, (R15)(R14*4)
-	VMASKMOVPS   Y7, Y15, 32(R15)(R14*4)
+	VMOVUPS      Y6, (R15)(R14*4)
+	VMOVUPS      Y7, 32(R15)(R14*4)
 	MOVLQSX      16(BP), R14
-	VMASKMOVPS   Y8, Y14, (R15)(R14*4)
-	VMASKMOVPS   Y9, Y15, 32(R15)(R14*4)
+	VMOVUPS      Y8, (R15)(R14*4)
+	VMOVUPS      Y9, 32(R15)(R14*4)
 	MOVLQSX      20(BP), R14
-	VMASKMOVPS   Y10, Y14, (R15)(R14*4)
-	VMASKMOVPS   Y11, Y15, 32(R15)(R14*4)
-	ADDQ         $0x18, 24(SP)
-	DECQ         32(SP)
-	JNZ          tile
+	VMOVUPS      Y10, (R15)(R14*4)
+	VMOVUPS      Y11, 32(R15)(R14*4)
+
+stored:
+	ADDQ $0x18, 24(SP)
+	DECQ 32(SP)
+	JNZ  tile
 	VZEROUPPER
 	RET
+
+narrow:
+	MOVQ         152(R14), AX
+	MOVQ         48(R14), R15
+	MOVQ         24(SP), BP
+	MOVLQSX      (BP), R14
+	VMOVUPS      Y0, (R15)(R14*4)
+	TESTB        $0x04, AL
+	JZ           row0two
+	VMOVUPS      X1, 32(R15)(R14*4)
+	VEXTRACTF128 $0x01, Y1, X1
+	ADDQ         $0x04, R14
+
+row0two:
+	TESTB     $0x02, AL
+	JZ        row0one
+	VMOVLPS   X1, 32(R15)(R14*4)
+	VPERMILPS $0x0e, X1, X1
+	ADDQ      $0x02, R14
+
+row0one:
+	TESTB  $0x01, AL
+	JZ     row0end
+	VMOVSS X1, 32(R15)(R14*4)
+
+row0end:
+	MOVLQSX      4(BP), R14
+	VMOVUPS      Y2, (R15)(R14*4)
+	TESTB        $0x04, AL
+	JZ           row1two
+	VMOVUPS      X3, 32(R15)(R14*4)
+	VEXTRACTF128 $0x01, Y3, X3
+	ADDQ         $0x04, R14
+
+row1two:
+	TESTB     $0x02, AL
+	JZ        row1one
+	VMOVLPS   X3, 32(R15)(R14*4)
+	VPERMILPS $0x0e, X3, X3
+	ADDQ      $0x02, R14
+
+row1one:
+	TESTB  $0x01, AL
+	JZ     row1end
+	VMOVSS X3, 32(R15)(R14*4)
+
+row1end:
+	MOVLQSX      8(BP), R14
+	VMOVUPS      Y4, (R15)(R14*4)
+	TESTB        $0x04, AL
+	JZ           row2two
+	VMOVUPS      X5, 32(R15)(R14*4)
+	VEXTRACTF128 $0x01, Y5, X5
+	ADDQ         $0x04, R14
+
+row2two:
+	TESTB     $0x02, AL
+	JZ        row2one
+	VMOVLPS   X5, 32(R15)(R14*4)
+	VPERMILPS $0x0e, X5, X5
+	ADDQ      $0x02, R14
+
+row2one:
+	TESTB  $0x01, AL
+	JZ     row2end
+	VMOVSS X5, 32(R15)(R14*4)
+
+row2end:
+	MOVLQSX      12(BP), R14
+	VMOVUPS      Y6, (R15)(R14*4)
+	TESTB        $0x04, AL
+	JZ           row3two
+	VMOVUPS      X7, 32(R15)(R14*4)
+	VEXTRACTF128 $0x01, Y7, X7
+	ADDQ         $0x04, R14
+
+row3two:
+	TESTB     $0x02, AL
+	JZ        row3one
+	VMOVLPS   X7, 32(R15)(R14*4)
+	VPERMILPS $0x0e, X7, X7
+	ADDQ      $0x02, R14
+
+row3one:
+	TESTB  $0x01, AL
+	JZ     row3end
+	VMOVSS X7, 32(R15)(R14*4)
+
+row3end:
+	MOVLQSX      16(BP), R14
+	VMOVUPS      Y8, (R15)(R14*4)
+	TESTB        $0x04, AL
+	JZ           row4two
+	VMOVUPS      X9, 32(R15)(R14*4)
+	VEXTRACTF128 $0x01, Y9, X9
+	ADDQ         $0x04, R14
+
+row4two:
+	TESTB     $0x02, AL
+	JZ        row4one
+	VMOVLPS   X9, 32(R15)(R14*4)
+	VPERMILPS $0x0e, X9, X9
+	ADDQ      $0x02, R14
+
+row4one:
+	TESTB  $0x01, AL
+	JZ     row4end
+	VMOVSS X9, 32(R15)(R14*4)
+
+row4end:
+	MOVLQSX      20(BP), R14
+	VMOVUPS      Y10, (R15)(R14*4)
+	TESTB        $0x04, AL
+	JZ           row5two
+	VMOVUPS      X11, 32(R15)(R14*4)
+	VEXTRACTF128 $0x01, Y11, X11
+	ADDQ         $0x04, R14
+
+row5two:
+	TESTB     $0x02, AL
+	JZ        row5one
+	VMOVLPS   X11, 32(R15)(R14*4)
+	VPERMILPS $0x0e, X11, X11
+	ADDQ      $0x02, R14
+
+row5one:
+	TESTB  $0x01, AL
+	JZ     row5end
+	VMOVSS X11, 32(R15)(R14*4)
+
+row5end:
+	JMP stored
 
 // func panel256r5v2(p *panel, first int, tiles int)
 // Requires: AVX, FMA3, MMX+
@@ -3771,35 +3900,143 @@ summand:
 	CMPQ         BP, (SP)
 	JNE          summand
 	MOVQ         p+0(FP), R14
-	MOVQ         152(R14), R15
-	SHLQ         $0x02, R15
-	LEAQ         laneMasks<>+0(SB), BP
-	ADDQ         $0x40, BP
-	SUBQ         R15, BP
-	VMOVDQU      (BP), Y14
-	VMOVDQU      32(BP), Y15
+	CMPQ         152(R14), $0x10
+	JNE          narrow
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
-	VMASKMOVPS   Y0, Y14, (R15)(R14*4)
-	VMASKMOVPS   Y1, Y15, 32(R15)(R14*4)
+	VMOVUPS      Y0, (R15)(R14*4)
+	VMOVUPS      Y1, 32(R15)(R14*4)
 	MOVLQSX      4(BP), R14
-	VMASKMOVPS   Y2, Y14, (R15)(R14*4)
-	VMASKMOVPS   Y3, Y15, 32(R15)(R14*4)
+	VMOVUPS      Y2, (R15)(R14*4)
+	VMOVUPS      Y3, 32(R15)(R14*4)
 	MOVLQSX      8(BP), R14
-	VMASKMOVPS   Y4, Y14, (R15)(R14*4)
-	VMASKMOVPS   Y5, Y15, 32(R15)(R14*4)
+	VMOVUPS      Y4, (R15)(R14*4)
+	VMOVUPS      Y5, 32(R15)(R14*4)
 	MOVLQSX      12(BP), R14
-	VMASKMOVPS   Y6, Y14, (R15)(R14*4)
-	VMASKMOVPS   Y7, Y15, 32(R15)(R14*4)
+	VMOVUPS      Y6, (R15)(R14*4)
+	VMOVUPS      Y7, 32(R15)(R14*4)
 	MOVLQSX      16(BP), R14
-	VMASKMOVPS   Y8, Y14, (R15)(R14*4)
-	VMASKMOVPS   Y9, Y15, 32(R15)(R14*4)
-	ADDQ         $0x14, 24(SP)
-	DECQ         32(SP)
-	JNZ          tile
+	VMOVUPS      Y8, (R15)(R14*4)
+	VMOVUPS      Y9, 32(R15)(R14*4)
+
+stored:
+	ADDQ $0x14, 24(SP)
+	DECQ 32(SP)
+	JNZ  tile
 	VZEROUPPER
 	RET
+
+narrow:
+	MOVQ         152(R14), AX
+	MOVQ         48(R14), R15
+	MOVQ         24(SP), BP
+	MOVLQSX      (BP), R14
+	VMOVUPS      Y0, (R15)(R14*4)
+	TESTB        $0x04, AL
+	JZ           row0two
+	VMOVUPS      X1, 32(R15)(R14*4)
+	VEXTRACTF128 $0x01, Y1, X1
+	ADDQ         $0x04, R14
+
+row0two:
+	TESTB     $0x02, AL
+	JZ        row0one
+	VMOVLPS   X1, 32(R15)(R14*4)
+	VPERMILPS $0x0e, X1, X1
+	ADDQ      $0x02, R14
+
+row0one:
+	TESTB  $0x01, AL
+	JZ     row0end
+	VMOVSS X1, 32(R15)(R14*4)
+
+row0end:
+	MOVLQSX      4(BP), R14
+	VMOVUPS      Y2, (R15)(R14*4)
+	TESTB        $0x04, AL
+	JZ           row1two
+	VMOVUPS      X3, 32(R15)(R14*4)
+	VEXTRACTF128 $0x01, Y3, X3
+	ADDQ         $0x04, R14
+
+row1two:
+	TESTB     $0x02, AL
+	JZ        row1one
+	VMOVLPS   X3, 32(R15)(R14*4)
+	VPERMILPS $0x0e, X3, X3
+	ADDQ      $0x02, R14
+
+row1one:
+	TESTB  $0x01, AL
+	JZ     row1end
+	VMOVSS X3, 32(R15)(R14*4)
+
+row1end:
+	MOVLQSX      8(BP), R14
+	VMOVUPS      Y4, (R15)(R14*4)
+	TESTB        $0x04, AL
+	JZ           row2two
+	VMOVUPS      X5, 32(R15)(R14*4)
+	VEXTRACTF128 $0x01, Y5, X5
+	ADDQ         $0x04, R14
+
+row2two:
+	TESTB     $0x02, AL
+	JZ        row2one
+	VMOVLPS   X5, 32(R15)(R14*4)
+	VPERMILPS $0x0e, X5, X5
+	ADDQ      $0x02, R14
+
+row2one:
+	TESTB  $0x01, AL
+	JZ     row2end
+	VMOVSS X5, 32(R15)(R14*4)
+
+row2end:
+	MOVLQSX      12(BP), R14
+	VMOVUPS      Y6, (R15)(R14*4)
+	TESTB        $0x04, AL
+	JZ           row3two
+	VMOVUPS      X7, 32(R15)(R14*4)
+	VEXTRACTF128 $0x01, Y7, X7
+	ADDQ         $0x04, R14
+
+row3two:
+	TESTB     $0x02, AL
+	JZ        row3one
+	VMOVLPS   X7, 32(R15)(R14*4)
+	VPERMILPS $0x0e, X7, X7
+	ADDQ      $0x02, R14
+
+row3one:
+	TESTB  $0x01, AL
+	JZ     row3end
+	VMOVSS X7, 32(R15)(R14*4)
+
+row3end:
+	MOVLQSX      16(BP), R14
+	VMOVUPS      Y8, (R15)(R14*4)
+	TESTB        $0x04, AL
+	JZ           row4two
+	VMOVUPS      X9, 32(R15)(R14*4)
+	VEXTRACTF128 $0x01, Y9, X9
+	ADDQ         $0x04, R14
+
+row4two:
+	TESTB     $0x02, AL
+	JZ        row4one
+	VMOVLPS   X9, 32(R15)(R14*4)
+	VPERMILPS $0x0e, X9, X9
+	ADDQ      $0x02, R14
+
+row4one:
+	TESTB  $0x01, AL
+	JZ     row4end
+	VMOVSS X9, 32(R15)(R14*4)
+
+row4end:
+	JMP stored
 
 // func panel256r4v2(p *panel, first int, tiles int)
 // Requires: AVX, FMA3, MMX+
@@ -3911,32 +4148,119 @@ summand:
 	CMPQ         BP, (SP)
 	JNE          summand
 	MOVQ         p+0(FP), R14
-	MOVQ         152(R14), R15
-	SHLQ         $0x02, R15
-	LEAQ         laneMasks<>+0(SB), BP
-	ADDQ         $0x40, BP
-	SUBQ         R15, BP
-	VMOVDQU      (BP), Y14
-	VMOVDQU      32(BP), Y15
+	CMPQ         152(R14), $0x10
+	JNE          narrow
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
-	VMASKMOVPS   Y0, Y14, (R15)(R14*4)
-	VMASKMOVPS   Y1, Y15, 32(R15)(R14*4)
+	VMOVUPS      Y0, (R15)(R14*4)
+	VMOVUPS      Y1, 32(R15)(R14*4)
 	MOVLQSX      4(BP), R14
-	VMASKMOVPS   Y2, Y14, (R15)(R14*4)
-	VMASKMOVPS   Y3, Y15, 32(R15)(R14*4)
+	VMOVUPS      Y2, (R15)(R14*4)
+	VMOVUPS      Y3, 32(R15)(R14*4)
 	MOVLQSX      8(BP), R14
-	VMASKMOVPS   Y4, Y14, (R15)(R14*4)
-	VMASKMOVPS   Y5, Y15, 32(R15)(R14*4)
+	VMOVUPS      Y4, (R15)(R14*4)
+	VMOVUPS      Y5, 32(R15)(R14*4)
 	MOVLQSX      12(BP), R14
-	VMASKMOVPS   Y6, Y14, (R15)(R14*4)
-	VMASKMOVPS   Y7, Y15, 32(R15)(R14*4)
-	ADDQ         $0x10, 24(SP)
-	DECQ         32(SP)
-	JNZ          tile
+	VMOVUPS      Y6, (R15)(R14*4)
+	VMOVUPS      Y7, 32(R15)(R14*4)
+
+stored:
+	ADDQ $0x10, 24(SP)
+	DECQ 32(SP)
+	JNZ  tile
 	VZEROUPPER
 	RET
+
+narrow:
+	MOVQ         152(R14), AX
+	MOVQ         48(R14), R15
+	MOVQ         24(SP), BP
+	MOVLQSX      (BP), R14
+	VMOVUPS      Y0, (R15)(R14*4)
+	TESTB        $0x04, AL
+	JZ           row0two
+	VMOVUPS      X1, 32(R15)(R14*4)
+	VEXTRACTF128 $0x01, Y1, X1
+	ADDQ         $0x04, R14
+
+row0two:
+	TESTB     $0x02, AL
+	JZ        row0one
+	VMOVLPS   X1, 32(R15)(R14*4)
+	VPERMILPS $0x0e, X1, X1
+	ADDQ      $0x02, R14
+
+row0one:
+	TESTB  $0x01, AL
+	JZ     row0end
+	VMOVSS X1, 32(R15)(R14*4)
+
+row0end:
+	MOVLQSX      4(BP), R14
+	VMOVUPS      Y2, (R15)(R14*4)
+	TESTB        $0x04, AL
+	JZ           row1two
+	VMOVUPS      X3, 32(R15)(R14*4)
+	VEXTRACTF128 $0x01, Y3, X3
+	ADDQ         $0x04, R14
+
+row1two:
+	TESTB     $0x02, AL
+	JZ        row1one
+	VMOVLPS   X3, 32(R15)(R14*4)
+	VPERMILPS $0x0e, X3, X3
+	ADDQ      $0x02, R14
+
+row1one:
+	TESTB  $0x01, AL
+	JZ     row1end
+	VMOVSS X3, 32(R15)(R14*4)
+
+row1end:
+	MOVLQSX      8(BP), R14
+	VMOVUPS      Y4, (R15)(R14*4)
+	TESTB        $0x04, AL
+	JZ           row2two
+	VMOVUPS      X5, 32(R15)(R14*4)
+	VEXTRACTF128 $0x01, Y5, X5
+	ADDQ         $0x04, R14
+
+row2two:
+	TESTB     $0x02, AL
+	JZ        row2one
+	VMOVLPS   X5, 32(R15)(R14*4)
+	VPERMILPS $0x0e, X5, X5
+	ADDQ      $0x02, R14
+
+row2one:
+	TESTB  $0x01, AL
+	JZ     row2end
+	VMOVSS X5, 32(R15)(R14*4)
+
+row2end:
+	MOVLQSX      12(BP), R14
+	VMOVUPS      Y6, (R15)(R14*4)
+	TESTB        $0x04, AL
+	JZ           row3two
+	VMOVUPS      X7, 32(R15)(R14*4)
+	VEXTRACTF128 $0x01, Y7, X7
+	ADDQ         $0x04, R14
+
+row3two:
+	TESTB     $0x02, AL
+	JZ        row3one
+	VMOVLPS   X7, 32(R15)(R14*4)
+	VPERMILPS $0x0e, X7, X7
+	ADDQ      $0x02, R14
+
+row3one:
+	TESTB  $0x01, AL
+	JZ     row3end
+	VMOVSS X7, 32(R15)(R14*4)
+
+row3end:
+	JMP stored
 
 // func panel256r3v2(p *panel, first int, tiles int)
 // Requires: AVX, FMA3, MMX+
@@ -4038,29 +4362,95 @@ summand:
 	CMPQ         BP, (SP)
 	JNE          summand
 	MOVQ         p+0(FP), R14
-	MOVQ         152(R14), R15
-	SHLQ         $0x02, R15
-	LEAQ         laneMasks<>+0(SB), BP
-	ADDQ         $0x40, BP
-	SUBQ         R15, BP
-	VMOVDQU      (BP), Y14
-	VMOVDQU      32(BP), Y15
+	CMPQ         152(R14), $0x10
+	JNE          narrow
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
-	VMASKMOVPS   Y0, Y14, (R15)(R14*4)
-	VMASKMOVPS   Y1, Y15, 32(R15)(R14*4)
+	VMOVUPS      Y0, (R15)(R14*4)
+	VMOVUPS      Y1, 32(R15)(R14*4)
 	MOVLQSX      4(BP), R14
-	VMASKMOVPS   Y2, Y14, (R15)(R14*4)
-	VMASKMOVPS   Y3, Y15, 32(R15)(R14*4)
+	VMOVUPS      Y2, (R15)(R14*4)
+	VMOVUPS      Y3, 32(R15)(R14*4)
 	MOVLQSX      8(BP), R14
-	VMASKMOVPS   Y4, Y14, (R15)(R14*4)
-	VMASKMOVPS   Y5, Y15, 32(R15)(R14*4)
-	ADDQ         $0x0c, 24(SP)
-	DECQ         32(SP)
-	JNZ          tile
+	VMOVUPS      Y4, (R15)(R14*4)
+	VMOVUPS      Y5, 32(R15)(R14*4)
+
+stored:
+	ADDQ $0x0c, 24(SP)
+	DECQ 32(SP)
+	JNZ  tile
 	VZEROUPPER
 	RET
+
+narrow:
+	MOVQ         152(R14), AX
+	MOVQ         48(R14), R15
+	MOVQ         24(SP), BP
+	MOVLQSX      (BP), R14
+	VMOVUPS      Y0, (R15)(R14*4)
+	TESTB        $0x04, AL
+	JZ           row0two
+	VMOVUPS      X1, 32(R15)(R14*4)
+	VEXTRACTF128 $0x01, Y1, X1
+	ADDQ         $0x04, R14
+
+row0two:
+	TESTB     $0x02, AL
+	JZ        row0one
+	VMOVLPS   X1, 32(R15)(R14*4)
+	VPERMILPS $0x0e, X1, X1
+	ADDQ      $0x02, R14
+
+row0one:
+	TESTB  $0x01, AL
+	JZ     row0end
+	VMOVSS X1, 32(R15)(R14*4)
+
+row0end:
+	MOVLQSX      4(BP), R14
+	VMOVUPS      Y2, (R15)(R14*4)
+	TESTB        $0x04, AL
+	JZ           row1two
+	VMOVUPS      X3, 32(R15)(R14*4)
+	VEXTRACTF128 $0x01, Y3, X3
+	ADDQ         $0x04, R14
+
+row1two:
+	TESTB     $0x02, AL
+	JZ        row1one
+	VMOVLPS   X3, 32(R15)(R14*4)
+	VPERMILPS $0x0e, X3, X3
+	ADDQ      $0x02, R14
+
+row1one:
+	TESTB  $0x01, AL
+	JZ     row1end
+	VMOVSS X3, 32(R15)(R14*4)
+
+row1end:
+	MOVLQSX      8(BP), R14
+	VMOVUPS      Y4, (R15)(R14*4)
+	TESTB        $0x04, AL
+	JZ           row2two
+	VMOVUPS      X5, 32(R15)(R14*4)
+	VEXTRACTF128 $0x01, Y5, X5
+	ADDQ         $0x04, R14
+
+row2two:
+	TESTB     $0x02, AL
+	JZ        row2one
+	VMOVLPS   X5, 32(R15)(R14*4)
+	VPERMILPS $0x0e, X5, X5
+	ADDQ      $0x02, R14
+
+row2one:
+	TESTB  $0x01, AL
+	JZ     row2end
+	VMOVSS X5, 32(R15)(R14*4)
+
+row2end:
+	JMP stored
 
 // func panel256r2v2(p *panel, first int, tiles int)
 // Requires: AVX, FMA3, MMX+
@@ -4152,26 +4542,71 @@ summand:
 	CMPQ         BP, (SP)
 	JNE          summand
 	MOVQ         p+0(FP), R14
-	MOVQ         152(R14), R15
-	SHLQ         $0x02, R15
-	LEAQ         laneMasks<>+0(SB), BP
-	ADDQ         $0x40, BP
-	SUBQ         R15, BP
-	VMOVDQU      (BP), Y14
-	VMOVDQU      32(BP), Y15
+	CMPQ         152(R14), $0x10
+	JNE          narrow
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
-	VMASKMOVPS   Y0, Y14, (R15)(R14*4)
-	VMASKMOVPS   Y1, Y15, 32(R15)(R14*4)
+	VMOVUPS      Y0, (R15)(R14*4)
+	VMOVUPS      Y1, 32(R15)(R14*4)
 	MOVLQSX      4(BP), R14
-	VMASKMOVPS   Y2, Y14, (R15)(R14*4)
-	VMASKMOVPS   Y3, Y15, 32(R15)(R14*4)
-	ADDQ         $0x08, 24(SP)
-	DECQ         32(SP)
-	JNZ          tile
+	VMOVUPS      Y2, (R15)(R14*4)
+	VMOVUPS      Y3, 32(R15)(R14*4)
+
+stored:
+	ADDQ $0x08, 24(SP)
+	DECQ 32(SP)
+	JNZ  tile
 	VZEROUPPER
 	RET
+
+narrow:
+	MOVQ         152(R14), AX
+	MOVQ         48(R14), R15
+	MOVQ         24(SP), BP
+	MOVLQSX      (BP), R14
+	VMOVUPS      Y0, (R15)(R14*4)
+	TESTB        $0x04, AL
+	JZ           row0two
+	VMOVUPS      X1, 32(R15)(R14*4)
+	VEXTRACTF128 $0x01, Y1, X1
+	ADDQ         $0x04, R14
+
+row0two:
+	TESTB     $0x02, AL
+	JZ        row0one
+	VMOVLPS   X1, 32(R15)(R14*4)
+	VPERMILPS $0x0e, X1, X1
+	ADDQ      $0x02, R14
+
+row0one:
+	TESTB  $0x01, AL
+	JZ     row0end
+	VMOVSS X1, 32(R15)(R14*4)
+
+row0end:
+	MOVLQSX      4(BP), R14
+	VMOVUPS      Y2, (R15)(R14*4)
+	TESTB        $0x04, AL
+	JZ           row1two
+	VMOVUPS      X3, 32(R15)(R14*4)
+	VEXTRACTF128 $0x01, Y3, X3
+	ADDQ         $0x04, R14
+
+row1two:
+	TESTB     $0x02, AL
+	JZ        row1one
+	VMOVLPS   X3, 32(R15)(R14*4)
+	VPERMILPS $0x0e, X3, X3
+	ADDQ      $0x02, R14
+
+row1one:
+	TESTB  $0x01, AL
+	JZ     row1end
+	VMOVSS X3, 32(R15)(R14*4)
+
+row1end:
+	JMP stored
 
 // func panel256r1v2(p *panel, first int, tiles int)
 // Requires: AVX, FMA3, MMX+
@@ -4253,23 +4688,47 @@ summand:
 	CMPQ         BP, (SP)
 	JNE          summand
 	MOVQ         p+0(FP), R14
-	MOVQ         152(R14), R15
-	SHLQ         $0x02, R15
-	LEAQ         laneMasks<>+0(SB), BP
-	ADDQ         $0x40, BP
-	SUBQ         R15, BP
-	VMOVDQU      (BP), Y14
-	VMOVDQU      32(BP), Y15
+	CMPQ         152(R14), $0x10
+	JNE          narrow
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
-	VMASKMOVPS   Y0, Y14, (R15)(R14*4)
-	VMASKMOVPS   Y1, Y15, 32(R15)(R14*4)
-	ADDQ         $0x04, 24(SP)
-	DECQ         32(SP)
-	JNZ          tile
+	VMOVUPS      Y0, (R15)(R14*4)
+	VMOVUPS      Y1, 32(R15)(R14*4)
+
+stored:
+	ADDQ $0x04, 24(SP)
+	DECQ 32(SP)
+	JNZ  tile
 	VZEROUPPER
 	RET
+
+narrow:
+	MOVQ         152(R14), AX
+	MOVQ         48(R14), R15
+	MOVQ         24(SP), BP
+	MOVLQSX      (BP), R14
+	VMOVUPS      Y0, (R15)(R14*4)
+	TESTB        $0x04, AL
+	JZ           row0two
+	VMOVUPS      X1, 32(R15)(R14*4)
+	VEXTRACTF128 $0x01, Y1, X1
+	ADDQ         $0x04, R14
+
+row0two:
+	TESTB     $0x02, AL
+	JZ        row0one
+	VMOVLPS   X1, 32(R15)(R14*4)
+	VPERMILPS $0x0e, X1, X1
+	ADDQ      $0x02, R14
+
+row0one:
+	TESTB  $0x01, AL
+	JZ     row0end
+	VMOVSS X1, 32(R15)(R14*4)
+
+row0end:
+	JMP stored
 
 // func panel256r6v1(p *panel, first int, tiles int)
 // Requires: AVX, FMA3, MMX+
@@ -4381,31 +4840,155 @@ summand:
 	CMPQ         BP, (SP)
 	JNE          summand
 	MOVQ         p+0(FP), R14
-	MOVQ         152(R14), R15
-	SHLQ         $0x02, R15
-	LEAQ         laneMasks<>+0(SB), BP
-	ADDQ         $0x40, BP
-	SUBQ         R15, BP
-	VMOVDQU      (BP), Y14
+	CMPQ         152(R14), $0x08
+	JNE          narrow
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
-	VMASKMOVPS   Y0, Y14, (R15)(R14*4)
+	VMOVUPS      Y0, (R15)(R14*4)
 	MOVLQSX      4(BP), R14
-	VMASKMOVPS   Y1, Y14, (R15)(R14*4)
+	VMOVUPS      Y1, (R15)(R14*4)
 	MOVLQSX      8(BP), R14
-	VMASKMOVPS   Y2, Y14, (R15)(R14*4)
+	VMOVUPS      Y2, (R15)(R14*4)
 	MOVLQSX      12(BP), R14
-	VMASKMOVPS   Y3, Y14, (R15)(R14*4)
+	VMOVUPS      Y3, (R15)(R14*4)
 	MOVLQSX      16(BP), R14
-	VMASKMOVPS   Y4, Y14, (R15)(R14*4)
+	VMOVUPS      Y4, (R15)(R14*4)
 	MOVLQSX      20(BP), R14
-	VMASKMOVPS   Y5, Y14, (R15)(R14*4)
-	ADDQ         $0x18, 24(SP)
-	DECQ         32(SP)
-	JNZ          tile
+	VMOVUPS      Y5, (R15)(R14*4)
+
+stored:
+	ADDQ $0x18, 24(SP)
+	DECQ 32(SP)
+	JNZ  tile
 	VZEROUPPER
 	RET
+
+narrow:
+	MOVQ         152(R14), AX
+	MOVQ         48(R14), R15
+	MOVQ         24(SP), BP
+	MOVLQSX      (BP), R14
+	TESTB        $0x04, AL
+	JZ           row0two
+	VMOVUPS      X0, (R15)(R14*4)
+	VEXTRACTF128 $0x01, Y0, X0
+	ADDQ         $0x04, R14
+
+row0two:
+	TESTB     $0x02, AL
+	JZ        row0one
+	VMOVLPS   X0, (R15)(R14*4)
+	VPERMILPS $0x0e, X0, X0
+	ADDQ      $0x02, R14
+
+row0one:
+	TESTB  $0x01, AL
+	JZ     row0end
+	VMOVSS X0, (R15)(R14*4)
+
+row0end:
+	MOVLQSX      4(BP), R14
+	TESTB        $0x04, AL
+	JZ           row1two
+	VMOVUPS      X1, (R15)(R14*4)
+	VEXTRACTF128 $0x01, Y1, X1
+	ADDQ         $0x04, R14
+
+row1two:
+	TESTB     $0x02, AL
+	JZ        row1one
+	VMOVLPS   X1, (R15)(R14*4)
+	VPERMILPS $0x0e, X1, X1
+	ADDQ      $0x02, R14
+
+row1one:
+	TESTB  $0x01, AL
+	JZ     row1end
+	VMOVSS X1, (R15)(R14*4)
+
+row1end:
+	MOVLQSX      8(BP), R14
+	TESTB        $0x04, AL
+	JZ           row2two
+	VMOVUPS      X2, (R15)(R14*4)
+	VEXTRACTF128 $0x01, Y2, X2
+	ADDQ         $0x04, R14
+
+row2two:
+	TESTB     $0x02, AL
+	JZ        row2one
+	VMOVLPS   X2, (R15)(R14*4)
+	VPERMILPS $0x0e, X2, X2
+	ADDQ      $0x02, R14
+
+row2one:
+	TESTB  $0x01, AL
+	JZ     row2end
+	VMOVSS X2, (R15)(R14*4)
+
+row2end:
+	MOVLQSX      12(BP), R14
+	TESTB        $0x04, AL
+	JZ           row3two
+	VMOVUPS      X3, (R15)(R14*4)
+	VEXTRACTF128 $0x01, Y3, X3
+	ADDQ         $0x04, R14
+
+row3two:
+	TESTB     $0x02, AL
+	JZ        row3one
+	VMOVLPS   X3, (R15)(R14*4)
+	VPERMILPS $0x0e, X3, X3
+	ADDQ      $0x02, R14
+
+row3one:
+	TESTB  $0x01, AL
+	JZ     row3end
+	VMOVSS X3, (R15)(R14*4)
+
+row3end:
+	MOVLQSX      16(BP), R14
+	TESTB        $0x04, AL
+	JZ           row4two
+	VMOVUPS      X4, (R15)(R14*4)
+	VEXTRACTF128 $0x01, Y4, X4
+	ADDQ         $0x04, R14
+
+row4two:
+	TESTB     $0x02, AL
+	JZ        row4one
+	VMOVLPS   X4, (R15)(R14*4)
+	VPERMILPS $0x0e, X4, X4
+	ADDQ      $0x02, R14
+
+row4one:
+	TESTB  $0x01, AL
+	JZ     row4end
+	VMOVSS X4, (R15)(R14*4)
+
+row4end:
+	MOVLQSX      20(BP), R14
+	TESTB        $0x04, AL
+	JZ           row5two
+	VMOVUPS      X5, (R15)(R14*4)
+	VEXTRACTF128 $0x01, Y5, X5
+	ADDQ         $0x04, R14
+
+row5two:
+	TESTB     $0x02, AL
+	JZ        row5one
+	VMOVLPS   X5, (R15)(R14*4)
+	VPERMILPS $0x0e, X5, X5
+	ADDQ      $0x02, R14
+
+row5one:
+	TESTB  $0x01, AL
+	JZ     row5end
+	VMOVSS X5, (R15)(R14*4)
+
+row5end:
+	JMP stored
 
 // func panel256r5v1(p *panel, first int, tiles int)
 // Requires: AVX, FMA3, MMX+
@@ -4510,29 +5093,133 @@ summand:
 	CMPQ         BP, (SP)
 	JNE          summand
 	MOVQ         p+0(FP), R14
-	MOVQ         152(R14), R15
-	SHLQ         $0x02, R15
-	LEAQ         laneMasks<>+0(SB), BP
-	ADDQ         $0x40, BP
-	SUBQ         R15, BP
-	VMOVDQU      (BP), Y14
+	CMPQ         152(R14), $0x08
+	JNE          narrow
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
-	VMASKMOVPS   Y0, Y14, (R15)(R14*4)
+	VMOVUPS      Y0, (R15)(R14*4)
 	MOVLQSX      4(BP), R14
-	VMASKMOVPS   Y1, Y14, (R15)(R14*4)
+	VMOVUPS      Y1, (R15)(R14*4)
 	MOVLQSX      8(BP), R14
-	VMASKMOVPS   Y2, Y14, (R15)(R14*4)
+	VMOVUPS      Y2, (R15)(R14*4)
 	MOVLQSX      12(BP), R14
-	VMASKMOVPS   Y3, Y14, (R15)(R14*4)
+	VMOVUPS      Y3, (R15)(R14*4)
 	MOVLQSX      16(BP), R14
-	VMASKMOVPS   Y4, Y14, (R15)(R14*4)
-	ADDQ         $0x14, 24(SP)
-	DECQ         32(SP)
-	JNZ          tile
+	VMOVUPS      Y4, (R15)(R14*4)
+
+stored:
+	ADDQ $0x14, 24(SP)
+	DECQ 32(SP)
+	JNZ  tile
 	VZEROUPPER
 	RET
+
+narrow:
+	MOVQ         152(R14), AX
+	MOVQ         48(R14), R15
+	MOVQ         24(SP), BP
+	MOVLQSX      (BP), R14
+	TESTB        $0x04, AL
+	JZ           row0two
+	VMOVUPS      X0, (R15)(R14*4)
+	VEXTRACTF128 $0x01, Y0, X0
+	ADDQ         $0x04, R14
+
+row0two:
+	TESTB     $0x02, AL
+	JZ        row0one
+	VMOVLPS   X0, (R15)(R14*4)
+	VPERMILPS $0x0e, X0, X0
+	ADDQ      $0x02, R14
+
+row0one:
+	TESTB  $0x01, AL
+	JZ     row0end
+	VMOVSS X0, (R15)(R14*4)
+
+row0end:
+	MOVLQSX      4(BP), R14
+	TESTB        $0x04, AL
+	JZ           row1two
+	VMOVUPS      X1, (R15)(R14*4)
+	VEXTRACTF128 $0x01, Y1, X1
+	ADDQ         $0x04, R14
+
+row1two:
+	TESTB     $0x02, AL
+	JZ        row1one
+	VMOVLPS   X1, (R15)(R14*4)
+	VPERMILPS $0x0e, X1, X1
+	ADDQ      $0x02, R14
+
+row1one:
+	TESTB  $0x01, AL
+	JZ     row1end
+	VMOVSS X1, (R15)(R14*4)
+
+row1end:
+	MOVLQSX      8(BP), R14
+	TESTB        $0x04, AL
+	JZ           row2two
+	VMOVUPS      X2, (R15)(R14*4)
+	VEXTRACTF128 $0x01, Y2, X2
+	ADDQ         $0x04, R14
+
+row2two:
+	TESTB     $0x02, AL
+	JZ        row2one
+	VMOVLPS   X2, (R15)(R14*4)
+	VPERMILPS $0x0e, X2, X2
+	ADDQ      $0x02, R14
+
+row2one:
+	TESTB  $0x01, AL
+	JZ     row2end
+	VMOVSS X2, (R15)(R14*4)
+
+row2end:
+	MOVLQSX      12(BP), R14
+	TESTB        $0x04, AL
+	JZ           row3two
+	VMOVUPS      X3, (R15)(R14*4)
+	VEXTRACTF128 $0x01, Y3, X3
+	ADDQ         $0x04, R14
+
+row3two:
+	TESTB     $0x02, AL
+	JZ        row3one
+	VMOVLPS   X3, (R15)(R14*4)
+	VPERMILPS $0x0e, X3, X3
+	ADDQ      $0x02, R14
+
+row3one:
+	TESTB  $0x01, AL
+	JZ     row3end
+	VMOVSS X3, (R15)(R14*4)
+
+row3end:
+	MOVLQSX      16(BP), R14
+	TESTB        $0x04, AL
+	JZ           row4two
+	VMOVUPS      X4, (R15)(R14*4)
+	VEXTRACTF128 $0x01, Y4, X4
+	ADDQ         $0x04, R14
+
+row4two:
+	TESTB     $0x02, AL
+	JZ        row4one
+	VMOVLPS   X4, (R15)(R14*4)
+	VPERMILPS $0x0e, X4, X4
+	ADDQ      $0x02, R14
+
+row4one:
+	TESTB  $0x01, AL
+	JZ     row4end
+	VMOVSS X4, (R15)(R14*4)
+
+row4end:
+	JMP stored
 
 // func panel256r4v1(p *panel, first int, tiles int)
 // Requires: AVX, FMA3, MMX+
@@ -4630,27 +5317,111 @@ summand:
 	CMPQ         BP, (SP)
 	JNE          summand
 	MOVQ         p+0(FP), R14
-	MOVQ         152(R14), R15
-	SHLQ         $0x02, R15
-	LEAQ         laneMasks<>+0(SB), BP
-	ADDQ         $0x40, BP
-	SUBQ         R15, BP
-	VMOVDQU      (BP), Y14
+	CMPQ         152(R14), $0x08
+	JNE          narrow
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
-	VMASKMOVPS   Y0, Y14, (R15)(R14*4)
+	VMOVUPS      Y0, (R15)(R14*4)
 	MOVLQSX      4(BP), R14
-	VMASKMOVPS   Y1, Y14, (R15)(R14*4)
+	VMOVUPS      Y1, (R15)(R14*4)
 	MOVLQSX      8(BP), R14
-	VMASKMOVPS   Y2, Y14, (R15)(R14*4)
+	VMOVUPS      Y2, (R15)(R14*4)
 	MOVLQSX      12(BP), R14
-	VMASKMOVPS   Y3, Y14, (R15)(R14*4)
-	ADDQ         $0x10, 24(SP)
-	DECQ         32(SP)
-	JNZ          tile
+	VMOVUPS      Y3, (R15)(R14*4)
+
+stored:
+	ADDQ $0x10, 24(SP)
+	DECQ 32(SP)
+	JNZ  tile
 	VZEROUPPER
 	RET
+
+narrow:
+	MOVQ         152(R14), AX
+	MOVQ         48(R14), R15
+	MOVQ         24(SP), BP
+	MOVLQSX      (BP), R14
+	TESTB        $0x04, AL
+	JZ           row0two
+	VMOVUPS      X0, (R15)(R14*4)
+	VEXTRACTF128 $0x01, Y0, X0
+	ADDQ         $0x04, R14
+
+row0two:
+	TESTB     $0x02, AL
+	JZ        row0one
+	VMOVLPS   X0, (R15)(R14*4)
+	VPERMILPS $0x0e, X0, X0
+	ADDQ      $0x02, R14
+
+row0one:
+	TESTB  $0x01, AL
+	JZ     row0end
+	VMOVSS X0, (R15)(R14*4)
+
+row0end:
+	MOVLQSX      4(BP), R14
+	TESTB        $0x04, AL
+	JZ           row1two
+	VMOVUPS      X1, (R15)(R14*4)
+	VEXTRACTF128 $0x01, Y1, X1
+	ADDQ         $0x04, R14
+
+row1two:
+	TESTB     $0x02, AL
+	JZ        row1one
+	VMOVLPS   X1, (R15)(R14*4)
+	VPERMILPS $0x0e, X1, X1
+	ADDQ      $0x02, R14
+
+row1one:
+	TESTB  $0x01, AL
+	JZ     row1end
+	VMOVSS X1, (R15)(R14*4)
+
+row1end:
+	MOVLQSX      8(BP), R14
+	TESTB        $0x04, AL
+	JZ           row2two
+	VMOVUPS      X2, (R15)(R14*4)
+	VEXTRACTF128 $0x01, Y2, X2
+	ADDQ         $0x04, R14
+
+row2two:
+	TESTB     $0x02, AL
+	JZ        row2one
+	VMOVLPS   X2, (R15)(R14*4)
+	VPERMILPS $0x0e, X2, X2
+	ADDQ      $0x02, R14
+
+row2one:
+	TESTB  $0x01, AL
+	JZ     row2end
+	VMOVSS X2, (R15)(R14*4)
+
+row2end:
+	MOVLQSX      12(BP), R14
+	TESTB        $0x04, AL
+	JZ           row3two
+	VMOVUPS      X3, (R15)(R14*4)
+	VEXTRACTF128 $0x01, Y3, X3
+	ADDQ         $0x04, R14
+
+row3two:
+	TESTB     $0x02, AL
+	JZ        row3one
+	VMOVLPS   X3, (R15)(R14*4)
+	VPERMILPS $0x0e, X3, X3
+	ADDQ      $0x02, R14
+
+row3one:
+	TESTB  $0x01, AL
+	JZ     row3end
+	VMOVSS X3, (R15)(R14*4)
+
+row3end:
+	JMP stored
 
 // func panel256r3v1(p *panel, first int, tiles int)
 // Requires: AVX, FMA3, MMX+
@@ -4741,25 +5512,89 @@ summand:
 	CMPQ         BP, (SP)
 	JNE          summand
 	MOVQ         p+0(FP), R14
-	MOVQ         152(R14), R15
-	SHLQ         $0x02, R15
-	LEAQ         laneMasks<>+0(SB), BP
-	ADDQ         $0x40, BP
-	SUBQ         R15, BP
-	VMOVDQU      (BP), Y14
+	CMPQ         152(R14), $0x08
+	JNE          narrow
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
-	VMASKMOVPS   Y0, Y14, (R15)(R14*4)
+	VMOVUPS      Y0, (R15)(R14*4)
 	MOVLQSX      4(BP), R14
-	VMASKMOVPS   Y1, Y14, (R15)(R14*4)
+	VMOVUPS      Y1, (R15)(R14*4)
 	MOVLQSX      8(BP), R14
-	VMASKMOVPS   Y2, Y14, (R15)(R14*4)
-	ADDQ         $0x0c, 24(SP)
-	DECQ         32(SP)
-	JNZ          tile
+	VMOVUPS      Y2, (R15)(R14*4)
+
+stored:
+	ADDQ $0x0c, 24(SP)
+	DECQ 32(SP)
+	JNZ  tile
 	VZEROUPPER
 	RET
+
+narrow:
+	MOVQ         152(R14), AX
+	MOVQ         48(R14), R15
+	MOVQ         24(SP), BP
+	MOVLQSX      (BP), R14
+	TESTB        $0x04, AL
+	JZ           row0two
+	VMOVUPS      X0, (R15)(R14*4)
+	VEXTRACTF128 $0x01, Y0, X0
+	ADDQ         $0x04, R14
+
+row0two:
+	TESTB     $0x02, AL
+	JZ        row0one
+	VMOVLPS   X0, (R15)(R14*4)
+	VPERMILPS $0x0e, X0, X0
+	ADDQ      $0x02, R14
+
+row0one:
+	TESTB  $0x01, AL
+	JZ     row0end
+	VMOVSS X0, (R15)(R14*4)
+
+row0end:
+	MOVLQSX      4(BP), R14
+	TESTB        $0x04, AL
+	JZ           row1two
+	VMOVUPS      X1, (R15)(R14*4)
+	VEXTRACTF128 $0x01, Y1, X1
+	ADDQ         $0x04, R14
+
+row1two:
+	TESTB     $0x02, AL
+	JZ        row1one
+	VMOVLPS   X1, (R15)(R14*4)
+	VPERMILPS $0x0e, X1, X1
+	ADDQ      $0x02, R14
+
+row1one:
+	TESTB  $0x01, AL
+	JZ     row1end
+	VMOVSS X1, (R15)(R14*4)
+
+row1end:
+	MOVLQSX      8(BP), R14
+	TESTB        $0x04, AL
+	JZ           row2two
+	VMOVUPS      X2, (R15)(R14*4)
+	VEXTRACTF128 $0x01, Y2, X2
+	ADDQ         $0x04, R14
+
+row2two:
+	TESTB     $0x02, AL
+	JZ        row2one
+	VMOVLPS   X2, (R15)(R14*4)
+	VPERMILPS $0x0e, X2, X2
+	ADDQ      $0x02, R14
+
+row2one:
+	TESTB  $0x01, AL
+	JZ     row2end
+	VMOVSS X2, (R15)(R14*4)
+
+row2end:
+	JMP stored
 
 // func panel256r2v1(p *panel, first int, tiles int)
 // Requires: AVX, FMA3, MMX+
@@ -4843,23 +5678,67 @@ summand:
 	CMPQ         BP, (SP)
 	JNE          summand
 	MOVQ         p+0(FP), R14
-	MOVQ         152(R14), R15
-	SHLQ         $0x02, R15
-	LEAQ         laneMasks<>+0(SB), BP
-	ADDQ         $0x40, BP
-	SUBQ         R15, BP
-	VMOVDQU      (BP), Y14
+	CMPQ         152(R14), $0x08
+	JNE          narrow
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
-	VMASKMOVPS   Y0, Y14, (R15)(R14*4)
+	VMOVUPS      Y0, (R15)(R14*4)
 	MOVLQSX      4(BP), R14
-	VMASKMOVPS   Y1, Y14, (R15)(R14*4)
-	ADDQ         $0x08, 24(SP)
-	DECQ         32(SP)
-	JNZ          tile
+	VMOVUPS      Y1, (R15)(R14*4)
+
+stored:
+	ADDQ $0x08, 24(SP)
+	DECQ 32(SP)
+	JNZ  tile
 	VZEROUPPER
 	RET
+
+narrow:
+	MOVQ         152(R14), AX
+	MOVQ         48(R14), R15
+	MOVQ         24(SP), BP
+	MOVLQSX      (BP), R14
+	TESTB        $0x04, AL
+	JZ           row0two
+	VMOVUPS      X0, (R15)(R14*4)
+	VEXTRACTF128 $0x01, Y0, X0
+	ADDQ         $0x04, R14
+
+row0two:
+	TESTB     $0x02, AL
+	JZ        row0one
+	VMOVLPS   X0, (R15)(R14*4)
+	VPERMILPS $0x0e, X0, X0
+	ADDQ      $0x02, R14
+
+row0one:
+	TESTB  $0x01, AL
+	JZ     row0end
+	VMOVSS X0, (R15)(R14*4)
+
+row0end:
+	MOVLQSX      4(BP), R14
+	TESTB        $0x04, AL
+	JZ           row1two
+	VMOVUPS      X1, (R15)(R14*4)
+	VEXTRACTF128 $0x01, Y1, X1
+	ADDQ         $0x04, R14
+
+row1two:
+	TESTB     $0x02, AL
+	JZ        row1one
+	VMOVLPS   X1, (R15)(R14*4)
+	VPERMILPS $0x0e, X1, X1
+	ADDQ      $0x02, R14
+
+row1one:
+	TESTB  $0x01, AL
+	JZ     row1end
+	VMOVSS X1, (R15)(R14*4)
+
+row1end:
+	JMP stored
 
 // func panel256r1v1(p *panel, first int, tiles int)
 // Requires: AVX, FMA3, MMX+
@@ -4936,21 +5815,45 @@ summand:
 	CMPQ         BP, (SP)
 	JNE          summand
 	MOVQ         p+0(FP), R14
-	MOVQ         152(R14), R15
-	SHLQ         $0x02, R15
-	LEAQ         laneMasks<>+0(SB), BP
-	ADDQ         $0x40, BP
-	SUBQ         R15, BP
-	VMOVDQU      (BP), Y14
+	CMPQ         152(R14), $0x08
+	JNE          narrow
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
-	VMASKMOVPS   Y0, Y14, (R15)(R14*4)
-	ADDQ         $0x04, 24(SP)
-	DECQ         32(SP)
-	JNZ          tile
+	VMOVUPS      Y0, (R15)(R14*4)
+
+stored:
+	ADDQ $0x04, 24(SP)
+	DECQ 32(SP)
+	JNZ  tile
 	VZEROUPPER
 	RET
+
+narrow:
+	MOVQ         152(R14), AX
+	MOVQ         48(R14), R15
+	MOVQ         24(SP), BP
+	MOVLQSX      (BP), R14
+	TESTB        $0x04, AL
+	JZ           row0two
+	VMOVUPS      X0, (R15)(R14*4)
+	VEXTRACTF128 $0x01, Y0, X0
+	ADDQ         $0x04, R14
+
+row0two:
+	TESTB     $0x02, AL
+	JZ        row0one
+	VMOVLPS   X0, (R15)(R14*4)
+	VPERMILPS $0x0e, X0, X0
+	ADDQ      $0x02, R14
+
+row0one:
+	TESTB  $0x01, AL
+	JZ     row0end
+	VMOVSS X0, (R15)(R14*4)
+
+row0end:
+	JMP stored
 
 // func dot512(p *panel)
 // Requires: AVX, AVX512F, BMI2, CMOV
@@ -6200,15 +7103,33 @@ TEXT ·rows256(SB), NOSPLIT, $0-56
 	VMOVDQU 32(BX), Y15
 	VXORPS  Y1, Y1, Y1
 	MOVQ    n+32(FP), BX
+	MOVQ    width+40(FP), R11
+	CMPQ    R11, $0x10
+	JNE     masked
+	CMPQ    BX, $0x10
+	JEQ     whole
 	CMPQ    BX, $0x08
 	JLE     narrow
+
+whole:
+	MOVLQSX (DX), AX
+	VMOVUPS (SI)(AX*4), Y0
+	VMOVUPS 32(SI)(AX*4), Y1
+	VMOVUPS Y0, (DI)
+	VMOVUPS Y1, 32(DI)
+	ADDQ    $0x04, DX
+	ADDQ    R8, DI
+	DECQ    R9
+	JNZ     whole
+	VZEROUPPER
+	RET
 
 wide:
 	MOVLQSX    (DX), AX
 	VMASKMOVPS (SI)(AX*4), Y12, Y0
 	VMASKMOVPS 32(SI)(AX*4), Y13, Y1
-	VMASKMOVPS Y0, Y14, (DI)
-	VMASKMOVPS Y1, Y15, 32(DI)
+	VMOVUPS    Y0, (DI)
+	VMOVUPS    Y1, 32(DI)
 	ADDQ       $0x04, DX
 	ADDQ       R8, DI
 	DECQ       R9
@@ -6219,12 +7140,25 @@ wide:
 narrow:
 	MOVLQSX    (DX), AX
 	VMASKMOVPS (SI)(AX*4), Y12, Y0
+	VMOVUPS    Y0, (DI)
+	VMOVUPS    Y1, 32(DI)
+	ADDQ       $0x04, DX
+	ADDQ       R8, DI
+	DECQ       R9
+	JNZ        narrow
+	VZEROUPPER
+	RET
+
+masked:
+	MOVLQSX    (DX), AX
+	VMASKMOVPS (SI)(AX*4), Y12, Y0
+	VMASKMOVPS 32(SI)(AX*4), Y13, Y1
 	VMASKMOVPS Y0, Y14, (DI)
 	VMASKMOVPS Y1, Y15, 32(DI)
 	ADDQ       $0x04, DX
 	ADDQ       R8, DI
 	DECQ       R9
-	JNZ        narrow
+	JNZ        masked
 	VZEROUPPER
 	RET
 

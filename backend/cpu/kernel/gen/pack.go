@@ -163,22 +163,37 @@ func rows256(table Mem) {
 	}
 	VXORPS(Y1, Y1, Y1)
 	Load(Param("n"), RBX)
+	Load(Param("width"), R11)
+	CMPQ(R11, Imm(16))
+	JNE(LabelRef("masked"))
+	CMPQ(RBX, Imm(16))
+	JEQ(LabelRef("whole"))
 	CMPQ(RBX, Imm(8))
 	JLE(LabelRef("narrow"))
-	for _, vecs := range []int{2, 1} {
-		label := map[int]string{2: "wide", 1: "narrow"}[vecs]
-		Label(label)
+	load := func(v int, src Mem) { VMASKMOVPS(src, ymm(12+v), ymm(v)) }
+	store := func(v int, dst Mem) { VMOVUPS(ymm(v), dst) }
+	for _, loop := range []struct {
+		label       string
+		vecs        int // of the source
+		load, store func(v int, m Mem)
+	}{
+		{"whole", 2, func(v int, src Mem) { VMOVUPS(src, ymm(v)) }, store},
+		{"wide", 2, load, store},
+		{"narrow", 1, load, store},
+		{"masked", 2, load, func(v int, dst Mem) { VMASKMOVPS(ymm(v), ymm(14+v), dst) }},
+	} {
+		Label(loop.label)
 		MOVLQSX(Mem{Base: ko}, RAX)
-		for v := range vecs {
-			VMASKMOVPS(Mem{Base: src, Index: RAX, Scale: 4, Disp: 32 * v}, ymm(12+v), ymm(v))
+		for v := range loop.vecs {
+			loop.load(v, Mem{Base: src, Index: RAX, Scale: 4, Disp: 32 * v})
 		}
 		for v := range 2 {
-			VMASKMOVPS(ymm(v), ymm(14+v), Mem{Base: dst, Disp: 32 * v})
+			loop.store(v, Mem{Base: dst, Disp: 32 * v})
 		}
 		ADDQ(Imm(4), ko)
 		ADDQ(stride, dst)
 		DECQ(count)
-		JNZ(LabelRef(label))
+		JNZ(LabelRef(loop.label))
 		VZEROUPPER()
 		RET()
 	}

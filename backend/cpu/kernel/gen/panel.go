@@ -293,13 +293,47 @@ func panel256(rows, vecs int, table Mem) {
 		}
 	})
 	Load(Param("p"), idx)
-	loadMasks()
+	CMPQ(Mem{Base: idx, Disp: panelN}, Imm(uint64(8*vecs)))
+	JNE(LabelRef("narrow"))
 	f.eachRowOfC(rows, func(i int, c Mem) {
 		for v := range vecs {
-			VMASKMOVPS(acc[i][v], temps[v], c.Offset(32*v))
+			VMOVUPS(acc[i][v], c.Offset(32*v))
 		}
 	})
+	Label("stored")
 	f.nextTile(rows)
 	VZEROUPPER()
 	RET()
+
+	Label("narrow")
+	MOVQ(Mem{Base: idx, Disp: panelN}, RAX) // its last three bits are the lanes of the last vector
+	f.eachRowOfC(rows, func(i int, c Mem) {
+		for v := range vecs - 1 {
+			VMOVUPS(acc[i][v], c.Offset(32*v))
+		}
+		storeLanes(acc[i][vecs-1], c.Offset(32*(vecs-1)), fmt.Sprintf("row%d", i))
+	})
+	JMP(LabelRef("stored"))
+}
+
+// storeLanes stores the first lanes of v, AL modulo 8 of them, in pieces of four, two and one: a store with a mask takes
+// longer than all of them on some processors. The index register of to and v are lost.
+func storeLanes(v VecPhysical, to Mem, name string) {
+	x, index := v.AsX(), to.Index
+	TESTB(Imm(4), AL)
+	JZ(LabelRef(name + "two"))
+	VMOVUPS(x, to)
+	VEXTRACTF128(Imm(1), v.AsY(), x)
+	ADDQ(Imm(4), index)
+	Label(name + "two")
+	TESTB(Imm(2), AL)
+	JZ(LabelRef(name + "one"))
+	VMOVLPS(x, to)
+	VPERMILPS(Imm(0x0e), x, x)
+	ADDQ(Imm(2), index)
+	Label(name + "one")
+	TESTB(Imm(1), AL)
+	JZ(LabelRef(name + "end"))
+	VMOVSS(x, to)
+	Label(name + "end")
 }
