@@ -249,10 +249,20 @@ func transpose512(dst *float32, src *float32, dstStride int, srcStride int, n in
 //go:noescape
 func rows256(dst *float32, src *float32, ko *int32, dstStride int, n int, width int, k int)
 
-// transpose256 sets dst[i·dstStride+j] = src[j·srcStride+i] for j < 8 and i < 8·blocks, blocks ≥ 1.
+// tileRows256 sets dst[t·dstStride+6·l+i] = src[ko[l]+6·t+i] for i < 6, t < tiles and l < k, tiles ≥ 1, k ≥ 1.
 //
 //go:noescape
-func transpose256(dst *float32, src *float32, dstStride int, srcStride int, blocks int)
+func tileRows256(dst *float32, src *float32, ko *int32, dstStride int, tiles int, k int)
+
+// transpose256 sets dst[i·dstStride+j] = src[j·srcStride+i] for j < n and 0 for n ≤ j < width ≤ 8, for i < k, k ≥ 1.
+//
+//go:noescape
+func transpose256(dst *float32, src *float32, dstStride int, srcStride int, n int, width int, k int)
+
+// tileTranspose256 sets dst[6·l+i] = src[i·srcStride+l] for i < 6 and l < 8·blocks, blocks ≥ 1.
+//
+//go:noescape
+func tileTranspose256(dst *float32, src *float32, srcStride int, blocks int)
 
 // sum512 sets dst[i] = src[i] + src[pitch+i] + … (parts summands, in this order) for i < 32·n, n ≥ 1.
 //

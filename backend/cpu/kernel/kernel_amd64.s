@@ -7162,35 +7162,126 @@ masked:
 	VZEROUPPER
 	RET
 
-// func transpose256(dst *float32, src *float32, dstStride int, srcStride int, blocks int)
+// func tileRows256(dst *float32, src *float32, ko *int32, dstStride int, tiles int, k int)
 // Requires: AVX
-TEXT ·transpose256(SB), NOSPLIT, $0-40
+TEXT ·tileRows256(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), DI
+	MOVQ src+8(FP), SI
+	MOVQ ko+16(FP), DX
+	MOVQ dstStride+24(FP), R8
+	SHLQ $0x02, R8
+	MOVQ tiles+32(FP), R9
+	MOVQ k+40(FP), R10
+
+row:
+	MOVLQSX (DX), AX
+	LEAQ    (SI)(AX*4), BX
+	MOVQ    DI, CX
+	MOVQ    R9, AX
+
+tile:
+	VMOVUPS (BX), X0
+	VMOVSD  16(BX), X1
+	VMOVUPS X0, (CX)
+	VMOVSD  X1, 16(CX)
+	ADDQ    $0x18, BX
+	ADDQ    R8, CX
+	DECQ    AX
+	JNZ     tile
+	ADDQ    $0x04, DX
+	ADDQ    $0x18, DI
+	DECQ    R10
+	JNZ     row
+	RET
+
+// func transpose256(dst *float32, src *float32, dstStride int, srcStride int, n int, width int, k int)
+// Requires: AVX, CMOV
+TEXT ·transpose256(SB), NOSPLIT, $0-56
 	MOVQ dst+0(FP), DI
 	MOVQ src+8(FP), SI
 	MOVQ dstStride+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ srcStride+24(FP), R9
 	SHLQ $0x02, R9
-	MOVQ blocks+32(FP), R12
+	MOVQ n+32(FP), R10
+	MOVQ width+40(FP), R11
+	MOVQ k+48(FP), R12
 
 block:
-	MOVQ       SI, CX
-	VMOVUPS    (CX), Y0
+	MOVQ    SI, CX
+	CMPQ    R10, $0x08
+	JLT     few
+	CMPQ    R12, $0x08
+	JLT     few
+	VMOVUPS (CX), Y0
+	ADDQ    R9, CX
+	VMOVUPS (CX), Y1
+	ADDQ    R9, CX
+	VMOVUPS (CX), Y2
+	ADDQ    R9, CX
+	VMOVUPS (CX), Y3
+	ADDQ    R9, CX
+	VMOVUPS (CX), Y4
+	ADDQ    R9, CX
+	VMOVUPS (CX), Y5
+	ADDQ    R9, CX
+	VMOVUPS (CX), Y6
+	ADDQ    R9, CX
+	VMOVUPS (CX), Y7
+	ADDQ    R9, CX
+	JMP     loaded
+
+few:
+	MOVQ       $0x00000008, AX
+	CMPQ       R12, AX
+	CMOVQLT    R12, AX
+	SHLQ       $0x02, AX
+	LEAQ       laneMasks<>+0(SB), R13
+	ADDQ       $0x40, R13
+	SUBQ       AX, R13
+	VMOVDQU    (R13), Y15
+	VXORPS     Y0, Y0, Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	VXORPS     Y6, Y6, Y6
+	VXORPS     Y7, Y7, Y7
+	CMPQ       R10, $0x00
+	JLE        loaded
+	VMASKMOVPS (CX), Y15, Y0
 	ADDQ       R9, CX
-	VMOVUPS    (CX), Y1
+	CMPQ       R10, $0x01
+	JLE        loaded
+	VMASKMOVPS (CX), Y15, Y1
 	ADDQ       R9, CX
-	VMOVUPS    (CX), Y2
+	CMPQ       R10, $0x02
+	JLE        loaded
+	VMASKMOVPS (CX), Y15, Y2
 	ADDQ       R9, CX
-	VMOVUPS    (CX), Y3
+	CMPQ       R10, $0x03
+	JLE        loaded
+	VMASKMOVPS (CX), Y15, Y3
 	ADDQ       R9, CX
-	VMOVUPS    (CX), Y4
+	CMPQ       R10, $0x04
+	JLE        loaded
+	VMASKMOVPS (CX), Y15, Y4
 	ADDQ       R9, CX
-	VMOVUPS    (CX), Y5
+	CMPQ       R10, $0x05
+	JLE        loaded
+	VMASKMOVPS (CX), Y15, Y5
 	ADDQ       R9, CX
-	VMOVUPS    (CX), Y6
+	CMPQ       R10, $0x06
+	JLE        loaded
+	VMASKMOVPS (CX), Y15, Y6
 	ADDQ       R9, CX
-	VMOVUPS    (CX), Y7
+	CMPQ       R10, $0x07
+	JLE        loaded
+	VMASKMOVPS (CX), Y15, Y7
 	ADDQ       R9, CX
+
+loaded:
 	VUNPCKLPS  Y1, Y0, Y8
 	VUNPCKHPS  Y1, Y0, Y9
 	VUNPCKLPS  Y3, Y2, Y10
@@ -7215,25 +7306,284 @@ block:
 	VPERM2F128 $0x31, Y6, Y2, Y14
 	VPERM2F128 $0x20, Y7, Y3, Y11
 	VPERM2F128 $0x31, Y7, Y3, Y15
+	CMPQ       R11, $0x08
+	JNE        narrow
 	VMOVUPS    Y8, (DI)
 	ADDQ       R8, DI
+	CMPQ       R12, $0x01
+	JLE        done
 	VMOVUPS    Y9, (DI)
 	ADDQ       R8, DI
+	CMPQ       R12, $0x02
+	JLE        done
 	VMOVUPS    Y10, (DI)
 	ADDQ       R8, DI
+	CMPQ       R12, $0x03
+	JLE        done
 	VMOVUPS    Y11, (DI)
 	ADDQ       R8, DI
+	CMPQ       R12, $0x04
+	JLE        done
 	VMOVUPS    Y12, (DI)
 	ADDQ       R8, DI
+	CMPQ       R12, $0x05
+	JLE        done
 	VMOVUPS    Y13, (DI)
 	ADDQ       R8, DI
+	CMPQ       R12, $0x06
+	JLE        done
 	VMOVUPS    Y14, (DI)
 	ADDQ       R8, DI
+	CMPQ       R12, $0x07
+	JLE        done
 	VMOVUPS    Y15, (DI)
 	ADDQ       R8, DI
-	ADDQ       $0x20, SI
-	DECQ       R12
-	JNZ        block
+
+next:
+	ADDQ $0x20, SI
+	SUBQ $0x08, R12
+	JG   block
+
+done:
+	VZEROUPPER
+	RET
+
+narrow:
+	MOVQ         R11, AX
+	XORQ         CX, CX
+	TESTB        $0x04, AL
+	JZ           row0two
+	VMOVUPS      X8, (DI)(CX*4)
+	VEXTRACTF128 $0x01, Y8, X8
+	ADDQ         $0x04, CX
+
+row0two:
+	TESTB     $0x02, AL
+	JZ        row0one
+	VMOVLPS   X8, (DI)(CX*4)
+	VPERMILPS $0x0e, X8, X8
+	ADDQ      $0x02, CX
+
+row0one:
+	TESTB  $0x01, AL
+	JZ     row0end
+	VMOVSS X8, (DI)(CX*4)
+
+row0end:
+	ADDQ         R8, DI
+	CMPQ         R12, $0x01
+	JLE          done
+	XORQ         CX, CX
+	TESTB        $0x04, AL
+	JZ           row1two
+	VMOVUPS      X9, (DI)(CX*4)
+	VEXTRACTF128 $0x01, Y9, X9
+	ADDQ         $0x04, CX
+
+row1two:
+	TESTB     $0x02, AL
+	JZ        row1one
+	VMOVLPS   X9, (DI)(CX*4)
+	VPERMILPS $0x0e, X9, X9
+	ADDQ      $0x02, CX
+
+row1one:
+	TESTB  $0x01, AL
+	JZ     row1end
+	VMOVSS X9, (DI)(CX*4)
+
+row1end:
+	ADDQ         R8, DI
+	CMPQ         R12, $0x02
+	JLE          done
+	XORQ         CX, CX
+	TESTB        $0x04, AL
+	JZ           row2two
+	VMOVUPS      X10, (DI)(CX*4)
+	VEXTRACTF128 $0x01, Y10, X10
+	ADDQ         $0x04, CX
+
+row2two:
+	TESTB     $0x02, AL
+	JZ        row2one
+	VMOVLPS   X10, (DI)(CX*4)
+	VPERMILPS $0x0e, X10, X10
+	ADDQ      $0x02, CX
+
+row2one:
+	TESTB  $0x01, AL
+	JZ     row2end
+	VMOVSS X10, (DI)(CX*4)
+
+row2end:
+	ADDQ         R8, DI
+	CMPQ         R12, $0x03
+	JLE          done
+	XORQ         CX, CX
+	TESTB        $0x04, AL
+	JZ           row3two
+	VMOVUPS      X11, (DI)(CX*4)
+	VEXTRACTF128 $0x01, Y11, X11
+	ADDQ         $0x04, CX
+
+row3two:
+	TESTB     $0x02, AL
+	JZ        row3one
+	VMOVLPS   X11, (DI)(CX*4)
+	VPERMILPS $0x0e, X11, X11
+	ADDQ      $0x02, CX
+
+row3one:
+	TESTB  $0x01, AL
+	JZ     row3end
+	VMOVSS X11, (DI)(CX*4)
+
+row3end:
+	ADDQ         R8, DI
+	CMPQ         R12, $0x04
+	JLE          done
+	XORQ         CX, CX
+	TESTB        $0x04, AL
+	JZ           row4two
+	VMOVUPS      X12, (DI)(CX*4)
+	VEXTRACTF128 $0x01, Y12, X12
+	ADDQ         $0x04, CX
+
+row4two:
+	TESTB     $0x02, AL
+	JZ        row4one
+	VMOVLPS   X12, (DI)(CX*4)
+	VPERMILPS $0x0e, X12, X12
+	ADDQ      $0x02, CX
+
+row4one:
+	TESTB  $0x01, AL
+	JZ     row4end
+	VMOVSS X12, (DI)(CX*4)
+
+row4end:
+	ADDQ         R8, DI
+	CMPQ         R12, $0x05
+	JLE          done
+	XORQ         CX, CX
+	TESTB        $0x04, AL
+	JZ           row5two
+	VMOVUPS      X13, (DI)(CX*4)
+	VEXTRACTF128 $0x01, Y13, X13
+	ADDQ         $0x04, CX
+
+row5two:
+	TESTB     $0x02, AL
+	JZ        row5one
+	VMOVLPS   X13, (DI)(CX*4)
+	VPERMILPS $0x0e, X13, X13
+	ADDQ      $0x02, CX
+
+row5one:
+	TESTB  $0x01, AL
+	JZ     row5end
+	VMOVSS X13, (DI)(CX*4)
+
+row5end:
+	ADDQ         R8, DI
+	CMPQ         R12, $0x06
+	JLE          done
+	XORQ         CX, CX
+	TESTB        $0x04, AL
+	JZ           row6two
+	VMOVUPS      X14, (DI)(CX*4)
+	VEXTRACTF128 $0x01, Y14, X14
+	ADDQ         $0x04, CX
+
+row6two:
+	TESTB     $0x02, AL
+	JZ        row6one
+	VMOVLPS   X14, (DI)(CX*4)
+	VPERMILPS $0x0e, X14, X14
+	ADDQ      $0x02, CX
+
+row6one:
+	TESTB  $0x01, AL
+	JZ     row6end
+	VMOVSS X14, (DI)(CX*4)
+
+row6end:
+	ADDQ         R8, DI
+	CMPQ         R12, $0x07
+	JLE          done
+	XORQ         CX, CX
+	TESTB        $0x04, AL
+	JZ           row7two
+	VMOVUPS      X15, (DI)(CX*4)
+	VEXTRACTF128 $0x01, Y15, X15
+	ADDQ         $0x04, CX
+
+row7two:
+	TESTB     $0x02, AL
+	JZ        row7one
+	VMOVLPS   X15, (DI)(CX*4)
+	VPERMILPS $0x0e, X15, X15
+	ADDQ      $0x02, CX
+
+row7one:
+	TESTB  $0x01, AL
+	JZ     row7end
+	VMOVSS X15, (DI)(CX*4)
+
+row7end:
+	ADDQ R8, DI
+	JMP  next
+
+// func tileTranspose256(dst *float32, src *float32, srcStride int, blocks int)
+// Requires: AVX
+TEXT ·tileTranspose256(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), DI
+	MOVQ src+8(FP), SI
+	MOVQ srcStride+16(FP), R8
+	SHLQ $0x02, R8
+	LEAQ (R8)(R8*2), R9
+	MOVQ blocks+24(FP), R10
+
+block:
+	LEAQ         (SI)(R9*1), AX
+	VMOVUPS      (SI), Y0
+	VMOVUPS      (SI)(R8*1), Y1
+	VMOVUPS      (SI)(R8*2), Y2
+	VMOVUPS      (AX), Y3
+	VMOVUPS      (AX)(R8*1), Y4
+	VMOVUPS      (AX)(R8*2), Y5
+	VUNPCKLPS    Y1, Y0, Y6
+	VUNPCKHPS    Y1, Y0, Y7
+	VUNPCKLPS    Y3, Y2, Y8
+	VUNPCKHPS    Y3, Y2, Y9
+	VUNPCKLPS    Y5, Y4, Y10
+	VUNPCKHPS    Y5, Y4, Y11
+	VUNPCKLPD    Y8, Y6, Y0
+	VUNPCKHPD    Y8, Y6, Y1
+	VUNPCKLPD    Y9, Y7, Y2
+	VUNPCKHPD    Y9, Y7, Y3
+	VMOVUPS      X0, (DI)
+	VMOVLPS      X10, 16(DI)
+	VMOVUPS      X1, 24(DI)
+	VMOVHPS      X10, 40(DI)
+	VMOVUPS      X2, 48(DI)
+	VMOVLPS      X11, 64(DI)
+	VMOVUPS      X3, 72(DI)
+	VMOVHPS      X11, 88(DI)
+	VEXTRACTF128 $0x01, Y0, 96(DI)
+	VEXTRACTF128 $0x01, Y10, X10
+	VMOVLPS      X10, 112(DI)
+	VEXTRACTF128 $0x01, Y1, 120(DI)
+	VMOVHPS      X10, 136(DI)
+	VEXTRACTF128 $0x01, Y2, 144(DI)
+	VEXTRACTF128 $0x01, Y11, X11
+	VMOVLPS      X11, 160(DI)
+	VEXTRACTF128 $0x01, Y3, 168(DI)
+	VMOVHPS      X11, 184(DI)
+	ADDQ         $0x20, SI
+	ADDQ         $0xc0, DI
+	DECQ         R10
+	JNZ          block
 	VZEROUPPER
 	RET
 

@@ -31,7 +31,7 @@ var (
 			maxPoolGradSet: maxPoolGradSet512, sumPoolGradSet: sumPoolGradSet512}}
 	tile256 = tile{mr: 6, nr: 16, run: panelAVX2, dot: dot256,
 		runDots:  [maxDotColumns]func(*panel){runDot256n1, runDot256n2, runDot256n3, runDot256n4},
-		copyRows: copyRowsAVX2, transpose: transposeAVX2, sumVectors: sumAVX2,
+		copyRows: copyRowsAVX2, tileRows: tileRowsAVX2, transpose: transposeAVX2, sumVectors: sumAVX2,
 		pools: [...]func(*poolRow){maxPool: maxPool256, sumPool: sumPool256,
 			maxPoolGrad: maxPoolGrad256, sumPoolGrad: sumPoolGrad256,
 			maxPoolGradSet: maxPoolGradSet256, sumPoolGradSet: sumPoolGradSet256}}
@@ -112,15 +112,7 @@ func copyRowsAVX2(dst, src []float32, ko []int32, n, width, pitch int) {
 
 func transposeAVX512(dst, src []float32, k, n, width, pitch, stride int) {
 	_ = src[(n-1)*stride+k-1]
-	for j := 0; j < width; j += 16 {
-		if j >= n {
-			for i := range k {
-				clear(dst[i*pitch+j:][:width-j])
-			}
-			return
-		}
-		transpose512(&dst[j], &src[j*stride], pitch, stride, n-j, width-j, k)
-	}
+	transposeBy(16, transpose512, dst, src, k, n, width, pitch, stride)
 }
 
 func sumAVX512(dst, src []float32, pitch, parts int) int {
@@ -133,20 +125,33 @@ func sumAVX512(dst, src []float32, pitch, parts int) int {
 
 func transposeAVX2(dst, src []float32, k, n, width, pitch, stride int) {
 	_ = src[(n-1)*stride+k-1]
-	blocks, j := k/8, 0
-	for ; blocks > 0 && j+8 <= n; j += 8 {
-		transpose256(&dst[j], &src[j*stride], pitch, stride, blocks)
-	}
-	for i := range k { // what is left: the last columns, and the last rows of all
-		row, from := dst[i*pitch:][:width], j
-		if i >= 8*blocks {
-			from = 0
+	if blocks := k / 8; n == 6 && width == 6 && pitch == 6 && blocks > 0 { // a tile of A
+		tileTranspose256(&dst[0], &src[0], stride, blocks)
+		if k -= 8 * blocks; k == 0 {
+			return
 		}
-		for c := from; c < n; c++ {
-			row[c] = src[c*stride+i]
-		}
-		clear(row[n:])
+		dst, src = dst[48*blocks:], src[8*blocks:]
 	}
+	transposeBy(8, transpose256, dst, src, k, n, width, pitch, stride)
+}
+
+// transposeBy transposes so many rows of the source at a time.
+func transposeBy(lanes int, block func(dst, src *float32, dstStride, srcStride, n, width, k int), dst, src []float32, k, n, width, pitch, stride int) {
+	for j := 0; j < width; j += lanes {
+		if j >= n {
+			for i := range k {
+				clear(dst[i*pitch+j:][:width-j])
+			}
+			return
+		}
+		block(&dst[j], &src[j*stride], pitch, stride, n-j, min(width-j, lanes), k)
+	}
+}
+
+// tileRowsAVX2 is packTiles for whole tiles of contiguous rows.
+func tileRowsAVX2(dst, src []float32, ko []int32, tiles, pitch int) {
+	_ = dst[(tiles-1)*pitch+6*len(ko)-1]
+	tileRows256(&dst[0], &src[0], &ko[0], pitch, tiles, len(ko))
 }
 
 func sumAVX2(dst, src []float32, pitch, parts int) int {

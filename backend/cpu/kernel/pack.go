@@ -63,6 +63,14 @@ func packRows(dst, src []float32, ko []int32, n, width, pitch, stride int) {
 // packTiles copies the rows of A whose element (i, k) is src[ro[i] + ko[k]] to
 // dst[to[i] + k·mr]: tiles of mr rows, k by k, with to from packedTables.
 func (t *tile) packTiles(dst, src []float32, ro, ko, to []int32) {
+	if whole := len(ro) / t.mr; whole > 0 && t.tileRows != nil && runLength(ro) == len(ro) {
+		pitch := 0
+		if whole > 1 {
+			pitch = int(to[t.mr])
+		}
+		t.tileRows(dst, src[ro[0]:], ko, whole, pitch)
+		ro, to = ro[whole*t.mr:], to[whole*t.mr:]
+	}
 	for i0 := 0; i0 < len(ro); i0 += t.mr {
 		rows := ro[i0:min(i0+t.mr, len(ro))]
 		stride := 1

@@ -41,6 +41,7 @@ type tile struct {
 	// or row, and with slices that are long enough.
 	copyRows   func(dst, src []float32, ko []int32, n, width, pitch int) // pack with stride 1
 	gather     func(dst, src []float32, ro, ko []int32)                  // packTiles for mr rows
+	tileRows   func(dst, src []float32, ko []int32, tiles, pitch int)    // packTiles for so many times mr rows with ro = 0, 1, …
 	transpose  func(dst, src []float32, k, n, width, pitch, stride int)  // pack with ko = 0, 1, …, k-1
 	sumVectors func(dst, src []float32, pitch, parts int) (done int)     // sum of the first done values
 }
