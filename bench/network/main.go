@@ -304,7 +304,8 @@ func play(ctx context.Context, o options, s scenario) (out outcome, err error) {
 		return out, err
 	}
 	defer m.stop()
-	timeout := time.AfterFunc(20*time.Minute, func() { c.stop(); m.stop() })
+	traffic := 2 * time.Duration(s.Members*s.Rounds) * time.Duration(s.Bytes/1e6) * time.Second / 10 // at 10 MB/s
+	timeout := time.AfterFunc(20*time.Minute+traffic, func() { c.stop(); m.stop() })
 	defer timeout.Stop()
 	var begins counting
 	if err := c.read(&begins); err != nil {
