@@ -83,7 +83,7 @@ func TestCrash(t *testing.T) {
 		method string
 		window int
 	}{{"fedavg", 2}, {"scaffold", 64}, {"heterofl", 1}, {"asynchronous", 3}, {"robust", 2}, {"secure", 3}, {"private", 2}, {"heterofl behind relays", 1},
-		{"scaffold together", 2}} {
+		{"scaffold together", 2}, {"gal", 2}, {"gal together", 2}} {
 		t.Run(c.method, func(t *testing.T) {
 			w := newWorld(t, c.method)
 			w.window = c.window

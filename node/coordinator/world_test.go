@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cohort-learning/cohort/assisted"
+	"github.com/cohort-learning/cohort/assisted/assisttest"
+	"github.com/cohort-learning/cohort/assisted/gal"
 	"github.com/cohort-learning/cohort/backend"
 	"github.com/cohort-learning/cohort/blob"
 	"github.com/cohort-learning/cohort/federated"
@@ -29,6 +32,7 @@ import (
 	"github.com/cohort-learning/cohort/train"
 	"github.com/cohort-learning/cohort/transport"
 	"github.com/cohort-learning/cohort/weights"
+	"gonum.org/v1/gonum/mat"
 )
 
 var engine = sync.OnceValue(func() *train.Engine {
@@ -149,7 +153,9 @@ func newWorld(t testing.TB, method string) *world {
 		}
 		return a
 	}
-	if _, err := algorithms[method](fedtest.Problem(t, 6, 3), &w.config); err != nil { // sets the configuration
+	if method == "gal" {
+		w.alg = w.organisations()
+	} else if _, err := algorithms[method](fedtest.Problem(t, 6, 3), &w.config); err != nil { // sets the configuration
 		t.Fatal(err)
 	}
 	for i := range w.fleet.Len() {
@@ -166,6 +172,33 @@ func newWorld(t testing.TB, method string) *world {
 		w.split()
 	}
 	return w
+}
+
+// organisations makes every member one that knows two columns of the same entities, of which the first has the labels. What they have
+// kept outlives the coordinator.
+func (w *world) organisations() func() federated.Algorithm {
+	w.t.Helper()
+	const rows, columns = 24, 2
+	r := rng.New(3, 0, "", "columns")
+	labels := mat.NewDense(rows, 1, nil)
+	desks := assisted.Desks{}
+	for i := range w.fleet.Len() {
+		x := mat.NewDense(rows, columns, nil)
+		for e := range rows {
+			x.SetRow(e, []float64{r.NormFloat64(), r.NormFloat64()})
+			labels.Set(e, 0, labels.At(e, 0)+x.At(e, 0)*x.At(e, 1)-x.At(e, 0))
+		}
+		desks[w.fleet.Member(i).Name] = &assisted.Desk{Keys: assisttest.Keys(rows), Features: x, Learner: assisttest.OLS(w.t), Store: assisted.NewStore()}
+	}
+	return func() federated.Algorithm {
+		s := &assisted.Sponsor{Objective: assisted.Objective{Loss: assisted.Squared}, Keys: assisttest.Keys(rows), Labels: labels, Fit: 16, Held: 4, Test: 4,
+			Own: w.fleet.Member(0).Name}
+		a, err := gal.Defaults().New(w.config.Rounds, s, desks)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		return a
+	}
 }
 
 func fleet(t testing.TB, e *train.Engine, sizes ...int) *simulation.Fleet {
