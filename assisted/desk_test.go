@@ -9,6 +9,7 @@ import (
 	"github.com/cohort-learning/cohort/assisted"
 	"github.com/cohort-learning/cohort/assisted/assisttest"
 	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/journal"
 	"github.com/cohort-learning/cohort/weights"
 	"gonum.org/v1/gonum/mat"
 )
@@ -57,7 +58,7 @@ func TestDeskAnswersAgain(t *testing.T) {
 	for name, store := range map[string]func() assisted.Store{
 		"memory": assisted.NewStore,
 		"folder": func() assisted.Store {
-			s, err := assisted.NewFolder(t.TempDir())
+			s, err := journal.OpenValues(nil, t.TempDir())
 			if err != nil {
 				t.Fatal(err)
 			}

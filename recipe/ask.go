@@ -16,6 +16,7 @@ import (
 	"github.com/cohort-learning/cohort/assisted"
 	"github.com/cohort-learning/cohort/dataset/table"
 	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/journal"
 	"github.com/cohort-learning/cohort/record"
 	"github.com/cohort-learning/cohort/simulation"
 	"gonum.org/v1/gonum/mat"
@@ -124,7 +125,7 @@ func (r *Assist) outcome(dir string) (assisted.Ensemble, error) {
 // reopen reads an organisation's rows with the encoding that its models were fitted with. Without rows of its own to read it takes
 // those of its table; where that was the sponsor's file, rows have no names, and the sponsor's new file is read.
 func (o Organisation) reopen(dir, input, sponsors, sponsor string) (*assisted.Desk, *table.Table, error) {
-	kept, err := assisted.NewFolder(filepath.Join(dir, ModelsName, o.Name))
+	kept, err := journal.OpenValues(nil, filepath.Join(dir, ModelsName, o.Name))
 	if err != nil {
 		return nil, nil, err
 	}

@@ -48,7 +48,7 @@ func TestAsk(t *testing.T) {
 		t.Fatal(err)
 	}
 	store := func(name string) (assisted.Store, error) {
-		return assisted.NewFolder(filepath.Join(folder, ModelsName, name))
+		return journal.OpenValues(nil, filepath.Join(folder, ModelsName, name))
 	}
 	names, desks, err := p.Desks(store)
 	if err != nil {

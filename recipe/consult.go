@@ -9,6 +9,7 @@ import (
 	"github.com/cohort-learning/cohort/assisted"
 	"github.com/cohort-learning/cohort/dataset/table"
 	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/journal"
 	"github.com/cohort-learning/cohort/record"
 	"github.com/cohort-learning/cohort/secure/psi"
 	"gonum.org/v1/gonum/mat"
@@ -20,7 +21,7 @@ const sponsorName = "sponsor"
 // Keep keeps in the folder of a run over a network how the sponsor's table was read, so that answers can be read alike later. If it was
 // kept before, the table must still be read so.
 func (p *AssistPlan) Keep(dir string) error {
-	kept, err := assisted.NewFolder(filepath.Join(dir, sponsorName))
+	kept, err := journal.OpenValues(nil, filepath.Join(dir, sponsorName))
 	if err != nil {
 		return err
 	}
@@ -75,7 +76,7 @@ func (c *Consulted) Voices() (names []string) {
 
 // Rows reads the sponsor's new rows from a file with the columns of its table; the target may be missing.
 func (c *Consulted) Rows(path string) (*table.Table, error) {
-	kept, err := assisted.NewFolder(filepath.Join(c.dir, sponsorName))
+	kept, err := journal.OpenValues(nil, filepath.Join(c.dir, sponsorName))
 	if err != nil {
 		return nil, err
 	}

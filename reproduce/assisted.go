@@ -16,6 +16,7 @@ import (
 	"github.com/cohort-learning/cohort/assisted"
 	"github.com/cohort-learning/cohort/assisted/learner"
 	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/journal"
 	"github.com/cohort-learning/cohort/rng"
 	"github.com/cohort-learning/cohort/simulation"
 	"github.com/cohort-learning/cohort/train"
@@ -97,7 +98,7 @@ func (d division) desks(s *assisted.Sponsor, dir string, e *train.Engine) (assis
 		}
 		store := assisted.NewStore()
 		if dir != "" {
-			if store, err = assisted.NewFolder(filepath.Join(dir, "organisations", strconv.Itoa(m+1))); err != nil {
+			if store, err = journal.OpenValues(nil, filepath.Join(dir, "organisations", strconv.Itoa(m+1))); err != nil {
 				return nil, nil, err
 			}
 		}

@@ -24,7 +24,7 @@ func organisations(t *testing.T, dir, method string) *simulation.Job {
 	s := &assisted.Sponsor{Objective: assisted.Objective{Loss: assisted.Squared}, Keys: assisttest.Keys(80), Labels: y, Fit: 60, Held: 10, Test: 10}
 	desks, fleet := assisted.Desks{}, &simulation.Fleet{Seed: 4}
 	for m, columns := range [][]int{{0, 1, 3}, {2}, {4}} {
-		store, err := assisted.NewFolder(filepath.Join(dir, fmt.Sprint("organisation ", m)))
+		store, err := journal.OpenValues(nil, filepath.Join(dir, fmt.Sprint("organisation ", m)))
 		if err != nil {
 			t.Fatal(err)
 		}

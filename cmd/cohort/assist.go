@@ -290,7 +290,7 @@ func (o *assistOptions) learn(ctx context.Context, io streams, stop <-chan struc
 
 func (o *assistOptions) drive(ctx context.Context, io streams, stop <-chan struct{}, p *recipe.AssistPlan, run *record.Run) (record.State, error) {
 	names, desks, err := p.Desks(func(name string) (assisted.Store, error) {
-		return assisted.NewFolder(filepath.Join(run.Dir(), recipe.ModelsName, name))
+		return journal.OpenValues(nil, filepath.Join(run.Dir(), recipe.ModelsName, name))
 	})
 	if err != nil {
 		return record.Failed, err

@@ -161,7 +161,7 @@ func crashesAt(i int, e faultfs.Event) []faultfs.Rule {
 // COHORT_THOROUGH=1 in all of crashesAt, with -short only one operation in five.
 func TestCrash(t *testing.T) {
 	e := fedtest.Engine(t, "go")
-	for _, method := range []string{"fedavg", "scaffold", "asynchronous", "secure"} {
+	for _, method := range []string{"fedavg", "scaffold", "asynchronous", "secure", "gal"} {
 		t.Run(method, func(t *testing.T) {
 			s := newStudy(t, e, method)
 			want := s.simulate(t)

@@ -12,6 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cohort-learning/cohort/assisted"
+	"github.com/cohort-learning/cohort/assisted/assisttest"
+	"github.com/cohort-learning/cohort/assisted/gal"
 	"github.com/cohort-learning/cohort/blob"
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/federated/baselines"
@@ -23,8 +26,10 @@ import (
 	"github.com/cohort-learning/cohort/journal"
 	"github.com/cohort-learning/cohort/nn"
 	"github.com/cohort-learning/cohort/node/member"
+	"github.com/cohort-learning/cohort/rng"
 	"github.com/cohort-learning/cohort/train"
 	"github.com/cohort-learning/cohort/transport"
+	"gonum.org/v1/gonum/mat"
 )
 
 const (
@@ -77,8 +82,36 @@ func newStudy(t testing.TB, e *train.Engine, method string) *study {
 		}
 		return fedavg.New(p)
 	}
+	if method == "gal" {
+		s.world = fedtest.Blobs(e, 6, 3, 8, 8, 8)
+		s.new = func() federated.Algorithm { return s.organisations(t, assisted.NewStore()) }
+	}
 	s.ours = s.new()
 	return s
+}
+
+// organisations is a method among members who know two columns each of the same entities; what the member keeps of it is in store.
+func (s *study) organisations(t testing.TB, store assisted.Store) federated.Algorithm {
+	const rows = 24
+	r := rng.New(3, 0, "", "columns")
+	labels := mat.NewDense(rows, 1, nil)
+	desks := assisted.Desks{}
+	for i := range 3 {
+		x := mat.NewDense(rows, 2, nil)
+		for e := range rows {
+			x.SetRow(e, []float64{r.NormFloat64(), r.NormFloat64()})
+			labels.Set(e, 0, labels.At(e, 0)+x.At(e, 0)*x.At(e, 1)-x.At(e, 0))
+		}
+		desks[s.world.Member(i).Name] = &assisted.Desk{Keys: assisttest.Keys(rows), Features: x, Learner: assisttest.OLS(t), Store: store}
+		store = assisted.NewStore() // of the others
+	}
+	sponsor := &assisted.Sponsor{Objective: assisted.Objective{Loss: assisted.Squared}, Keys: assisttest.Keys(rows), Labels: labels, Fit: 16, Held: 4, Test: 4,
+		Own: s.world.Member(1).Name}
+	a, err := gal.Defaults().New(rounds, sponsor, desks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
 }
 
 // delays are those of an asynchronous study. Rounds close when the two colleagues have answered; of what the member is asked, one
@@ -111,8 +144,21 @@ func (s *study) part() *member.Part {
 		Data: "8 examples, blobs", Model: "mlp"}
 }
 
+// kept is the same, with what an organisation keeps of a run on the member's disk.
+func (s *study) kept(t testing.TB, fsys journal.FS) (*member.Part, error) {
+	p := s.part()
+	if _, ok := s.ours.(*gal.Algorithm); ok {
+		models, err := journal.OpenValues(fsys, "/member/desk")
+		if err != nil {
+			return nil, err
+		}
+		p.Client = s.organisations(t, models).Client()
+	}
+	return p, nil
+}
+
 // metrics are the scalars that the methods of the tests sum.
-var metrics = []string{"train.loss", "train.examples", "train.steps", "batches", "examples", "correct", "loss"}
+var metrics = append([]string{"train.loss", "train.examples", "train.steps", "batches", "examples", "correct", "loss"}, assisted.Scalars()...)
 
 // courier carries blobs within the process.
 type courier struct{ c *coordinator }
@@ -185,7 +231,7 @@ func (p *person) options(fsys journal.FS) member.Options {
 	return member.Options{
 		Folder: p.folder, Policy: member.DefaultPolicy(), Kernels: "go", FS: fsys, Blobs: courier{p.c}, Proof: p.c.proof,
 		Dial:    func(context.Context) (transport.Link, error) { return p.c.net.Dial(me), nil },
-		Prepare: func(context.Context, member.Proposal) (*member.Part, error) { return p.c.study.part(), nil },
+		Prepare: func(context.Context, member.Proposal) (*member.Part, error) { return p.c.study.kept(p.c.t, fsys) },
 		Events: func(e member.Event) {
 			p.mu.Lock()
 			defer p.mu.Unlock()

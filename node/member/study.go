@@ -24,6 +24,7 @@ import (
 	"github.com/cohort-learning/cohort/dataset"
 	"github.com/cohort-learning/cohort/dataset/table"
 	"github.com/cohort-learning/cohort/federated"
+	"github.com/cohort-learning/cohort/journal"
 	"github.com/cohort-learning/cohort/methods"
 	"github.com/cohort-learning/cohort/node/program"
 	"github.com/cohort-learning/cohort/secure/psi"
@@ -156,7 +157,7 @@ func (s *Study) assist(p Proposal) (*Part, error) {
 		return nil, errors.New("the run is one of organisations with columns of their own: say with --key which column of the table names its rows")
 	}
 	own.Path = s.Data
-	store, err := assisted.NewFolder(filepath.Join(s.Dir, "desk"))
+	store, err := journal.OpenValues(nil, filepath.Join(s.Dir, "desk"))
 	if err != nil {
 		return nil, err
 	}
