@@ -75,7 +75,7 @@ func (f *federation) ownModels() {
 			f.t.Fatal(err)
 		}
 		if !got.Weights.Equal(want.Weights) {
-			f.t.Errorf("%s: the model of its own is not that of the simulation", m.name)
+			f.t.Errorf("%s: the model of its own is not that of the simulation\n%s", m.name, m.out.tail(100))
 		}
 		told, err := got.EvaluateOwn(f.t.Context(), e)
 		if err != nil || told.N == 0 {
