@@ -108,7 +108,11 @@ func (g *Gemm) cut() {
 	g.panels = ceilDiv(s.N, t.nr)
 	work := max(g.batch*s.M*s.N*s.K/manyTasks, minWork)
 
-	g.packA = t.packA || s.M*s.K > bigA && s.N > packedN/2
+	big := t.large.bigA
+	if s.A.Col > 1 && s.A.Row == 1 {
+		big = t.large.stridedA
+	}
+	g.packA = t.packA || s.M*s.K > big && s.N > t.large.minN
 	width := t.nr // columns that cost time
 	if g.dot {
 		width = 1
@@ -116,8 +120,8 @@ func (g *Gemm) cut() {
 	perPanel := max(g.mBlock*s.K*width, 1)
 	g.nBlock = min(max(work/perPanel, 1), max(g.panels, 1)) * t.nr
 	switch {
-	case g.packA && g.nBlock < packedN:
-		g.nBlock = max(blockOf(s.N, packedN, t.nr), t.nr)
+	case g.packA && g.nBlock < t.large.columns:
+		g.cutPacked()
 	case g.nBlock == t.nr && g.panels*g.batch < manyTasks/2:
 		// A panel of all rows is too much for a task: fewer rows.
 		perTileRow := max(t.mr*s.K*width, 1)
@@ -139,6 +143,21 @@ func (g *Gemm) cut() {
 		g.source = bPhase
 		g.workLen = g.batch * g.panels * t.nr * s.K
 	}
+}
+
+// cutPacked chooses the blocks of a product whose A is packed by each task.
+func (g *Gemm) cutPacked() {
+	s, t, l := &g.s, g.t, &g.t.large
+	g.nBlock = max(blockOf(s.N, l.columns, t.nr), t.nr)
+	if l.tasks == 0 {
+		return
+	}
+	batch := max(g.batch, 1)
+	parts := min(ceilDiv(l.tasks, ceilDiv(s.N, g.nBlock)*batch), s.M/l.minRows)
+	parts = max(parts+parts&1, 1) // an even number, for two threads
+	g.mBlock = blockOf(s.M, min(g.mBlock, ceilDiv(s.M, parts)), t.mr)
+	columns := s.N * ceilDiv(s.M, g.mBlock) * batch / l.tasks
+	g.nBlock = max(blockOf(s.N, min(max(columns, l.columns/2), g.nBlock), t.nr), t.nr)
 }
 
 // offsets is the table 0, stride, 2·stride, …
@@ -230,19 +249,36 @@ func (c *GemmCall) operands() (a, b []float32) {
 	return c.A, c.B
 }
 
-// gemmPack copies B into panels: one task a panel.
+// gemmPack copies B into panels: one task a panel, or several that lie side by side.
 type gemmPack struct{ c *GemmCall }
 
-func (p *gemmPack) Tasks() int { return p.c.Plan.batch * p.c.Plan.panels }
+func (p *gemmPack) Tasks() int { return p.c.Plan.batch * ceilDiv(p.c.Plan.panels, p.c.Plan.packed()) }
+
+// packed is the number of panels of a task of gemmPack.
+func (g *Gemm) packed() int {
+	if g.s.B.Col == 1 && g.t.panelRows != nil {
+		return 4
+	}
+	return 1
+}
 
 func (p *gemmPack) Do(task int, _ *Scratch) {
 	g := p.c.Plan
 	_, b := p.c.operands()
-	nr := g.t.nr
-	j0 := task % g.panels * nr
-	src := b[g.at(g.s.B, task/g.panels)+j0*g.s.B.Col:]
-	dst := p.c.Work[task*nr*g.s.K:][:nr*g.s.K]
-	g.t.pack(dst, src, g.bo, min(nr, g.s.N-j0), nr, nr, g.s.B.Col)
+	nr, k := g.t.nr, g.s.K
+	tasks := ceilDiv(g.panels, g.packed())
+	batch, first := task/tasks, task%tasks*g.packed()
+	src := b[g.at(g.s.B, batch)+first*nr*g.s.B.Col:]
+	dst := p.c.Work[(batch*g.panels+first)*nr*k:]
+	n := min(g.packed()*nr, g.s.N-first*nr)
+	if whole := n / nr; g.packed() > 1 && whole > 0 {
+		g.t.panelRows(dst, src, g.bo, whole, nr*k)
+		n -= whole * nr
+		src, dst = src[min(whole*nr, len(src)):], dst[whole*nr*k:]
+	}
+	if n > 0 {
+		g.t.pack(dst[:nr*k], src, g.bo, n, nr, nr, g.s.B.Col)
+	}
 }
 
 // at is the offset of product number b of the batch.

@@ -249,10 +249,15 @@ func transpose512(dst *float32, src *float32, dstStride int, srcStride int, n in
 //go:noescape
 func rows256(dst *float32, src *float32, ko *int32, dstStride int, n int, width int, k int)
 
-// tileRows256 sets dst[t·dstStride+6·l+i] = src[ko[l]+6·t+i] for i < 6, t < tiles and l < k, tiles ≥ 1, k ≥ 1.
+// tileRows256x6 sets dst[t·dstStride+6·l+i] = src[ko[l]+6·t+i] for i < 6, t < tiles and l < k, tiles ≥ 1, k ≥ 1.
 //
 //go:noescape
-func tileRows256(dst *float32, src *float32, ko *int32, dstStride int, tiles int, k int)
+func tileRows256x6(dst *float32, src *float32, ko *int32, dstStride int, tiles int, k int)
+
+// tileRows256x16 sets dst[t·dstStride+16·l+i] = src[ko[l]+16·t+i] for i < 16, t < tiles and l < k, tiles ≥ 1, k ≥ 1.
+//
+//go:noescape
+func tileRows256x16(dst *float32, src *float32, ko *int32, dstStride int, tiles int, k int)
 
 // transpose256 sets dst[i·dstStride+j] = src[j·srcStride+i] for j < n and 0 for n ≤ j < width ≤ 8, for i < k, k ≥ 1.
 //

@@ -3526,70 +3526,56 @@ fetch:
 	MOVQ       AX, 40(SP)
 
 fetched:
-	MOVQ    16(SP), BP
-	MOVQ    (R14), R15
-	MOVLQSX (BP), AX
-	LEAQ    (R15)(AX*4), AX
-	MOVLQSX 4(BP), BX
-	LEAQ    (R15)(BX*4), BX
-	MOVLQSX 8(BP), CX
-	LEAQ    (R15)(CX*4), CX
-	MOVLQSX 12(BP), DX
-	LEAQ    (R15)(DX*4), DX
-	MOVLQSX 16(BP), SI
-	LEAQ    (R15)(SI*4), SI
-	MOVLQSX 20(BP), DI
-	LEAQ    (R15)(DI*4), DI
-	ADDQ    $0x18, 16(SP)
-	CMPB    168(R14), $0x00
-	JNE     add
-	VXORPS  Y0, Y0, Y0
-	VXORPS  Y1, Y1, Y1
-	VXORPS  Y2, Y2, Y2
-	VXORPS  Y3, Y3, Y3
-	VXORPS  Y4, Y4, Y4
-	VXORPS  Y5, Y5, Y5
-	VXORPS  Y6, Y6, Y6
-	VXORPS  Y7, Y7, Y7
-	VXORPS  Y8, Y8, Y8
-	VXORPS  Y9, Y9, Y9
-	VXORPS  Y10, Y10, Y10
-	VXORPS  Y11, Y11, Y11
-	JMP     sum
-
-add:
-	MOVQ       152(R14), R15
-	SHLQ       $0x02, R15
-	LEAQ       laneMasks<>+0(SB), BP
-	ADDQ       $0x40, BP
-	SUBQ       R15, BP
-	VMOVDQU    (BP), Y14
-	VMOVDQU    32(BP), Y15
 	MOVQ       48(R14), R15
 	MOVQ       24(SP), BP
 	MOVLQSX    (BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y0
-	VMASKMOVPS 32(R15)(R14*4), Y15, Y1
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 60(R15)(R14*4)
 	MOVLQSX    4(BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y2
-	VMASKMOVPS 32(R15)(R14*4), Y15, Y3
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 60(R15)(R14*4)
 	MOVLQSX    8(BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y4
-	VMASKMOVPS 32(R15)(R14*4), Y15, Y5
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 60(R15)(R14*4)
 	MOVLQSX    12(BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y6
-	VMASKMOVPS 32(R15)(R14*4), Y15, Y7
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 60(R15)(R14*4)
 	MOVLQSX    16(BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y8
-	VMASKMOVPS 32(R15)(R14*4), Y15, Y9
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 60(R15)(R14*4)
 	MOVLQSX    20(BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y10
-	VMASKMOVPS 32(R15)(R14*4), Y15, Y11
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 60(R15)(R14*4)
 	MOVQ       p+0(FP), R14
-
-sum:
-	MOVQ 24(R14), R15
-	MOVQ 96(R14), BP
+	MOVQ       16(SP), BP
+	MOVQ       (R14), R15
+	MOVLQSX    (BP), AX
+	LEAQ       (R15)(AX*4), AX
+	MOVLQSX    4(BP), BX
+	LEAQ       (R15)(BX*4), BX
+	MOVLQSX    8(BP), CX
+	LEAQ       (R15)(CX*4), CX
+	MOVLQSX    12(BP), DX
+	LEAQ       (R15)(DX*4), DX
+	MOVLQSX    16(BP), SI
+	LEAQ       (R15)(SI*4), SI
+	MOVLQSX    20(BP), DI
+	LEAQ       (R15)(DI*4), DI
+	ADDQ       $0x18, 16(SP)
+	VXORPS     Y0, Y0, Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	VXORPS     Y6, Y6, Y6
+	VXORPS     Y7, Y7, Y7
+	VXORPS     Y8, Y8, Y8
+	VXORPS     Y9, Y9, Y9
+	VXORPS     Y10, Y10, Y10
+	VXORPS     Y11, Y11, Y11
+	MOVQ       24(R14), R15
+	MOVQ       96(R14), BP
 
 summand:
 	MOVLQSX      (BP), R14
@@ -3620,26 +3606,63 @@ summand:
 	MOVQ         p+0(FP), R14
 	CMPQ         152(R14), $0x10
 	JNE          narrow
+	CMPB         168(R14), $0x00
+	JEQ          set
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
+	VADDPS       (R15)(R14*4), Y0, Y0
 	VMOVUPS      Y0, (R15)(R14*4)
+	VADDPS       32(R15)(R14*4), Y1, Y1
 	VMOVUPS      Y1, 32(R15)(R14*4)
 	MOVLQSX      4(BP), R14
+	VADDPS       (R15)(R14*4), Y2, Y2
 	VMOVUPS      Y2, (R15)(R14*4)
+	VADDPS       32(R15)(R14*4), Y3, Y3
 	VMOVUPS      Y3, 32(R15)(R14*4)
 	MOVLQSX      8(BP), R14
+	VADDPS       (R15)(R14*4), Y4, Y4
 	VMOVUPS      Y4, (R15)(R14*4)
+	VADDPS       32(R15)(R14*4), Y5, Y5
 	VMOVUPS      Y5, 32(R15)(R14*4)
 	MOVLQSX      12(BP), R14
+	VADDPS       (R15)(R14*4), Y6, Y6
 	VMOVUPS      Y6, (R15)(R14*4)
+	VADDPS       32(R15)(R14*4), Y7, Y7
 	VMOVUPS      Y7, 32(R15)(R14*4)
 	MOVLQSX      16(BP), R14
+	VADDPS       (R15)(R14*4), Y8, Y8
 	VMOVUPS      Y8, (R15)(R14*4)
+	VADDPS       32(R15)(R14*4), Y9, Y9
 	VMOVUPS      Y9, 32(R15)(R14*4)
 	MOVLQSX      20(BP), R14
+	VADDPS       (R15)(R14*4), Y10, Y10
 	VMOVUPS      Y10, (R15)(R14*4)
+	VADDPS       32(R15)(R14*4), Y11, Y11
 	VMOVUPS      Y11, 32(R15)(R14*4)
+	JMP          stored
+
+set:
+	MOVQ    48(R14), R15
+	MOVQ    24(SP), BP
+	MOVLQSX (BP), R14
+	VMOVUPS Y0, (R15)(R14*4)
+	VMOVUPS Y1, 32(R15)(R14*4)
+	MOVLQSX 4(BP), R14
+	VMOVUPS Y2, (R15)(R14*4)
+	VMOVUPS Y3, 32(R15)(R14*4)
+	MOVLQSX 8(BP), R14
+	VMOVUPS Y4, (R15)(R14*4)
+	VMOVUPS Y5, 32(R15)(R14*4)
+	MOVLQSX 12(BP), R14
+	VMOVUPS Y6, (R15)(R14*4)
+	VMOVUPS Y7, 32(R15)(R14*4)
+	MOVLQSX 16(BP), R14
+	VMOVUPS Y8, (R15)(R14*4)
+	VMOVUPS Y9, 32(R15)(R14*4)
+	MOVLQSX 20(BP), R14
+	VMOVUPS Y10, (R15)(R14*4)
+	VMOVUPS Y11, 32(R15)(R14*4)
 
 stored:
 	ADDQ $0x18, 24(SP)
@@ -3649,7 +3672,44 @@ stored:
 	RET
 
 narrow:
-	MOVQ         152(R14), AX
+	MOVQ       152(R14), AX
+	CMPB       168(R14), $0x00
+	JEQ        setLanes
+	MOVQ       AX, CX
+	SHLQ       $0x02, CX
+	LEAQ       laneMasks<>+0(SB), BX
+	ADDQ       $0x40, BX
+	SUBQ       CX, BX
+	VMOVDQU    32(BX), Y14
+	MOVQ       48(R14), R15
+	MOVQ       24(SP), BP
+	MOVLQSX    (BP), R14
+	VADDPS     (R15)(R14*4), Y0, Y0
+	VMASKMOVPS 32(R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y1, Y1
+	MOVLQSX    4(BP), R14
+	VADDPS     (R15)(R14*4), Y2, Y2
+	VMASKMOVPS 32(R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y3, Y3
+	MOVLQSX    8(BP), R14
+	VADDPS     (R15)(R14*4), Y4, Y4
+	VMASKMOVPS 32(R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y5, Y5
+	MOVLQSX    12(BP), R14
+	VADDPS     (R15)(R14*4), Y6, Y6
+	VMASKMOVPS 32(R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y7, Y7
+	MOVLQSX    16(BP), R14
+	VADDPS     (R15)(R14*4), Y8, Y8
+	VMASKMOVPS 32(R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y9, Y9
+	MOVLQSX    20(BP), R14
+	VADDPS     (R15)(R14*4), Y10, Y10
+	VMASKMOVPS 32(R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y11, Y11
+	MOVQ       p+0(FP), R14
+
+setLanes:
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
@@ -3818,63 +3878,49 @@ fetch:
 	MOVQ       AX, 40(SP)
 
 fetched:
-	MOVQ    16(SP), BP
-	MOVQ    (R14), R15
-	MOVLQSX (BP), AX
-	LEAQ    (R15)(AX*4), AX
-	MOVLQSX 4(BP), BX
-	LEAQ    (R15)(BX*4), BX
-	MOVLQSX 8(BP), CX
-	LEAQ    (R15)(CX*4), CX
-	MOVLQSX 12(BP), DX
-	LEAQ    (R15)(DX*4), DX
-	MOVLQSX 16(BP), SI
-	LEAQ    (R15)(SI*4), SI
-	ADDQ    $0x14, 16(SP)
-	CMPB    168(R14), $0x00
-	JNE     add
-	VXORPS  Y0, Y0, Y0
-	VXORPS  Y1, Y1, Y1
-	VXORPS  Y2, Y2, Y2
-	VXORPS  Y3, Y3, Y3
-	VXORPS  Y4, Y4, Y4
-	VXORPS  Y5, Y5, Y5
-	VXORPS  Y6, Y6, Y6
-	VXORPS  Y7, Y7, Y7
-	VXORPS  Y8, Y8, Y8
-	VXORPS  Y9, Y9, Y9
-	JMP     sum
-
-add:
-	MOVQ       152(R14), R15
-	SHLQ       $0x02, R15
-	LEAQ       laneMasks<>+0(SB), BP
-	ADDQ       $0x40, BP
-	SUBQ       R15, BP
-	VMOVDQU    (BP), Y14
-	VMOVDQU    32(BP), Y15
 	MOVQ       48(R14), R15
 	MOVQ       24(SP), BP
 	MOVLQSX    (BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y0
-	VMASKMOVPS 32(R15)(R14*4), Y15, Y1
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 60(R15)(R14*4)
 	MOVLQSX    4(BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y2
-	VMASKMOVPS 32(R15)(R14*4), Y15, Y3
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 60(R15)(R14*4)
 	MOVLQSX    8(BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y4
-	VMASKMOVPS 32(R15)(R14*4), Y15, Y5
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 60(R15)(R14*4)
 	MOVLQSX    12(BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y6
-	VMASKMOVPS 32(R15)(R14*4), Y15, Y7
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 60(R15)(R14*4)
 	MOVLQSX    16(BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y8
-	VMASKMOVPS 32(R15)(R14*4), Y15, Y9
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 60(R15)(R14*4)
 	MOVQ       p+0(FP), R14
-
-sum:
-	MOVQ 24(R14), R15
-	MOVQ 96(R14), BP
+	MOVQ       16(SP), BP
+	MOVQ       (R14), R15
+	MOVLQSX    (BP), AX
+	LEAQ       (R15)(AX*4), AX
+	MOVLQSX    4(BP), BX
+	LEAQ       (R15)(BX*4), BX
+	MOVLQSX    8(BP), CX
+	LEAQ       (R15)(CX*4), CX
+	MOVLQSX    12(BP), DX
+	LEAQ       (R15)(DX*4), DX
+	MOVLQSX    16(BP), SI
+	LEAQ       (R15)(SI*4), SI
+	ADDQ       $0x14, 16(SP)
+	VXORPS     Y0, Y0, Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	VXORPS     Y6, Y6, Y6
+	VXORPS     Y7, Y7, Y7
+	VXORPS     Y8, Y8, Y8
+	VXORPS     Y9, Y9, Y9
+	MOVQ       24(R14), R15
+	MOVQ       96(R14), BP
 
 summand:
 	MOVLQSX      (BP), R14
@@ -3902,23 +3948,55 @@ summand:
 	MOVQ         p+0(FP), R14
 	CMPQ         152(R14), $0x10
 	JNE          narrow
+	CMPB         168(R14), $0x00
+	JEQ          set
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
+	VADDPS       (R15)(R14*4), Y0, Y0
 	VMOVUPS      Y0, (R15)(R14*4)
+	VADDPS       32(R15)(R14*4), Y1, Y1
 	VMOVUPS      Y1, 32(R15)(R14*4)
 	MOVLQSX      4(BP), R14
+	VADDPS       (R15)(R14*4), Y2, Y2
 	VMOVUPS      Y2, (R15)(R14*4)
+	VADDPS       32(R15)(R14*4), Y3, Y3
 	VMOVUPS      Y3, 32(R15)(R14*4)
 	MOVLQSX      8(BP), R14
+	VADDPS       (R15)(R14*4), Y4, Y4
 	VMOVUPS      Y4, (R15)(R14*4)
+	VADDPS       32(R15)(R14*4), Y5, Y5
 	VMOVUPS      Y5, 32(R15)(R14*4)
 	MOVLQSX      12(BP), R14
+	VADDPS       (R15)(R14*4), Y6, Y6
 	VMOVUPS      Y6, (R15)(R14*4)
+	VADDPS       32(R15)(R14*4), Y7, Y7
 	VMOVUPS      Y7, 32(R15)(R14*4)
 	MOVLQSX      16(BP), R14
+	VADDPS       (R15)(R14*4), Y8, Y8
 	VMOVUPS      Y8, (R15)(R14*4)
+	VADDPS       32(R15)(R14*4), Y9, Y9
 	VMOVUPS      Y9, 32(R15)(R14*4)
+	JMP          stored
+
+set:
+	MOVQ    48(R14), R15
+	MOVQ    24(SP), BP
+	MOVLQSX (BP), R14
+	VMOVUPS Y0, (R15)(R14*4)
+	VMOVUPS Y1, 32(R15)(R14*4)
+	MOVLQSX 4(BP), R14
+	VMOVUPS Y2, (R15)(R14*4)
+	VMOVUPS Y3, 32(R15)(R14*4)
+	MOVLQSX 8(BP), R14
+	VMOVUPS Y4, (R15)(R14*4)
+	VMOVUPS Y5, 32(R15)(R14*4)
+	MOVLQSX 12(BP), R14
+	VMOVUPS Y6, (R15)(R14*4)
+	VMOVUPS Y7, 32(R15)(R14*4)
+	MOVLQSX 16(BP), R14
+	VMOVUPS Y8, (R15)(R14*4)
+	VMOVUPS Y9, 32(R15)(R14*4)
 
 stored:
 	ADDQ $0x14, 24(SP)
@@ -3928,7 +4006,40 @@ stored:
 	RET
 
 narrow:
-	MOVQ         152(R14), AX
+	MOVQ       152(R14), AX
+	CMPB       168(R14), $0x00
+	JEQ        setLanes
+	MOVQ       AX, CX
+	SHLQ       $0x02, CX
+	LEAQ       laneMasks<>+0(SB), BX
+	ADDQ       $0x40, BX
+	SUBQ       CX, BX
+	VMOVDQU    32(BX), Y14
+	MOVQ       48(R14), R15
+	MOVQ       24(SP), BP
+	MOVLQSX    (BP), R14
+	VADDPS     (R15)(R14*4), Y0, Y0
+	VMASKMOVPS 32(R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y1, Y1
+	MOVLQSX    4(BP), R14
+	VADDPS     (R15)(R14*4), Y2, Y2
+	VMASKMOVPS 32(R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y3, Y3
+	MOVLQSX    8(BP), R14
+	VADDPS     (R15)(R14*4), Y4, Y4
+	VMASKMOVPS 32(R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y5, Y5
+	MOVLQSX    12(BP), R14
+	VADDPS     (R15)(R14*4), Y6, Y6
+	VMASKMOVPS 32(R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y7, Y7
+	MOVLQSX    16(BP), R14
+	VADDPS     (R15)(R14*4), Y8, Y8
+	VMASKMOVPS 32(R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y9, Y9
+	MOVQ       p+0(FP), R14
+
+setLanes:
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
@@ -4076,56 +4187,42 @@ fetch:
 	MOVQ       AX, 40(SP)
 
 fetched:
-	MOVQ    16(SP), BP
-	MOVQ    (R14), R15
-	MOVLQSX (BP), AX
-	LEAQ    (R15)(AX*4), AX
-	MOVLQSX 4(BP), BX
-	LEAQ    (R15)(BX*4), BX
-	MOVLQSX 8(BP), CX
-	LEAQ    (R15)(CX*4), CX
-	MOVLQSX 12(BP), DX
-	LEAQ    (R15)(DX*4), DX
-	ADDQ    $0x10, 16(SP)
-	CMPB    168(R14), $0x00
-	JNE     add
-	VXORPS  Y0, Y0, Y0
-	VXORPS  Y1, Y1, Y1
-	VXORPS  Y2, Y2, Y2
-	VXORPS  Y3, Y3, Y3
-	VXORPS  Y4, Y4, Y4
-	VXORPS  Y5, Y5, Y5
-	VXORPS  Y6, Y6, Y6
-	VXORPS  Y7, Y7, Y7
-	JMP     sum
-
-add:
-	MOVQ       152(R14), R15
-	SHLQ       $0x02, R15
-	LEAQ       laneMasks<>+0(SB), BP
-	ADDQ       $0x40, BP
-	SUBQ       R15, BP
-	VMOVDQU    (BP), Y14
-	VMOVDQU    32(BP), Y15
 	MOVQ       48(R14), R15
 	MOVQ       24(SP), BP
 	MOVLQSX    (BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y0
-	VMASKMOVPS 32(R15)(R14*4), Y15, Y1
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 60(R15)(R14*4)
 	MOVLQSX    4(BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y2
-	VMASKMOVPS 32(R15)(R14*4), Y15, Y3
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 60(R15)(R14*4)
 	MOVLQSX    8(BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y4
-	VMASKMOVPS 32(R15)(R14*4), Y15, Y5
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 60(R15)(R14*4)
 	MOVLQSX    12(BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y6
-	VMASKMOVPS 32(R15)(R14*4), Y15, Y7
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 60(R15)(R14*4)
 	MOVQ       p+0(FP), R14
-
-sum:
-	MOVQ 24(R14), R15
-	MOVQ 96(R14), BP
+	MOVQ       16(SP), BP
+	MOVQ       (R14), R15
+	MOVLQSX    (BP), AX
+	LEAQ       (R15)(AX*4), AX
+	MOVLQSX    4(BP), BX
+	LEAQ       (R15)(BX*4), BX
+	MOVLQSX    8(BP), CX
+	LEAQ       (R15)(CX*4), CX
+	MOVLQSX    12(BP), DX
+	LEAQ       (R15)(DX*4), DX
+	ADDQ       $0x10, 16(SP)
+	VXORPS     Y0, Y0, Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	VXORPS     Y6, Y6, Y6
+	VXORPS     Y7, Y7, Y7
+	MOVQ       24(R14), R15
+	MOVQ       96(R14), BP
 
 summand:
 	MOVLQSX      (BP), R14
@@ -4150,20 +4247,47 @@ summand:
 	MOVQ         p+0(FP), R14
 	CMPQ         152(R14), $0x10
 	JNE          narrow
+	CMPB         168(R14), $0x00
+	JEQ          set
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
+	VADDPS       (R15)(R14*4), Y0, Y0
 	VMOVUPS      Y0, (R15)(R14*4)
+	VADDPS       32(R15)(R14*4), Y1, Y1
 	VMOVUPS      Y1, 32(R15)(R14*4)
 	MOVLQSX      4(BP), R14
+	VADDPS       (R15)(R14*4), Y2, Y2
 	VMOVUPS      Y2, (R15)(R14*4)
+	VADDPS       32(R15)(R14*4), Y3, Y3
 	VMOVUPS      Y3, 32(R15)(R14*4)
 	MOVLQSX      8(BP), R14
+	VADDPS       (R15)(R14*4), Y4, Y4
 	VMOVUPS      Y4, (R15)(R14*4)
+	VADDPS       32(R15)(R14*4), Y5, Y5
 	VMOVUPS      Y5, 32(R15)(R14*4)
 	MOVLQSX      12(BP), R14
+	VADDPS       (R15)(R14*4), Y6, Y6
 	VMOVUPS      Y6, (R15)(R14*4)
+	VADDPS       32(R15)(R14*4), Y7, Y7
 	VMOVUPS      Y7, 32(R15)(R14*4)
+	JMP          stored
+
+set:
+	MOVQ    48(R14), R15
+	MOVQ    24(SP), BP
+	MOVLQSX (BP), R14
+	VMOVUPS Y0, (R15)(R14*4)
+	VMOVUPS Y1, 32(R15)(R14*4)
+	MOVLQSX 4(BP), R14
+	VMOVUPS Y2, (R15)(R14*4)
+	VMOVUPS Y3, 32(R15)(R14*4)
+	MOVLQSX 8(BP), R14
+	VMOVUPS Y4, (R15)(R14*4)
+	VMOVUPS Y5, 32(R15)(R14*4)
+	MOVLQSX 12(BP), R14
+	VMOVUPS Y6, (R15)(R14*4)
+	VMOVUPS Y7, 32(R15)(R14*4)
 
 stored:
 	ADDQ $0x10, 24(SP)
@@ -4173,7 +4297,36 @@ stored:
 	RET
 
 narrow:
-	MOVQ         152(R14), AX
+	MOVQ       152(R14), AX
+	CMPB       168(R14), $0x00
+	JEQ        setLanes
+	MOVQ       AX, CX
+	SHLQ       $0x02, CX
+	LEAQ       laneMasks<>+0(SB), BX
+	ADDQ       $0x40, BX
+	SUBQ       CX, BX
+	VMOVDQU    32(BX), Y14
+	MOVQ       48(R14), R15
+	MOVQ       24(SP), BP
+	MOVLQSX    (BP), R14
+	VADDPS     (R15)(R14*4), Y0, Y0
+	VMASKMOVPS 32(R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y1, Y1
+	MOVLQSX    4(BP), R14
+	VADDPS     (R15)(R14*4), Y2, Y2
+	VMASKMOVPS 32(R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y3, Y3
+	MOVLQSX    8(BP), R14
+	VADDPS     (R15)(R14*4), Y4, Y4
+	VMASKMOVPS 32(R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y5, Y5
+	MOVLQSX    12(BP), R14
+	VADDPS     (R15)(R14*4), Y6, Y6
+	VMASKMOVPS 32(R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y7, Y7
+	MOVQ       p+0(FP), R14
+
+setLanes:
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
@@ -4300,49 +4453,35 @@ fetch:
 	MOVQ       AX, 40(SP)
 
 fetched:
-	MOVQ    16(SP), BP
-	MOVQ    (R14), R15
-	MOVLQSX (BP), AX
-	LEAQ    (R15)(AX*4), AX
-	MOVLQSX 4(BP), BX
-	LEAQ    (R15)(BX*4), BX
-	MOVLQSX 8(BP), CX
-	LEAQ    (R15)(CX*4), CX
-	ADDQ    $0x0c, 16(SP)
-	CMPB    168(R14), $0x00
-	JNE     add
-	VXORPS  Y0, Y0, Y0
-	VXORPS  Y1, Y1, Y1
-	VXORPS  Y2, Y2, Y2
-	VXORPS  Y3, Y3, Y3
-	VXORPS  Y4, Y4, Y4
-	VXORPS  Y5, Y5, Y5
-	JMP     sum
-
-add:
-	MOVQ       152(R14), R15
-	SHLQ       $0x02, R15
-	LEAQ       laneMasks<>+0(SB), BP
-	ADDQ       $0x40, BP
-	SUBQ       R15, BP
-	VMOVDQU    (BP), Y14
-	VMOVDQU    32(BP), Y15
 	MOVQ       48(R14), R15
 	MOVQ       24(SP), BP
 	MOVLQSX    (BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y0
-	VMASKMOVPS 32(R15)(R14*4), Y15, Y1
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 60(R15)(R14*4)
 	MOVLQSX    4(BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y2
-	VMASKMOVPS 32(R15)(R14*4), Y15, Y3
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 60(R15)(R14*4)
 	MOVLQSX    8(BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y4
-	VMASKMOVPS 32(R15)(R14*4), Y15, Y5
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 60(R15)(R14*4)
 	MOVQ       p+0(FP), R14
-
-sum:
-	MOVQ 24(R14), R15
-	MOVQ 96(R14), BP
+	MOVQ       16(SP), BP
+	MOVQ       (R14), R15
+	MOVLQSX    (BP), AX
+	LEAQ       (R15)(AX*4), AX
+	MOVLQSX    4(BP), BX
+	LEAQ       (R15)(BX*4), BX
+	MOVLQSX    8(BP), CX
+	LEAQ       (R15)(CX*4), CX
+	ADDQ       $0x0c, 16(SP)
+	VXORPS     Y0, Y0, Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	MOVQ       24(R14), R15
+	MOVQ       96(R14), BP
 
 summand:
 	MOVLQSX      (BP), R14
@@ -4364,17 +4503,39 @@ summand:
 	MOVQ         p+0(FP), R14
 	CMPQ         152(R14), $0x10
 	JNE          narrow
+	CMPB         168(R14), $0x00
+	JEQ          set
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
+	VADDPS       (R15)(R14*4), Y0, Y0
 	VMOVUPS      Y0, (R15)(R14*4)
+	VADDPS       32(R15)(R14*4), Y1, Y1
 	VMOVUPS      Y1, 32(R15)(R14*4)
 	MOVLQSX      4(BP), R14
+	VADDPS       (R15)(R14*4), Y2, Y2
 	VMOVUPS      Y2, (R15)(R14*4)
+	VADDPS       32(R15)(R14*4), Y3, Y3
 	VMOVUPS      Y3, 32(R15)(R14*4)
 	MOVLQSX      8(BP), R14
+	VADDPS       (R15)(R14*4), Y4, Y4
 	VMOVUPS      Y4, (R15)(R14*4)
+	VADDPS       32(R15)(R14*4), Y5, Y5
 	VMOVUPS      Y5, 32(R15)(R14*4)
+	JMP          stored
+
+set:
+	MOVQ    48(R14), R15
+	MOVQ    24(SP), BP
+	MOVLQSX (BP), R14
+	VMOVUPS Y0, (R15)(R14*4)
+	VMOVUPS Y1, 32(R15)(R14*4)
+	MOVLQSX 4(BP), R14
+	VMOVUPS Y2, (R15)(R14*4)
+	VMOVUPS Y3, 32(R15)(R14*4)
+	MOVLQSX 8(BP), R14
+	VMOVUPS Y4, (R15)(R14*4)
+	VMOVUPS Y5, 32(R15)(R14*4)
 
 stored:
 	ADDQ $0x0c, 24(SP)
@@ -4384,7 +4545,32 @@ stored:
 	RET
 
 narrow:
-	MOVQ         152(R14), AX
+	MOVQ       152(R14), AX
+	CMPB       168(R14), $0x00
+	JEQ        setLanes
+	MOVQ       AX, CX
+	SHLQ       $0x02, CX
+	LEAQ       laneMasks<>+0(SB), BX
+	ADDQ       $0x40, BX
+	SUBQ       CX, BX
+	VMOVDQU    32(BX), Y14
+	MOVQ       48(R14), R15
+	MOVQ       24(SP), BP
+	MOVLQSX    (BP), R14
+	VADDPS     (R15)(R14*4), Y0, Y0
+	VMASKMOVPS 32(R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y1, Y1
+	MOVLQSX    4(BP), R14
+	VADDPS     (R15)(R14*4), Y2, Y2
+	VMASKMOVPS 32(R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y3, Y3
+	MOVLQSX    8(BP), R14
+	VADDPS     (R15)(R14*4), Y4, Y4
+	VMASKMOVPS 32(R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y5, Y5
+	MOVQ       p+0(FP), R14
+
+setLanes:
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
@@ -4490,42 +4676,28 @@ fetch:
 	MOVQ       AX, 40(SP)
 
 fetched:
-	MOVQ    16(SP), BP
-	MOVQ    (R14), R15
-	MOVLQSX (BP), AX
-	LEAQ    (R15)(AX*4), AX
-	MOVLQSX 4(BP), BX
-	LEAQ    (R15)(BX*4), BX
-	ADDQ    $0x08, 16(SP)
-	CMPB    168(R14), $0x00
-	JNE     add
-	VXORPS  Y0, Y0, Y0
-	VXORPS  Y1, Y1, Y1
-	VXORPS  Y2, Y2, Y2
-	VXORPS  Y3, Y3, Y3
-	JMP     sum
-
-add:
-	MOVQ       152(R14), R15
-	SHLQ       $0x02, R15
-	LEAQ       laneMasks<>+0(SB), BP
-	ADDQ       $0x40, BP
-	SUBQ       R15, BP
-	VMOVDQU    (BP), Y14
-	VMOVDQU    32(BP), Y15
 	MOVQ       48(R14), R15
 	MOVQ       24(SP), BP
 	MOVLQSX    (BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y0
-	VMASKMOVPS 32(R15)(R14*4), Y15, Y1
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 60(R15)(R14*4)
 	MOVLQSX    4(BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y2
-	VMASKMOVPS 32(R15)(R14*4), Y15, Y3
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 60(R15)(R14*4)
 	MOVQ       p+0(FP), R14
-
-sum:
-	MOVQ 24(R14), R15
-	MOVQ 96(R14), BP
+	MOVQ       16(SP), BP
+	MOVQ       (R14), R15
+	MOVLQSX    (BP), AX
+	LEAQ       (R15)(AX*4), AX
+	MOVLQSX    4(BP), BX
+	LEAQ       (R15)(BX*4), BX
+	ADDQ       $0x08, 16(SP)
+	VXORPS     Y0, Y0, Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	MOVQ       24(R14), R15
+	MOVQ       96(R14), BP
 
 summand:
 	MOVLQSX      (BP), R14
@@ -4544,14 +4716,31 @@ summand:
 	MOVQ         p+0(FP), R14
 	CMPQ         152(R14), $0x10
 	JNE          narrow
+	CMPB         168(R14), $0x00
+	JEQ          set
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
+	VADDPS       (R15)(R14*4), Y0, Y0
 	VMOVUPS      Y0, (R15)(R14*4)
+	VADDPS       32(R15)(R14*4), Y1, Y1
 	VMOVUPS      Y1, 32(R15)(R14*4)
 	MOVLQSX      4(BP), R14
+	VADDPS       (R15)(R14*4), Y2, Y2
 	VMOVUPS      Y2, (R15)(R14*4)
+	VADDPS       32(R15)(R14*4), Y3, Y3
 	VMOVUPS      Y3, 32(R15)(R14*4)
+	JMP          stored
+
+set:
+	MOVQ    48(R14), R15
+	MOVQ    24(SP), BP
+	MOVLQSX (BP), R14
+	VMOVUPS Y0, (R15)(R14*4)
+	VMOVUPS Y1, 32(R15)(R14*4)
+	MOVLQSX 4(BP), R14
+	VMOVUPS Y2, (R15)(R14*4)
+	VMOVUPS Y3, 32(R15)(R14*4)
 
 stored:
 	ADDQ $0x08, 24(SP)
@@ -4561,7 +4750,28 @@ stored:
 	RET
 
 narrow:
-	MOVQ         152(R14), AX
+	MOVQ       152(R14), AX
+	CMPB       168(R14), $0x00
+	JEQ        setLanes
+	MOVQ       AX, CX
+	SHLQ       $0x02, CX
+	LEAQ       laneMasks<>+0(SB), BX
+	ADDQ       $0x40, BX
+	SUBQ       CX, BX
+	VMOVDQU    32(BX), Y14
+	MOVQ       48(R14), R15
+	MOVQ       24(SP), BP
+	MOVLQSX    (BP), R14
+	VADDPS     (R15)(R14*4), Y0, Y0
+	VMASKMOVPS 32(R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y1, Y1
+	MOVLQSX    4(BP), R14
+	VADDPS     (R15)(R14*4), Y2, Y2
+	VMASKMOVPS 32(R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y3, Y3
+	MOVQ       p+0(FP), R14
+
+setLanes:
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
@@ -4646,35 +4856,21 @@ fetch:
 	MOVQ       AX, 40(SP)
 
 fetched:
-	MOVQ    16(SP), BP
-	MOVQ    (R14), R15
-	MOVLQSX (BP), AX
-	LEAQ    (R15)(AX*4), AX
-	ADDQ    $0x04, 16(SP)
-	CMPB    168(R14), $0x00
-	JNE     add
-	VXORPS  Y0, Y0, Y0
-	VXORPS  Y1, Y1, Y1
-	JMP     sum
-
-add:
-	MOVQ       152(R14), R15
-	SHLQ       $0x02, R15
-	LEAQ       laneMasks<>+0(SB), BP
-	ADDQ       $0x40, BP
-	SUBQ       R15, BP
-	VMOVDQU    (BP), Y14
-	VMOVDQU    32(BP), Y15
 	MOVQ       48(R14), R15
 	MOVQ       24(SP), BP
 	MOVLQSX    (BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y0
-	VMASKMOVPS 32(R15)(R14*4), Y15, Y1
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 60(R15)(R14*4)
 	MOVQ       p+0(FP), R14
-
-sum:
-	MOVQ 24(R14), R15
-	MOVQ 96(R14), BP
+	MOVQ       16(SP), BP
+	MOVQ       (R14), R15
+	MOVLQSX    (BP), AX
+	LEAQ       (R15)(AX*4), AX
+	ADDQ       $0x04, 16(SP)
+	VXORPS     Y0, Y0, Y0
+	VXORPS     Y1, Y1, Y1
+	MOVQ       24(R14), R15
+	MOVQ       96(R14), BP
 
 summand:
 	MOVLQSX      (BP), R14
@@ -4690,11 +4886,23 @@ summand:
 	MOVQ         p+0(FP), R14
 	CMPQ         152(R14), $0x10
 	JNE          narrow
+	CMPB         168(R14), $0x00
+	JEQ          set
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
+	VADDPS       (R15)(R14*4), Y0, Y0
 	VMOVUPS      Y0, (R15)(R14*4)
+	VADDPS       32(R15)(R14*4), Y1, Y1
 	VMOVUPS      Y1, 32(R15)(R14*4)
+	JMP          stored
+
+set:
+	MOVQ    48(R14), R15
+	MOVQ    24(SP), BP
+	MOVLQSX (BP), R14
+	VMOVUPS Y0, (R15)(R14*4)
+	VMOVUPS Y1, 32(R15)(R14*4)
 
 stored:
 	ADDQ $0x04, 24(SP)
@@ -4704,7 +4912,24 @@ stored:
 	RET
 
 narrow:
-	MOVQ         152(R14), AX
+	MOVQ       152(R14), AX
+	CMPB       168(R14), $0x00
+	JEQ        setLanes
+	MOVQ       AX, CX
+	SHLQ       $0x02, CX
+	LEAQ       laneMasks<>+0(SB), BX
+	ADDQ       $0x40, BX
+	SUBQ       CX, BX
+	VMOVDQU    32(BX), Y14
+	MOVQ       48(R14), R15
+	MOVQ       24(SP), BP
+	MOVLQSX    (BP), R14
+	VADDPS     (R15)(R14*4), Y0, Y0
+	VMASKMOVPS 32(R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y1, Y1
+	MOVQ       p+0(FP), R14
+
+setLanes:
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
@@ -4768,57 +4993,50 @@ fetch:
 	MOVQ       AX, 40(SP)
 
 fetched:
-	MOVQ    16(SP), BP
-	MOVQ    (R14), R15
-	MOVLQSX (BP), AX
-	LEAQ    (R15)(AX*4), AX
-	MOVLQSX 4(BP), BX
-	LEAQ    (R15)(BX*4), BX
-	MOVLQSX 8(BP), CX
-	LEAQ    (R15)(CX*4), CX
-	MOVLQSX 12(BP), DX
-	LEAQ    (R15)(DX*4), DX
-	MOVLQSX 16(BP), SI
-	LEAQ    (R15)(SI*4), SI
-	MOVLQSX 20(BP), DI
-	LEAQ    (R15)(DI*4), DI
-	ADDQ    $0x18, 16(SP)
-	CMPB    168(R14), $0x00
-	JNE     add
-	VXORPS  Y0, Y0, Y0
-	VXORPS  Y1, Y1, Y1
-	VXORPS  Y2, Y2, Y2
-	VXORPS  Y3, Y3, Y3
-	VXORPS  Y4, Y4, Y4
-	VXORPS  Y5, Y5, Y5
-	JMP     sum
-
-add:
-	MOVQ       152(R14), R15
-	SHLQ       $0x02, R15
-	LEAQ       laneMasks<>+0(SB), BP
-	ADDQ       $0x40, BP
-	SUBQ       R15, BP
-	VMOVDQU    (BP), Y14
 	MOVQ       48(R14), R15
 	MOVQ       24(SP), BP
 	MOVLQSX    (BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y0
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 28(R15)(R14*4)
 	MOVLQSX    4(BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y1
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 28(R15)(R14*4)
 	MOVLQSX    8(BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y2
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 28(R15)(R14*4)
 	MOVLQSX    12(BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y3
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 28(R15)(R14*4)
 	MOVLQSX    16(BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y4
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 28(R15)(R14*4)
 	MOVLQSX    20(BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y5
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 28(R15)(R14*4)
 	MOVQ       p+0(FP), R14
-
-sum:
-	MOVQ 24(R14), R15
-	MOVQ 96(R14), BP
+	MOVQ       16(SP), BP
+	MOVQ       (R14), R15
+	MOVLQSX    (BP), AX
+	LEAQ       (R15)(AX*4), AX
+	MOVLQSX    4(BP), BX
+	LEAQ       (R15)(BX*4), BX
+	MOVLQSX    8(BP), CX
+	LEAQ       (R15)(CX*4), CX
+	MOVLQSX    12(BP), DX
+	LEAQ       (R15)(DX*4), DX
+	MOVLQSX    16(BP), SI
+	LEAQ       (R15)(SI*4), SI
+	MOVLQSX    20(BP), DI
+	LEAQ       (R15)(DI*4), DI
+	ADDQ       $0x18, 16(SP)
+	VXORPS     Y0, Y0, Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	MOVQ       24(R14), R15
+	MOVQ       96(R14), BP
 
 summand:
 	MOVLQSX      (BP), R14
@@ -4842,20 +5060,45 @@ summand:
 	MOVQ         p+0(FP), R14
 	CMPQ         152(R14), $0x08
 	JNE          narrow
+	CMPB         168(R14), $0x00
+	JEQ          set
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
+	VADDPS       (R15)(R14*4), Y0, Y0
 	VMOVUPS      Y0, (R15)(R14*4)
 	MOVLQSX      4(BP), R14
+	VADDPS       (R15)(R14*4), Y1, Y1
 	VMOVUPS      Y1, (R15)(R14*4)
 	MOVLQSX      8(BP), R14
+	VADDPS       (R15)(R14*4), Y2, Y2
 	VMOVUPS      Y2, (R15)(R14*4)
 	MOVLQSX      12(BP), R14
+	VADDPS       (R15)(R14*4), Y3, Y3
 	VMOVUPS      Y3, (R15)(R14*4)
 	MOVLQSX      16(BP), R14
+	VADDPS       (R15)(R14*4), Y4, Y4
 	VMOVUPS      Y4, (R15)(R14*4)
 	MOVLQSX      20(BP), R14
+	VADDPS       (R15)(R14*4), Y5, Y5
 	VMOVUPS      Y5, (R15)(R14*4)
+	JMP          stored
+
+set:
+	MOVQ    48(R14), R15
+	MOVQ    24(SP), BP
+	MOVLQSX (BP), R14
+	VMOVUPS Y0, (R15)(R14*4)
+	MOVLQSX 4(BP), R14
+	VMOVUPS Y1, (R15)(R14*4)
+	MOVLQSX 8(BP), R14
+	VMOVUPS Y2, (R15)(R14*4)
+	MOVLQSX 12(BP), R14
+	VMOVUPS Y3, (R15)(R14*4)
+	MOVLQSX 16(BP), R14
+	VMOVUPS Y4, (R15)(R14*4)
+	MOVLQSX 20(BP), R14
+	VMOVUPS Y5, (R15)(R14*4)
 
 stored:
 	ADDQ $0x18, 24(SP)
@@ -4865,7 +5108,38 @@ stored:
 	RET
 
 narrow:
-	MOVQ         152(R14), AX
+	MOVQ       152(R14), AX
+	CMPB       168(R14), $0x00
+	JEQ        setLanes
+	MOVQ       AX, CX
+	SHLQ       $0x02, CX
+	LEAQ       laneMasks<>+0(SB), BX
+	ADDQ       $0x40, BX
+	SUBQ       CX, BX
+	VMOVDQU    (BX), Y14
+	MOVQ       48(R14), R15
+	MOVQ       24(SP), BP
+	MOVLQSX    (BP), R14
+	VMASKMOVPS (R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y0, Y0
+	MOVLQSX    4(BP), R14
+	VMASKMOVPS (R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y1, Y1
+	MOVLQSX    8(BP), R14
+	VMASKMOVPS (R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y2, Y2
+	MOVLQSX    12(BP), R14
+	VMASKMOVPS (R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y3, Y3
+	MOVLQSX    16(BP), R14
+	VMASKMOVPS (R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y4, Y4
+	MOVLQSX    20(BP), R14
+	VMASKMOVPS (R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y5, Y5
+	MOVQ       p+0(FP), R14
+
+setLanes:
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
@@ -5028,52 +5302,44 @@ fetch:
 	MOVQ       AX, 40(SP)
 
 fetched:
-	MOVQ    16(SP), BP
-	MOVQ    (R14), R15
-	MOVLQSX (BP), AX
-	LEAQ    (R15)(AX*4), AX
-	MOVLQSX 4(BP), BX
-	LEAQ    (R15)(BX*4), BX
-	MOVLQSX 8(BP), CX
-	LEAQ    (R15)(CX*4), CX
-	MOVLQSX 12(BP), DX
-	LEAQ    (R15)(DX*4), DX
-	MOVLQSX 16(BP), SI
-	LEAQ    (R15)(SI*4), SI
-	ADDQ    $0x14, 16(SP)
-	CMPB    168(R14), $0x00
-	JNE     add
-	VXORPS  Y0, Y0, Y0
-	VXORPS  Y1, Y1, Y1
-	VXORPS  Y2, Y2, Y2
-	VXORPS  Y3, Y3, Y3
-	VXORPS  Y4, Y4, Y4
-	JMP     sum
-
-add:
-	MOVQ       152(R14), R15
-	SHLQ       $0x02, R15
-	LEAQ       laneMasks<>+0(SB), BP
-	ADDQ       $0x40, BP
-	SUBQ       R15, BP
-	VMOVDQU    (BP), Y14
 	MOVQ       48(R14), R15
 	MOVQ       24(SP), BP
 	MOVLQSX    (BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y0
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 28(R15)(R14*4)
 	MOVLQSX    4(BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y1
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 28(R15)(R14*4)
 	MOVLQSX    8(BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y2
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 28(R15)(R14*4)
 	MOVLQSX    12(BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y3
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 28(R15)(R14*4)
 	MOVLQSX    16(BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y4
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 28(R15)(R14*4)
 	MOVQ       p+0(FP), R14
-
-sum:
-	MOVQ 24(R14), R15
-	MOVQ 96(R14), BP
+	MOVQ       16(SP), BP
+	MOVQ       (R14), R15
+	MOVLQSX    (BP), AX
+	LEAQ       (R15)(AX*4), AX
+	MOVLQSX    4(BP), BX
+	LEAQ       (R15)(BX*4), BX
+	MOVLQSX    8(BP), CX
+	LEAQ       (R15)(CX*4), CX
+	MOVLQSX    12(BP), DX
+	LEAQ       (R15)(DX*4), DX
+	MOVLQSX    16(BP), SI
+	LEAQ       (R15)(SI*4), SI
+	ADDQ       $0x14, 16(SP)
+	VXORPS     Y0, Y0, Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	MOVQ       24(R14), R15
+	MOVQ       96(R14), BP
 
 summand:
 	MOVLQSX      (BP), R14
@@ -5095,18 +5361,40 @@ summand:
 	MOVQ         p+0(FP), R14
 	CMPQ         152(R14), $0x08
 	JNE          narrow
+	CMPB         168(R14), $0x00
+	JEQ          set
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
+	VADDPS       (R15)(R14*4), Y0, Y0
 	VMOVUPS      Y0, (R15)(R14*4)
 	MOVLQSX      4(BP), R14
+	VADDPS       (R15)(R14*4), Y1, Y1
 	VMOVUPS      Y1, (R15)(R14*4)
 	MOVLQSX      8(BP), R14
+	VADDPS       (R15)(R14*4), Y2, Y2
 	VMOVUPS      Y2, (R15)(R14*4)
 	MOVLQSX      12(BP), R14
+	VADDPS       (R15)(R14*4), Y3, Y3
 	VMOVUPS      Y3, (R15)(R14*4)
 	MOVLQSX      16(BP), R14
+	VADDPS       (R15)(R14*4), Y4, Y4
 	VMOVUPS      Y4, (R15)(R14*4)
+	JMP          stored
+
+set:
+	MOVQ    48(R14), R15
+	MOVQ    24(SP), BP
+	MOVLQSX (BP), R14
+	VMOVUPS Y0, (R15)(R14*4)
+	MOVLQSX 4(BP), R14
+	VMOVUPS Y1, (R15)(R14*4)
+	MOVLQSX 8(BP), R14
+	VMOVUPS Y2, (R15)(R14*4)
+	MOVLQSX 12(BP), R14
+	VMOVUPS Y3, (R15)(R14*4)
+	MOVLQSX 16(BP), R14
+	VMOVUPS Y4, (R15)(R14*4)
 
 stored:
 	ADDQ $0x14, 24(SP)
@@ -5116,7 +5404,35 @@ stored:
 	RET
 
 narrow:
-	MOVQ         152(R14), AX
+	MOVQ       152(R14), AX
+	CMPB       168(R14), $0x00
+	JEQ        setLanes
+	MOVQ       AX, CX
+	SHLQ       $0x02, CX
+	LEAQ       laneMasks<>+0(SB), BX
+	ADDQ       $0x40, BX
+	SUBQ       CX, BX
+	VMOVDQU    (BX), Y14
+	MOVQ       48(R14), R15
+	MOVQ       24(SP), BP
+	MOVLQSX    (BP), R14
+	VMASKMOVPS (R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y0, Y0
+	MOVLQSX    4(BP), R14
+	VMASKMOVPS (R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y1, Y1
+	MOVLQSX    8(BP), R14
+	VMASKMOVPS (R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y2, Y2
+	MOVLQSX    12(BP), R14
+	VMASKMOVPS (R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y3, Y3
+	MOVLQSX    16(BP), R14
+	VMASKMOVPS (R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y4, Y4
+	MOVQ       p+0(FP), R14
+
+setLanes:
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
@@ -5259,47 +5575,38 @@ fetch:
 	MOVQ       AX, 40(SP)
 
 fetched:
-	MOVQ    16(SP), BP
-	MOVQ    (R14), R15
-	MOVLQSX (BP), AX
-	LEAQ    (R15)(AX*4), AX
-	MOVLQSX 4(BP), BX
-	LEAQ    (R15)(BX*4), BX
-	MOVLQSX 8(BP), CX
-	LEAQ    (R15)(CX*4), CX
-	MOVLQSX 12(BP), DX
-	LEAQ    (R15)(DX*4), DX
-	ADDQ    $0x10, 16(SP)
-	CMPB    168(R14), $0x00
-	JNE     add
-	VXORPS  Y0, Y0, Y0
-	VXORPS  Y1, Y1, Y1
-	VXORPS  Y2, Y2, Y2
-	VXORPS  Y3, Y3, Y3
-	JMP     sum
-
-add:
-	MOVQ       152(R14), R15
-	SHLQ       $0x02, R15
-	LEAQ       laneMasks<>+0(SB), BP
-	ADDQ       $0x40, BP
-	SUBQ       R15, BP
-	VMOVDQU    (BP), Y14
 	MOVQ       48(R14), R15
 	MOVQ       24(SP), BP
 	MOVLQSX    (BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y0
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 28(R15)(R14*4)
 	MOVLQSX    4(BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y1
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 28(R15)(R14*4)
 	MOVLQSX    8(BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y2
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 28(R15)(R14*4)
 	MOVLQSX    12(BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y3
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 28(R15)(R14*4)
 	MOVQ       p+0(FP), R14
-
-sum:
-	MOVQ 24(R14), R15
-	MOVQ 96(R14), BP
+	MOVQ       16(SP), BP
+	MOVQ       (R14), R15
+	MOVLQSX    (BP), AX
+	LEAQ       (R15)(AX*4), AX
+	MOVLQSX    4(BP), BX
+	LEAQ       (R15)(BX*4), BX
+	MOVLQSX    8(BP), CX
+	LEAQ       (R15)(CX*4), CX
+	MOVLQSX    12(BP), DX
+	LEAQ       (R15)(DX*4), DX
+	ADDQ       $0x10, 16(SP)
+	VXORPS     Y0, Y0, Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	MOVQ       24(R14), R15
+	MOVQ       96(R14), BP
 
 summand:
 	MOVLQSX      (BP), R14
@@ -5319,16 +5626,35 @@ summand:
 	MOVQ         p+0(FP), R14
 	CMPQ         152(R14), $0x08
 	JNE          narrow
+	CMPB         168(R14), $0x00
+	JEQ          set
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
+	VADDPS       (R15)(R14*4), Y0, Y0
 	VMOVUPS      Y0, (R15)(R14*4)
 	MOVLQSX      4(BP), R14
+	VADDPS       (R15)(R14*4), Y1, Y1
 	VMOVUPS      Y1, (R15)(R14*4)
 	MOVLQSX      8(BP), R14
+	VADDPS       (R15)(R14*4), Y2, Y2
 	VMOVUPS      Y2, (R15)(R14*4)
 	MOVLQSX      12(BP), R14
+	VADDPS       (R15)(R14*4), Y3, Y3
 	VMOVUPS      Y3, (R15)(R14*4)
+	JMP          stored
+
+set:
+	MOVQ    48(R14), R15
+	MOVQ    24(SP), BP
+	MOVLQSX (BP), R14
+	VMOVUPS Y0, (R15)(R14*4)
+	MOVLQSX 4(BP), R14
+	VMOVUPS Y1, (R15)(R14*4)
+	MOVLQSX 8(BP), R14
+	VMOVUPS Y2, (R15)(R14*4)
+	MOVLQSX 12(BP), R14
+	VMOVUPS Y3, (R15)(R14*4)
 
 stored:
 	ADDQ $0x10, 24(SP)
@@ -5338,7 +5664,32 @@ stored:
 	RET
 
 narrow:
-	MOVQ         152(R14), AX
+	MOVQ       152(R14), AX
+	CMPB       168(R14), $0x00
+	JEQ        setLanes
+	MOVQ       AX, CX
+	SHLQ       $0x02, CX
+	LEAQ       laneMasks<>+0(SB), BX
+	ADDQ       $0x40, BX
+	SUBQ       CX, BX
+	VMOVDQU    (BX), Y14
+	MOVQ       48(R14), R15
+	MOVQ       24(SP), BP
+	MOVLQSX    (BP), R14
+	VMASKMOVPS (R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y0, Y0
+	MOVLQSX    4(BP), R14
+	VMASKMOVPS (R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y1, Y1
+	MOVLQSX    8(BP), R14
+	VMASKMOVPS (R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y2, Y2
+	MOVLQSX    12(BP), R14
+	VMASKMOVPS (R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y3, Y3
+	MOVQ       p+0(FP), R14
+
+setLanes:
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
@@ -5461,42 +5812,32 @@ fetch:
 	MOVQ       AX, 40(SP)
 
 fetched:
-	MOVQ    16(SP), BP
-	MOVQ    (R14), R15
-	MOVLQSX (BP), AX
-	LEAQ    (R15)(AX*4), AX
-	MOVLQSX 4(BP), BX
-	LEAQ    (R15)(BX*4), BX
-	MOVLQSX 8(BP), CX
-	LEAQ    (R15)(CX*4), CX
-	ADDQ    $0x0c, 16(SP)
-	CMPB    168(R14), $0x00
-	JNE     add
-	VXORPS  Y0, Y0, Y0
-	VXORPS  Y1, Y1, Y1
-	VXORPS  Y2, Y2, Y2
-	JMP     sum
-
-add:
-	MOVQ       152(R14), R15
-	SHLQ       $0x02, R15
-	LEAQ       laneMasks<>+0(SB), BP
-	ADDQ       $0x40, BP
-	SUBQ       R15, BP
-	VMOVDQU    (BP), Y14
 	MOVQ       48(R14), R15
 	MOVQ       24(SP), BP
 	MOVLQSX    (BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y0
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 28(R15)(R14*4)
 	MOVLQSX    4(BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y1
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 28(R15)(R14*4)
 	MOVLQSX    8(BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y2
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 28(R15)(R14*4)
 	MOVQ       p+0(FP), R14
-
-sum:
-	MOVQ 24(R14), R15
-	MOVQ 96(R14), BP
+	MOVQ       16(SP), BP
+	MOVQ       (R14), R15
+	MOVLQSX    (BP), AX
+	LEAQ       (R15)(AX*4), AX
+	MOVLQSX    4(BP), BX
+	LEAQ       (R15)(BX*4), BX
+	MOVLQSX    8(BP), CX
+	LEAQ       (R15)(CX*4), CX
+	ADDQ       $0x0c, 16(SP)
+	VXORPS     Y0, Y0, Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	MOVQ       24(R14), R15
+	MOVQ       96(R14), BP
 
 summand:
 	MOVLQSX      (BP), R14
@@ -5514,14 +5855,30 @@ summand:
 	MOVQ         p+0(FP), R14
 	CMPQ         152(R14), $0x08
 	JNE          narrow
+	CMPB         168(R14), $0x00
+	JEQ          set
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
+	VADDPS       (R15)(R14*4), Y0, Y0
 	VMOVUPS      Y0, (R15)(R14*4)
 	MOVLQSX      4(BP), R14
+	VADDPS       (R15)(R14*4), Y1, Y1
 	VMOVUPS      Y1, (R15)(R14*4)
 	MOVLQSX      8(BP), R14
+	VADDPS       (R15)(R14*4), Y2, Y2
 	VMOVUPS      Y2, (R15)(R14*4)
+	JMP          stored
+
+set:
+	MOVQ    48(R14), R15
+	MOVQ    24(SP), BP
+	MOVLQSX (BP), R14
+	VMOVUPS Y0, (R15)(R14*4)
+	MOVLQSX 4(BP), R14
+	VMOVUPS Y1, (R15)(R14*4)
+	MOVLQSX 8(BP), R14
+	VMOVUPS Y2, (R15)(R14*4)
 
 stored:
 	ADDQ $0x0c, 24(SP)
@@ -5531,7 +5888,29 @@ stored:
 	RET
 
 narrow:
-	MOVQ         152(R14), AX
+	MOVQ       152(R14), AX
+	CMPB       168(R14), $0x00
+	JEQ        setLanes
+	MOVQ       AX, CX
+	SHLQ       $0x02, CX
+	LEAQ       laneMasks<>+0(SB), BX
+	ADDQ       $0x40, BX
+	SUBQ       CX, BX
+	VMOVDQU    (BX), Y14
+	MOVQ       48(R14), R15
+	MOVQ       24(SP), BP
+	MOVLQSX    (BP), R14
+	VMASKMOVPS (R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y0, Y0
+	MOVLQSX    4(BP), R14
+	VMASKMOVPS (R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y1, Y1
+	MOVLQSX    8(BP), R14
+	VMASKMOVPS (R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y2, Y2
+	MOVQ       p+0(FP), R14
+
+setLanes:
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
@@ -5634,37 +6013,26 @@ fetch:
 	MOVQ       AX, 40(SP)
 
 fetched:
-	MOVQ    16(SP), BP
-	MOVQ    (R14), R15
-	MOVLQSX (BP), AX
-	LEAQ    (R15)(AX*4), AX
-	MOVLQSX 4(BP), BX
-	LEAQ    (R15)(BX*4), BX
-	ADDQ    $0x08, 16(SP)
-	CMPB    168(R14), $0x00
-	JNE     add
-	VXORPS  Y0, Y0, Y0
-	VXORPS  Y1, Y1, Y1
-	JMP     sum
-
-add:
-	MOVQ       152(R14), R15
-	SHLQ       $0x02, R15
-	LEAQ       laneMasks<>+0(SB), BP
-	ADDQ       $0x40, BP
-	SUBQ       R15, BP
-	VMOVDQU    (BP), Y14
 	MOVQ       48(R14), R15
 	MOVQ       24(SP), BP
 	MOVLQSX    (BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y0
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 28(R15)(R14*4)
 	MOVLQSX    4(BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y1
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 28(R15)(R14*4)
 	MOVQ       p+0(FP), R14
-
-sum:
-	MOVQ 24(R14), R15
-	MOVQ 96(R14), BP
+	MOVQ       16(SP), BP
+	MOVQ       (R14), R15
+	MOVLQSX    (BP), AX
+	LEAQ       (R15)(AX*4), AX
+	MOVLQSX    4(BP), BX
+	LEAQ       (R15)(BX*4), BX
+	ADDQ       $0x08, 16(SP)
+	VXORPS     Y0, Y0, Y0
+	VXORPS     Y1, Y1, Y1
+	MOVQ       24(R14), R15
+	MOVQ       96(R14), BP
 
 summand:
 	MOVLQSX      (BP), R14
@@ -5680,12 +6048,25 @@ summand:
 	MOVQ         p+0(FP), R14
 	CMPQ         152(R14), $0x08
 	JNE          narrow
+	CMPB         168(R14), $0x00
+	JEQ          set
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
+	VADDPS       (R15)(R14*4), Y0, Y0
 	VMOVUPS      Y0, (R15)(R14*4)
 	MOVLQSX      4(BP), R14
+	VADDPS       (R15)(R14*4), Y1, Y1
 	VMOVUPS      Y1, (R15)(R14*4)
+	JMP          stored
+
+set:
+	MOVQ    48(R14), R15
+	MOVQ    24(SP), BP
+	MOVLQSX (BP), R14
+	VMOVUPS Y0, (R15)(R14*4)
+	MOVLQSX 4(BP), R14
+	VMOVUPS Y1, (R15)(R14*4)
 
 stored:
 	ADDQ $0x08, 24(SP)
@@ -5695,7 +6076,26 @@ stored:
 	RET
 
 narrow:
-	MOVQ         152(R14), AX
+	MOVQ       152(R14), AX
+	CMPB       168(R14), $0x00
+	JEQ        setLanes
+	MOVQ       AX, CX
+	SHLQ       $0x02, CX
+	LEAQ       laneMasks<>+0(SB), BX
+	ADDQ       $0x40, BX
+	SUBQ       CX, BX
+	VMOVDQU    (BX), Y14
+	MOVQ       48(R14), R15
+	MOVQ       24(SP), BP
+	MOVLQSX    (BP), R14
+	VMASKMOVPS (R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y0, Y0
+	MOVLQSX    4(BP), R14
+	VMASKMOVPS (R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y1, Y1
+	MOVQ       p+0(FP), R14
+
+setLanes:
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
@@ -5778,32 +6178,20 @@ fetch:
 	MOVQ       AX, 40(SP)
 
 fetched:
-	MOVQ    16(SP), BP
-	MOVQ    (R14), R15
-	MOVLQSX (BP), AX
-	LEAQ    (R15)(AX*4), AX
-	ADDQ    $0x04, 16(SP)
-	CMPB    168(R14), $0x00
-	JNE     add
-	VXORPS  Y0, Y0, Y0
-	JMP     sum
-
-add:
-	MOVQ       152(R14), R15
-	SHLQ       $0x02, R15
-	LEAQ       laneMasks<>+0(SB), BP
-	ADDQ       $0x40, BP
-	SUBQ       R15, BP
-	VMOVDQU    (BP), Y14
 	MOVQ       48(R14), R15
 	MOVQ       24(SP), BP
 	MOVLQSX    (BP), R14
-	VMASKMOVPS (R15)(R14*4), Y14, Y0
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 28(R15)(R14*4)
 	MOVQ       p+0(FP), R14
-
-sum:
-	MOVQ 24(R14), R15
-	MOVQ 96(R14), BP
+	MOVQ       16(SP), BP
+	MOVQ       (R14), R15
+	MOVLQSX    (BP), AX
+	LEAQ       (R15)(AX*4), AX
+	ADDQ       $0x04, 16(SP)
+	VXORPS     Y0, Y0, Y0
+	MOVQ       24(R14), R15
+	MOVQ       96(R14), BP
 
 summand:
 	MOVLQSX      (BP), R14
@@ -5817,10 +6205,20 @@ summand:
 	MOVQ         p+0(FP), R14
 	CMPQ         152(R14), $0x08
 	JNE          narrow
+	CMPB         168(R14), $0x00
+	JEQ          set
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
+	VADDPS       (R15)(R14*4), Y0, Y0
 	VMOVUPS      Y0, (R15)(R14*4)
+	JMP          stored
+
+set:
+	MOVQ    48(R14), R15
+	MOVQ    24(SP), BP
+	MOVLQSX (BP), R14
+	VMOVUPS Y0, (R15)(R14*4)
 
 stored:
 	ADDQ $0x04, 24(SP)
@@ -5830,7 +6228,23 @@ stored:
 	RET
 
 narrow:
-	MOVQ         152(R14), AX
+	MOVQ       152(R14), AX
+	CMPB       168(R14), $0x00
+	JEQ        setLanes
+	MOVQ       AX, CX
+	SHLQ       $0x02, CX
+	LEAQ       laneMasks<>+0(SB), BX
+	ADDQ       $0x40, BX
+	SUBQ       CX, BX
+	VMOVDQU    (BX), Y14
+	MOVQ       48(R14), R15
+	MOVQ       24(SP), BP
+	MOVLQSX    (BP), R14
+	VMASKMOVPS (R15)(R14*4), Y14, Y15
+	VADDPS     Y15, Y0, Y0
+	MOVQ       p+0(FP), R14
+
+setLanes:
 	MOVQ         48(R14), R15
 	MOVQ         24(SP), BP
 	MOVLQSX      (BP), R14
@@ -7162,9 +7576,9 @@ masked:
 	VZEROUPPER
 	RET
 
-// func tileRows256(dst *float32, src *float32, ko *int32, dstStride int, tiles int, k int)
+// func tileRows256x6(dst *float32, src *float32, ko *int32, dstStride int, tiles int, k int)
 // Requires: AVX
-TEXT ·tileRows256(SB), NOSPLIT, $0-48
+TEXT ·tileRows256x6(SB), NOSPLIT, $0-48
 	MOVQ dst+0(FP), DI
 	MOVQ src+8(FP), SI
 	MOVQ ko+16(FP), DX
@@ -7192,6 +7606,40 @@ tile:
 	ADDQ    $0x18, DI
 	DECQ    R10
 	JNZ     row
+	VZEROUPPER
+	RET
+
+// func tileRows256x16(dst *float32, src *float32, ko *int32, dstStride int, tiles int, k int)
+// Requires: AVX
+TEXT ·tileRows256x16(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), DI
+	MOVQ src+8(FP), SI
+	MOVQ ko+16(FP), DX
+	MOVQ dstStride+24(FP), R8
+	SHLQ $0x02, R8
+	MOVQ tiles+32(FP), R9
+	MOVQ k+40(FP), R10
+
+row:
+	MOVLQSX (DX), AX
+	LEAQ    (SI)(AX*4), BX
+	MOVQ    DI, CX
+	MOVQ    R9, AX
+
+tile:
+	VMOVUPS (BX), Y0
+	VMOVUPS 32(BX), Y1
+	VMOVUPS Y0, (CX)
+	VMOVUPS Y1, 32(CX)
+	ADDQ    $0x40, BX
+	ADDQ    R8, CX
+	DECQ    AX
+	JNZ     tile
+	ADDQ    $0x04, DX
+	ADDQ    $0x40, DI
+	DECQ    R10
+	JNZ     row
+	VZEROUPPER
 	RET
 
 // func transpose256(dst *float32, src *float32, dstStride int, srcStride int, n int, width int, k int)

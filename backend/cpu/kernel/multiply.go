@@ -16,9 +16,7 @@ const (
 const (
 	maxKBlock = 320
 	maxMBlock = 192
-	bigA      = 1 << 18 // values of A from which on it is packed: its rows would not stay in the caches
 	bigB      = 1 << 20 // values of B from which on it comes from memory, and is better copied than read in place twice
-	packedN   = 512     // columns for which a block of A is worth packing
 	minWork   = 1 << 18 // multiplications that are worth a task: some microseconds
 	manyTasks = 32      // a call that is big enough is cut into about so many
 )

@@ -27,6 +27,7 @@ type tile struct {
 	mr, nr   int  // rows and columns of the register tile
 	packA    bool // the kernel wants A as packed by packTiles
 	partialB bool // the kernel reads no more columns of B than there are
+	large    largeCut
 	run      func(*panel)
 	dot      func(*panel) // run for one column, contiguous rows of A and a contiguous B; may be nil
 
@@ -42,11 +43,25 @@ type tile struct {
 	copyRows   func(dst, src []float32, ko []int32, n, width, pitch int) // pack with stride 1
 	gather     func(dst, src []float32, ro, ko []int32)                  // packTiles for mr rows
 	tileRows   func(dst, src []float32, ko []int32, tiles, pitch int)    // packTiles for so many times mr rows with ro = 0, 1, …
+	panelRows  func(dst, src []float32, ko []int32, panels, pitch int)   // pack with stride 1 for several panels pitch apart
 	transpose  func(dst, src []float32, k, n, width, pitch, stride int)  // pack with ko = 0, 1, …, k-1
 	sumVectors func(dst, src []float32, pitch, parts int) (done int)     // sum of the first done values
 }
 
-var portableTile = tile{mr: 4, nr: 8, partialB: true, run: panelPortable}
+var portableTile = tile{mr: 4, nr: 8, partialB: true, large: wideLarge, run: panelPortable}
+
+// wideLarge is for paths that read A in place wherever they can.
+var wideLarge = largeCut{bigA: 1 << 18, stridedA: 1 << 18, minN: 256, columns: 512}
+
+// largeCut is how a path cuts products whose A is packed.
+type largeCut struct {
+	bigA     int // values of A above which it is packed: its rows would not stay in the caches
+	stridedA int // the same for an A with contiguous columns
+	minN     int // columns above which it is worth it
+	columns  int // of a task at most
+	tasks    int // into which a product is cut, 0 for one for each block of maxMBlock rows
+	minRows  int // of such a task
+}
 
 // tileOf returns the kernels of path p. It panics if this machine cannot run them.
 func tileOf(p Path) *tile {

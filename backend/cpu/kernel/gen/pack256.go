@@ -11,7 +11,8 @@ import (
 // pack256 emits the copies that build panels and tiles, with AVX2.
 func pack256(table Mem) {
 	rows256(table)
-	tileRows256()
+	tileRows256(6)
+	tileRows256(16)
 	transpose256(table)
 	tileTranspose256()
 }
@@ -75,10 +76,11 @@ func rows256(table Mem) {
 	}
 }
 
-// tileRows256 emits the copy of a matrix by tiles of six columns.
-func tileRows256() {
-	TEXT("tileRows256", NOSPLIT, "func(dst, src *float32, ko *int32, dstStride, tiles, k int)")
-	Doc("tileRows256 sets dst[t·dstStride+6·l+i] = src[ko[l]+6·t+i] for i < 6, t < tiles and l < k, tiles ≥ 1, k ≥ 1.")
+// tileRows256 emits the copy of a matrix by tiles, or panels, of so many columns.
+func tileRows256(columns int) {
+	name := fmt.Sprintf("tileRows256x%d", columns)
+	TEXT(name, NOSPLIT, "func(dst, src *float32, ko *int32, dstStride, tiles, k int)")
+	Doc(fmt.Sprintf("%[1]s sets dst[t·dstStride+%[2]d·l+i] = src[ko[l]+%[2]d·t+i] for i < %[2]d, t < tiles and l < k, tiles ≥ 1, k ≥ 1.", name, columns))
 	Pragma("noescape")
 	dst, src, ko, stride, tiles, count := RDI, RSI, RDX, R8, R9, R10
 	Load(Param("dst"), dst)
@@ -94,18 +96,27 @@ func tileRows256() {
 	MOVQ(dst, RCX)
 	MOVQ(tiles, RAX)
 	Label("tile")
-	VMOVUPS(Mem{Base: RBX}, X0)
-	VMOVSD(Mem{Base: RBX, Disp: 16}, X1)
-	VMOVUPS(X0, Mem{Base: RCX})
-	VMOVSD(X1, Mem{Base: RCX, Disp: 16})
-	ADDQ(Imm(24), RBX)
+	from, to := Mem{Base: RBX}, Mem{Base: RCX}
+	if columns == 16 {
+		VMOVUPS(from, Y0)
+		VMOVUPS(from.Offset(32), Y1)
+		VMOVUPS(Y0, to)
+		VMOVUPS(Y1, to.Offset(32))
+	} else {
+		VMOVUPS(from, X0)
+		VMOVSD(from.Offset(16), X1)
+		VMOVUPS(X0, to)
+		VMOVSD(X1, to.Offset(16))
+	}
+	ADDQ(Imm(uint64(4*columns)), RBX)
 	ADDQ(stride, RCX)
 	DECQ(RAX)
 	JNZ(LabelRef("tile"))
 	ADDQ(Imm(4), ko)
-	ADDQ(Imm(24), dst)
+	ADDQ(Imm(uint64(4*columns)), dst)
 	DECQ(count)
 	JNZ(LabelRef("row"))
+	VZEROUPPER()
 	RET()
 }
 

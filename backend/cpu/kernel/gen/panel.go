@@ -233,8 +233,18 @@ func maskTable() Mem {
 	return m
 }
 
+// fetchC asks for the rows of C of the next tile, which are needed when its sums are done. The panel is in idx.
+func (f frame) fetchC(rows, bytes int) {
+	f.eachRowOfC(rows, func(_ int, c Mem) {
+		PREFETCHT0(c)
+		PREFETCHT0(c.Offset(bytes - 4))
+	})
+	Load(Param("p"), idx)
+}
+
 // panel256 emits the kernel for rows×(8·vecs) tiles with AVX2 and FMA. It reads
-// whole vectors of B: narrower panels must be packed.
+// whole vectors of B: narrower panels must be packed. What C holds is added in the
+// end, so that nothing waits for it.
 func panel256(rows, vecs int, table Mem) {
 	TEXT(fmt.Sprintf("panel256r%dv%d", rows, vecs), NOSPLIT, "func(p *panel, first, tiles int)")
 	Doc(fmt.Sprintf("panel256r%dv%d computes tiles of %d rows by up to %d columns, from row first on.", rows, vecs, rows, 8*vecs))
@@ -248,38 +258,17 @@ func panel256(rows, vecs int, table Mem) {
 		}
 	}
 	b, temps := []VecPhysical{Y12, Y13}, []VecPhysical{Y14, Y15}
-	loadMasks := func() { // into temps; the panel is in idx
-		MOVQ(Mem{Base: idx, Disp: panelN}, bPtr)
-		SHLQ(Imm(2), bPtr)
-		LEAQ(table, koPtr)
-		ADDQ(Imm(64), koPtr)
-		SUBQ(bPtr, koPtr)
-		for v := range vecs {
-			VMOVDQU(Mem{Base: koPtr, Disp: 32 * v}, temps[v])
-		}
-	}
 
 	Label("tile")
 	Load(Param("p"), idx)
 	f.fetchAhead()
+	f.fetchC(rows, 32*vecs)
 	f.loadRows(rows)
-	CMPB(Mem{Base: idx, Disp: panelAdd}, Imm(0))
-	JNE(LabelRef("add"))
 	for i := range rows {
 		for v := range vecs {
 			VXORPS(acc[i][v], acc[i][v], acc[i][v])
 		}
 	}
-	JMP(LabelRef("sum"))
-	Label("add")
-	loadMasks()
-	f.eachRowOfC(rows, func(i int, c Mem) {
-		for v := range vecs {
-			VMASKMOVPS(c.Offset(32*v), temps[v], acc[i][v])
-		}
-	})
-	Load(Param("p"), idx)
-	Label("sum")
 	f.kLoop(func() {
 		for v := range vecs {
 			VMOVUPS(Mem{Base: bPtr, Disp: 32 * v}, b[v])
@@ -295,6 +284,16 @@ func panel256(rows, vecs int, table Mem) {
 	Load(Param("p"), idx)
 	CMPQ(Mem{Base: idx, Disp: panelN}, Imm(uint64(8*vecs)))
 	JNE(LabelRef("narrow"))
+	CMPB(Mem{Base: idx, Disp: panelAdd}, Imm(0))
+	JEQ(LabelRef("set"))
+	f.eachRowOfC(rows, func(i int, c Mem) {
+		for v := range vecs {
+			VADDPS(c.Offset(32*v), acc[i][v], acc[i][v])
+			VMOVUPS(acc[i][v], c.Offset(32*v))
+		}
+	})
+	JMP(LabelRef("stored"))
+	Label("set")
 	f.eachRowOfC(rows, func(i int, c Mem) {
 		for v := range vecs {
 			VMOVUPS(acc[i][v], c.Offset(32*v))
@@ -307,6 +306,27 @@ func panel256(rows, vecs int, table Mem) {
 
 	Label("narrow")
 	MOVQ(Mem{Base: idx, Disp: panelN}, RAX) // its last three bits are the lanes of the last vector
+	CMPB(Mem{Base: idx, Disp: panelAdd}, Imm(0))
+	JEQ(LabelRef("setLanes"))
+	MOVQ(RAX, RCX)
+	SHLQ(Imm(2), RCX)
+	LEAQ(table, RBX)
+	ADDQ(Imm(64), RBX)
+	SUBQ(RCX, RBX)
+	mask, c0 := temps[0], temps[1]
+	VMOVDQU(Mem{Base: RBX, Disp: 32 * (vecs - 1)}, mask)
+	f.eachRowOfC(rows, func(i int, c Mem) {
+		for v := range vecs {
+			if v < vecs-1 {
+				VADDPS(c.Offset(32*v), acc[i][v], acc[i][v])
+				continue
+			}
+			VMASKMOVPS(c.Offset(32*v), mask, c0)
+			VADDPS(c0, acc[i][v], acc[i][v])
+		}
+	})
+	Load(Param("p"), idx)
+	Label("setLanes")
 	f.eachRowOfC(rows, func(i int, c Mem) {
 		for v := range vecs - 1 {
 			VMOVUPS(acc[i][v], c.Offset(32*v))
