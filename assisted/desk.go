@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/cohort-learning/cohort/assisted/learner"
@@ -144,11 +145,13 @@ type roster struct {
 	digest string
 	fit    int
 	at     []int    // where each is among the desk's own; −1 if it has no such entity
+	strata []int    // of each, where every stratum is fitted apart; nil: there are none
 	blocks []string // of each, as the sponsor says; nil: it says nothing of blocks
 }
 
-// features returns the features of a part of the rows that the desk has, and which rows these are.
-func (d *Desk) features(at []int) (*mat.Dense, []int) {
+// features returns the features of a part of the rows that the desk has, and which rows these are. Where rows are in strata, that
+// stands before the features of each.
+func (d *Desk) features(at, strata []int) (*mat.Dense, []int) {
 	var have []int
 	for i, own := range at {
 		if own >= 0 {
@@ -159,9 +162,12 @@ func (d *Desk) features(at []int) (*mat.Dense, []int) {
 		return nil, nil
 	}
 	_, columns := d.Features.Dims()
-	x := mat.NewDense(len(have), columns, nil)
+	first := b2i(strata != nil)
+	x := mat.NewDense(len(have), first+columns, nil)
 	for i, row := range have {
-		x.SetRow(i, d.Features.RawRowView(at[row]))
+		to := x.RawRowView(i)
+		to[0] = float64(stratum(strata, row))
+		copy(to[first:], d.Features.RawRowView(at[row]))
 	}
 	return x, have
 }
@@ -206,7 +212,7 @@ func (d *Desk) learnRows(at federated.Local, o order, task federated.Task) (fede
 	if err != nil {
 		return federated.Result{}, err
 	}
-	have, fit := d.known(roster{o.Rows, o.Fit, d.find(keys), blocks})
+	have, fit := d.known(roster{digest: o.Rows, fit: o.Fit, at: d.find(keys), blocks: blocks})
 	if fit < 2 {
 		return federated.Result{}, fmt.Errorf("of the %d entities to fit, this organisation has %d: nothing can be learned; are keys written alike?", o.Fit, fit)
 	}
@@ -232,7 +238,7 @@ func (d *Desk) roster(at federated.Local) (roster, error) {
 	if err != nil {
 		return roster{}, fmt.Errorf("the rows of this run: %w", err)
 	}
-	return roster{digestOf(named), k.Fit, d.find(keys), blocks}, nil
+	return roster{digest: digestOf(named), fit: k.Fit, at: d.find(keys), blocks: blocks}, nil
 }
 
 // fit fits a model to the targets, or takes that which it fitted to them before, and answers with its values for all rows.
@@ -247,6 +253,12 @@ func (d *Desk) fit(ctx context.Context, at federated.Local, o order, task federa
 	}
 	if n, _ := r.Dims(); rows.digest != o.Rows || n != rows.fit {
 		return federated.Result{}, fmt.Errorf("%d targets for rows %.12s…; the run has %d for %.12s…", n, o.Rows, rows.fit, rows.digest)
+	}
+	if rows.strata, err = strataIn(task, len(rows.at)); err != nil {
+		return federated.Result{}, err
+	}
+	if rows.strata != nil && (o.Do != doFit || o.Share != "") {
+		return federated.Result{}, errors.New("strata of rows are for models of residuals that share nothing, and for no others")
 	}
 	rows, told, err := d.align(ctx, at, o.Slot, rows, r)
 	if err != nil {
@@ -282,7 +294,7 @@ func (d *Desk) answer(ctx context.Context, at federated.Local, o order, rows ros
 	if o.Do == doVote {
 		columns = o.Classes
 	}
-	g, err := d.values(rows.at, columns, m.Predict)
+	g, err := d.values(rows.at, rows.strata, columns, m.Predict)
 	if err != nil {
 		return nil, err
 	}
@@ -336,13 +348,18 @@ func (o order) checkVotes(r *mat.Dense) error {
 	return nil
 }
 
-// admit keeps the targets of a slot; others than before are refused.
-func (d *Desk) admit(at federated.Local, s Slot, r *mat.Dense) error {
+// admit keeps the targets of a slot, and the strata of the rows if there are any; others than before are refused.
+func (d *Desk) admit(at federated.Local, s Slot, r *mat.Dense, strata []int) error {
 	target := AppendMatrix(nil, r)
 	switch before, err := d.Store.Get(targetName(at, s)); {
 	case errors.Is(err, fs.ErrNotExist):
 		if err := d.count(r); err != nil {
 			return err
+		}
+		if strata != nil {
+			if err := d.Store.Put(strataName(at, s), AppendMatrix(nil, strataMatrix(strata))); err != nil {
+				return err
+			}
 		}
 		if err := d.Store.Put(targetName(at, s), target); err != nil {
 			return err
@@ -355,13 +372,17 @@ func (d *Desk) admit(at federated.Local, s Slot, r *mat.Dense) error {
 	case !bytes.Equal(before, target):
 		return fmt.Errorf("model %v was fitted to other targets", s)
 	}
-	return nil
+	before, err := d.keptStrata(at, s)
+	if err == nil && !slices.Equal(before, strata) {
+		err = fmt.Errorf("model %v was fitted to other strata", s)
+	}
+	return err
 }
 
 // model returns the model of a slot, fitted to the targets.
 func (d *Desk) model(ctx context.Context, at federated.Local, o order, rows roster, r *mat.Dense) (learner.Model, error) {
 	s := o.Slot
-	if err := d.admit(at, s, r); err != nil {
+	if err := d.admit(at, s, r, rows.strata); err != nil {
 		return nil, err
 	}
 	m, err := d.load(at, s)
@@ -375,11 +396,11 @@ func (d *Desk) model(ctx context.Context, at federated.Local, o order, rows rost
 			fit[i] = -1
 		}
 	}
-	x, have := d.features(fit)
+	x, have := d.features(fit, rows.strata)
 	if x == nil {
 		return nil, errors.New("of the entities that targets came for, this organisation has none")
 	}
-	if m, err = d.learn(ctx, o, x, Pick(r, have), at.Rand(s.Round, fmt.Sprintf("fit/%d", s.Step))); err != nil {
+	if m, err = d.learn(ctx, o, x, Pick(r, have), strataOf(rows.strata), at.Rand(s.Round, fmt.Sprintf("fit/%d", s.Step))); err != nil {
 		return nil, fmt.Errorf("fitting model %v: %w", s, err)
 	}
 	b, err := m.MarshalBinary()
@@ -389,9 +410,12 @@ func (d *Desk) model(ctx context.Context, at federated.Local, o order, rows rost
 	return m, err
 }
 
-// learn fits what is asked for: values, or votes for classes with weights.
-func (d *Desk) learn(ctx context.Context, o order, x, y *mat.Dense, r *rng.Stream) (learner.Model, error) {
-	if o.Do == doFit {
+// learn fits what is asked for: values, apart in so many strata if there are any, or votes for classes with weights.
+func (d *Desk) learn(ctx context.Context, o order, x, y *mat.Dense, strata int, r *rng.Stream) (learner.Model, error) {
+	switch {
+	case strata > 0:
+		return learner.FitStrata(ctx, d.Learner, x, y, strata, r)
+	case o.Do == doFit:
 		return d.Learner.Fit(ctx, x, y, nil, r)
 	}
 	n, _ := y.Dims()
@@ -411,7 +435,7 @@ func (d *Desk) load(at federated.Local, s Slot) (learner.Model, error) {
 }
 
 // values returns predictions for rows, NaN for those that the desk does not have.
-func (d *Desk) values(at []int, columns int, predict func(*mat.Dense) (*mat.Dense, error)) (*mat.Dense, error) {
+func (d *Desk) values(at, strata []int, columns int, predict func(*mat.Dense) (*mat.Dense, error)) (*mat.Dense, error) {
 	out := mat.NewDense(len(at), columns, nil)
 	for i := range at {
 		row := out.RawRowView(i)
@@ -419,7 +443,7 @@ func (d *Desk) values(at []int, columns int, predict func(*mat.Dense) (*mat.Dens
 			row[k] = math.NaN()
 		}
 	}
-	x, have := d.features(at)
+	x, have := d.features(at, strata)
 	if x == nil {
 		return out, nil
 	}
@@ -473,7 +497,11 @@ func (d *Desk) predict(at federated.Local, o order, task federated.Task) (federa
 	if len(where) == 0 {
 		return federated.Result{}, errors.New("no entity is asked for")
 	}
-	all, err := d.recalled(at, o.Slots, where)
+	strata, err := strataIn(task, len(keys))
+	if err != nil {
+		return federated.Result{}, err
+	}
+	all, err := d.recalled(at, o.Slots, where, strata)
 	if err != nil {
 		return federated.Result{}, err
 	}

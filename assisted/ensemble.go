@@ -15,6 +15,8 @@ import (
 type Ensemble struct {
 	Start   []float64 `json:"start"` // F⁰, of K outputs
 	Members []Voice   `json:"members"`
+	// Strata are those that assistors have fitted a model for each of; nil: they have fitted one for all rows.
+	Strata *Strata `json:"strata,omitempty"`
 }
 
 // Voice is one organisation's part of an ensemble.
@@ -30,6 +32,8 @@ type Term struct {
 	// Share is what the coefficient is multiplied with besides, by output; nil: 1.
 	Share []float64 `json:"share,omitempty"`
 	Mean  []float64 `json:"mean"` // of the model's values over the rows to fit: what stands for it where it is missing
+	// Means are those of each stratum, where there is a model for each.
+	Means [][]float64 `json:"means,omitempty"`
 }
 
 // Of is the coefficient of output k.
@@ -86,15 +90,36 @@ func (e Ensemble) Voice(name string) Voice {
 	return Voice{Name: name}
 }
 
-// Mean is what stands for the organisation where it is missing: Σ_t c_t times the mean of f_t over the rows to fit.
-func (v Voice) Mean(outputs int) []float64 {
+// Mean is what stands for the organisation where it is missing: Σ_t c_t times the mean of f_t over the rows to fit, of the stratum where
+// there is a model for each.
+func (v Voice) Mean(outputs, stratum int) []float64 {
 	sum := make([]float64, outputs)
 	for _, t := range v.Terms {
-		for k, m := range t.Mean {
+		mean := t.Mean
+		if t.Means != nil {
+			mean = t.Means[stratum]
+		}
+		for k, m := range mean {
 			sum[k] += float64(t.Of(k) * m)
 		}
 	}
 	return sum
+}
+
+// stratified reports whether the organisation has fitted models for strata.
+func (v Voice) stratified() bool { return len(v.Terms) > 0 && v.Terms[0].Means != nil }
+
+// means returns [Voice.Mean] for a row of each stratum, or for any where there are none.
+func (v Voice) means(outputs int, s *Strata) [][]float64 {
+	count := 1
+	if s != nil {
+		count = s.Count
+	}
+	out := make([][]float64, count)
+	for k := range out {
+		out[k] = v.Mean(outputs, k)
+	}
+	return out
 }
 
 // ask returns what the organisation is asked for: the weighted sum of its models.
@@ -114,16 +139,16 @@ func (v Voice) ask(rows string) order {
 }
 
 // Combine returns F for n entities from what organisations have answered, by name: Σ_t c_t f_t of each, with NaN rows where
-// it does not have an entity. An organisation that is missing, or lacks an entity, is stood for by its mean; it is named in
-// degraded with how many entities that concerns. Weights are not redistributed.
-func (e Ensemble) Combine(n int, parts map[string]*mat.Dense) (f *mat.Dense, degraded map[string]int) {
+// it does not have an entity; strata are those of the entities, nil if there are none. An organisation that is missing, or lacks an
+// entity, is stood for by its mean; it is named in degraded with how many entities that concerns. Weights are not redistributed.
+func (e Ensemble) Combine(n int, parts map[string]*mat.Dense, strata []int) (f *mat.Dense, degraded map[string]int) {
 	f = Constant(n, e.Start)
 	degraded = map[string]int{}
 	for _, v := range e.sorted() {
-		mean := v.Mean(len(e.Start))
+		means := v.means(len(e.Start), e.Strata)
 		part := parts[v.Name]
 		for i := range n {
-			row := mean
+			row := means[stratum(strata, i)]
 			if part != nil && !Masked(part, i) {
 				row = part.RawRowView(i)
 			} else {

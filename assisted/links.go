@@ -262,20 +262,24 @@ func (d *Desk) expect(rows roster, g *mat.Dense, predict func(*mat.Dense) (*mat.
 	if members == nil {
 		return nil
 	}
-	var all *mat.Dense
+	count := strataOf(rows.strata)
+	values := map[int]*mat.Dense{} // by stratum, of all of the desk's rows
 	for i, own := range rows.at {
 		mates := members[rows.blocks[i]]
 		if own >= 0 || len(mates) == 0 {
 			continue
 		}
-		if all == nil {
+		in := stratum(rows.strata, i)
+		all, known := values[in]
+		if !known {
 			var err error
-			if all, err = predict(d.Features); err != nil {
+			if all, err = predict(within(d.Features, in, count)); err != nil {
 				return err
 			}
 			if err := finite(all); err != nil {
 				return fmt.Errorf("the model's prediction: %w", err)
 			}
+			values[in] = all
 		}
 		row := g.RawRowView(i)
 		clear(row)

@@ -238,6 +238,8 @@ type Clerk struct {
 	Study string // of the run's [Terms]
 	// Of, if not empty, is the scope of the run whose models are asked, in place of the run's own.
 	Of string
+	// Strata is in how many groups rows may come, of the run's [Terms]; 0: in none.
+	Strata int
 	// Answers is for how many rows predictions are given, over all runs on the store; 0: no limit.
 	Answers int
 	// Table is the version of the organisation's table that answers come from, from 1, and Digest what it is known by. The number is told
@@ -263,6 +265,11 @@ func (c *Clerk) Run(ctx context.Context, here federated.Local, task federated.Ta
 	o, err := orderOf(task)
 	if err != nil {
 		return federated.Result{}, err
+	}
+	if set, ok := task.Sets[strataSet]; ok {
+		if err := c.agreed(set); err != nil {
+			return federated.Result{}, err
+		}
 	}
 	desk := c.Desk
 	if c.Mode == PrivateKeys {
@@ -300,6 +307,19 @@ func (c *Clerk) Run(ctx context.Context, here federated.Local, task federated.Ta
 		r.Scalars = also
 	}
 	return r, err
+}
+
+// agreed returns an error if rows come in more strata than were agreed to.
+func (c *Clerk) agreed(set weights.Set) error {
+	x, err := matrixIn(set, strataSet)
+	if err != nil {
+		return err
+	}
+	strata, err := readStrata(x)
+	if err == nil && strataOf(strata) > c.Strata {
+		err = fmt.Errorf("rows come in %d strata, and %d were agreed to", strataOf(strata), c.Strata)
+	}
+	return err
 }
 
 // sketch is that of the desk, in directions that follow from a secret of the organisation: who knows the seed of the run, such as

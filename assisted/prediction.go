@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/weights"
@@ -25,6 +26,7 @@ func Scalars() []string { return append([]string{"rows", "rows.fit", tableScalar
 type Prediction struct {
 	Ensemble Ensemble
 	Keys     []string
+	Strata   []int // of the entities, where the ensemble has strata: [Strata.Of] what the sponsor knows of them
 	Desks    federated.Client
 }
 
@@ -35,6 +37,10 @@ func (p *Prediction) Check(federated.Server) error {
 		return errors.New("no entity to predict for")
 	case len(p.Ensemble.Start) == 0:
 		return errors.New("the ensemble is empty: nothing was learned")
+	case (p.Ensemble.Strata == nil) != (p.Strata == nil) || p.Strata != nil && len(p.Strata) != len(p.Keys):
+		return fmt.Errorf("%d entities, and the strata of %d: of each entity that an ensemble with strata predicts for it has to be known, and of no other", len(p.Keys), len(p.Strata))
+	case p.Strata != nil && (slices.Min(p.Strata) < 0 || slices.Max(p.Strata) >= p.Ensemble.Strata.Count):
+		return fmt.Errorf("strata of entities from %d to %d: the ensemble has %d, from 0", slices.Min(p.Strata), slices.Max(p.Strata), p.Ensemble.Strata.Count)
 	}
 	if _, err := ReadKeys(AppendKeys(nil, p.Keys)); err != nil {
 		return fmt.Errorf("entities to predict for: %w", err)
@@ -55,8 +61,12 @@ func (p *Prediction) Next(s federated.State) (federated.Phase, bool) {
 
 // Task implements [federated.Algorithm].
 func (p *Prediction) Task(_ federated.State, _ federated.Phase, m federated.Member) (federated.Task, error) {
-	keys := AppendKeys(nil, p.Keys)
-	return p.Ensemble.Voice(m.Name).ask(digestOf(keys)).task(nil, keys)
+	keys, voice := AppendKeys(nil, p.Keys), p.Ensemble.Voice(m.Name)
+	t, err := voice.ask(digestOf(keys)).task(nil, keys)
+	if voice.stratified() {
+		t = stratified(t, p.Strata)
+	}
+	return t, err
 }
 
 // Finish implements [federated.Algorithm].
@@ -85,7 +95,7 @@ func (p *Prediction) Finish(_ context.Context, srv federated.Server, s federated
 		}
 		parts[name] = v
 	}
-	f, degraded := p.Ensemble.Combine(len(p.Keys), parts)
+	f, degraded := p.Ensemble.Combine(len(p.Keys), parts, p.Strata)
 	for _, v := range p.Ensemble.sorted() {
 		if n := degraded[v.Name]; n > 0 {
 			d.Add("degraded", v.Name, float64(n))

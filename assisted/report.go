@@ -55,7 +55,7 @@ type game struct {
 	base      *mat.Dense // F⁰
 	names     []string
 	parts     []*mat.Dense
-	means     [][]float64
+	means     []*mat.Dense // what stands for them
 }
 
 func (t *Table) game(s federated.State, c Course) (game, error) {
@@ -65,13 +65,21 @@ func (t *Table) game(s federated.State, c Course) (game, error) {
 		return game{}, err
 	}
 	g := game{objective: t.Sponsor.Objective, y: rows.Of(y), base: Constant(rows.Len(), c.Ensemble.Start)}
+	var strata []int
+	if c.Ensemble.Strata != nil {
+		strata = t.Sponsor.Stratum
+	}
 	for _, v := range c.Ensemble.sorted() {
 		part, err := Matrix(s, partName(v.Name))
 		if err != nil {
 			return g, err
 		}
 		g.names = append(g.names, v.Name)
-		g.parts, g.means = append(g.parts, part), append(g.means, v.Mean(len(c.Ensemble.Start)))
+		means, mean := v.means(len(c.Ensemble.Start), c.Ensemble.Strata), mat.NewDense(rows.Len(), len(c.Ensemble.Start), nil)
+		for i := range rows.Len() {
+			mean.SetRow(i, means[stratum(strata, rows.From+i)])
+		}
+		g.parts, g.means = append(g.parts, part), append(g.means, mean)
 	}
 	return g, nil
 }
@@ -79,18 +87,11 @@ func (t *Table) game(s federated.State, c Course) (game, error) {
 // loss is that of predictions with the parts of those who are in.
 func (g game) loss(in []bool) float64 {
 	f := mat.DenseCopyOf(g.base)
-	rows, _ := f.Dims()
 	for m, part := range g.parts {
-		if in[m] {
-			f.Add(f, part)
-			continue
+		if !in[m] {
+			part = g.means[m]
 		}
-		for i := range rows {
-			row := f.RawRowView(i)
-			for k, v := range g.means[m] {
-				row[k] += v
-			}
-		}
+		f.Add(f, part)
 	}
 	return g.objective.Value(g.y, f)
 }

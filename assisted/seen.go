@@ -18,7 +18,7 @@ type Seen struct {
 	All      int // the same over all runs on the store
 	Received int // numerical rank of the targets: of how many directions the desk has learned something
 	Answered int // numerical rank of the answers on the rows to fit: how much of the span of its features the sponsor knows by now
-	Span     int // numerical rank of the features on these rows, with a column of ones: the most that there is to know by linear models
+	Span     int // numerical rank of the features on these rows, with a column of ones: the most that there is to know by linear models; in each stratum anew
 }
 
 // Seen reports what has passed in a run. Answers are computed again from the models.
@@ -44,11 +44,12 @@ func (d *Desk) Seen(at federated.Local) (Seen, error) {
 	if err != nil {
 		return out, err
 	}
-	x, have := d.features(rows.at[:rows.fit])
+	x, have := d.features(rows.at[:rows.fit], nil)
 	if x == nil {
 		return out, errors.New("the desk has none of the rows of this run")
 	}
 	var received, answers mat.Dense
+	var strata []int // of the rows that it has
 	for _, s := range slots {
 		b, err := d.Store.Get(targetName(at, s))
 		if err != nil {
@@ -58,7 +59,19 @@ func (d *Desk) Seen(at federated.Local) (Seen, error) {
 		if err != nil {
 			return out, fmt.Errorf("targets of model %v: %w", s, err)
 		}
-		g, err := d.recall(at, []Slot{s}, x)
+		all, err := d.keptStrata(at, s)
+		if err != nil {
+			return out, err
+		}
+		of := x
+		if all != nil {
+			of, _ = d.features(rows.at[:rows.fit], all)
+			strata = make([]int, len(have))
+			for i, row := range have {
+				strata[i] = all[row]
+			}
+		}
+		g, err := d.recall(at, []Slot{s}, of, all != nil)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // it was asked for and never fitted
 		}
@@ -66,13 +79,13 @@ func (d *Desk) Seen(at federated.Local) (Seen, error) {
 			return out, err
 		}
 		beside(&received, numbers(r, have))
-		beside(&answers, g[0])
+		beside(&answers, apart(g[0], strata))
 	}
 	ones := mat.NewDense(len(have), 1, slices.Repeat([]float64{1}, len(have)))
 	span := numbers(x, nil)
 	beside(span, ones)
 	_, out.Columns = received.Dims()
-	out.Received, out.Answered, out.Span = Rank(&received), Rank(&answers), Rank(span)
+	out.Received, out.Answered, out.Span = Rank(&received), Rank(&answers), Rank(apart(span, strata))
 	return out, nil
 }
 
@@ -169,7 +182,7 @@ func (d *Desk) sketch(at federated.Local, o order, r drawing) (federated.Result,
 	if !errors.Is(err, fs.ErrNotExist) {
 		return federated.Result{}, err
 	}
-	x, have := d.features(rows.at)
+	x, have := d.features(rows.at, nil)
 	if x == nil {
 		return federated.Result{}, errors.New("this organisation has none of the entities")
 	}

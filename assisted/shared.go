@@ -106,7 +106,7 @@ func (d *Desk) shared(at federated.Local) (*sharedModel, error) {
 // fitShared fits a head for the targets of a slot, beside those of earlier ones, and returns its values for all rows. The same slot gets
 // the same values again, also after the model has gone on.
 func (d *Desk) fitShared(ctx context.Context, at federated.Local, o order, rows roster, r *mat.Dense, l learner.Sharer) (*mat.Dense, error) {
-	if err := d.admit(at, o.Slot, r); err != nil {
+	if err := d.admit(at, o.Slot, r, nil); err != nil {
 		return nil, err
 	}
 	switch b, err := d.Store.Get(answerName(at, o.Slot)); {
@@ -125,7 +125,7 @@ func (d *Desk) fitShared(ctx context.Context, at federated.Local, o order, rows 
 		}
 	}
 	_, columns := r.Dims()
-	g, err := d.values(rows.at, columns, func(x *mat.Dense) (*mat.Dense, error) {
+	g, err := d.values(rows.at, nil, columns, func(x *mat.Dense) (*mat.Dense, error) {
 		v, err := m.fitted.Predict(x)
 		if err != nil {
 			return nil, err
@@ -140,7 +140,7 @@ func (d *Desk) fitShared(ctx context.Context, at federated.Local, o order, rows 
 
 // grow returns the shared model with one more head, and keeps it in place of the one before.
 func (d *Desk) grow(ctx context.Context, at federated.Local, o order, rows roster, r *mat.Dense, m *sharedModel, l learner.Sharer) (*sharedModel, error) {
-	x, have := d.features(rows.at[:rows.fit])
+	x, have := d.features(rows.at[:rows.fit], nil)
 	if x == nil {
 		return nil, errors.New("of the entities that targets came for, this organisation has none")
 	}
@@ -175,8 +175,9 @@ func (d *Desk) grow(ctx context.Context, at federated.Local, o order, rows roste
 	return next, err
 }
 
-// recall returns the predictions of models for features, one after the other; what they share is computed once.
-func (d *Desk) recall(at federated.Local, slots []Slot, x *mat.Dense) ([]*mat.Dense, error) {
+// recall returns the predictions of models for features, one after the other; what they share is computed once. Models of strata
+// need that of each row before its features.
+func (d *Desk) recall(at federated.Local, slots []Slot, x *mat.Dense, byStratum bool) ([]*mat.Dense, error) {
 	m, err := d.shared(at)
 	if err != nil {
 		return nil, err
@@ -188,6 +189,9 @@ func (d *Desk) recall(at federated.Local, slots []Slot, x *mat.Dense) ([]*mat.De
 			one, err := d.load(at, s)
 			if err != nil {
 				return nil, err
+			}
+			if learner.Stratified(one) != byStratum {
+				return nil, fmt.Errorf("model %v: either it is of strata of rows, and the task does not say in which each is, or it is not", s)
 			}
 			if out[i], err = one.Predict(x); err != nil {
 				return nil, err
@@ -205,18 +209,18 @@ func (d *Desk) recall(at federated.Local, slots []Slot, x *mat.Dense) ([]*mat.De
 }
 
 // recalled is [Desk.recall] for rows, NaN for those that the desk does not have.
-func (d *Desk) recalled(at federated.Local, slots []Slot, where []int) ([]*mat.Dense, error) {
-	x, _ := d.features(where)
+func (d *Desk) recalled(at federated.Local, slots []Slot, where, strata []int) ([]*mat.Dense, error) {
+	x, _ := d.features(where, strata)
 	if x == nil {
-		x = mat.NewDense(1, d.Features.RawMatrix().Cols, nil) // any row tells how many outputs there are
+		x = mat.NewDense(1, d.Features.RawMatrix().Cols+b2i(strata != nil), nil) // any row tells how many outputs there are
 	}
-	all, err := d.recall(at, slots, x)
+	all, err := d.recall(at, slots, x, strata != nil)
 	if err != nil {
 		return nil, err
 	}
 	for i, v := range all {
 		_, columns := v.Dims()
-		if all[i], err = d.values(where, columns, func(*mat.Dense) (*mat.Dense, error) { return v, nil }); err != nil {
+		if all[i], err = d.values(where, strata, columns, func(*mat.Dense) (*mat.Dense, error) { return v, nil }); err != nil {
 			return nil, err
 		}
 	}
@@ -235,7 +239,7 @@ func (d *Desk) recompute(at federated.Local, o order) (federated.Result, error) 
 	if rows.digest != o.Rows {
 		return federated.Result{}, fmt.Errorf("asked for rows %.12s…; the run has %.12s…", o.Rows, rows.digest)
 	}
-	all, err := d.recalled(at, o.Slots, rows.at)
+	all, err := d.recalled(at, o.Slots, rows.at, nil)
 	if err != nil {
 		return federated.Result{}, err
 	}

@@ -3,6 +3,7 @@ package assisted
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cohort-learning/cohort/rng"
 	"gonum.org/v1/gonum/mat"
@@ -22,6 +23,9 @@ type Sponsor struct {
 	Held      int        // rows on which it is decided when to stop
 	Test      int        // rows on which the outcome is measured
 	Own       string     // the member that is the sponsor's own desk
+	// Strata, if not nil, are groups of rows for methods whose assistors fit each apart, and Stratum says in which each row is: [Strata.Of].
+	Strata  *Strata
+	Stratum []int
 }
 
 // Part is a range of rows, from ≤ i < to.
@@ -74,6 +78,10 @@ func (s *Sponsor) Validate() error {
 	switch {
 	case len(s.Keys) != n:
 		return fmt.Errorf("%d keys for %d labels", len(s.Keys), n)
+	case (s.Strata == nil) != (s.Stratum == nil) || s.Strata != nil && len(s.Stratum) != n:
+		return fmt.Errorf("%d labels, and the strata of %d rows: give that of each row, and what strata there are, or neither", n, len(s.Stratum))
+	case s.Strata != nil && (slices.Min(s.Stratum) < 0 || slices.Max(s.Stratum) >= s.Strata.Count):
+		return fmt.Errorf("rows are in strata %d to %d: there are %d, from 0", slices.Min(s.Stratum), slices.Max(s.Stratum), s.Strata.Count)
 	case s.Blocks != nil && len(s.Blocks) != n:
 		return fmt.Errorf("%d blocks for %d labels", len(s.Blocks), n)
 	case s.Fit < 2 || s.Solve < 0 || s.Held < 0 || s.Test < 0:
@@ -129,17 +137,19 @@ func part(share float64, n int) int { return int(float64(share*float64(n)) + 1e-
 
 // Arrange returns a sponsor's rows in the order dealt, of all its keys and labels.
 func (s Sponsor) Arrange(order []int, fit, solve, held, test int) *Sponsor {
-	keys, labels := make([]string, len(order)), Pick(s.Labels, order)
-	for i, row := range order {
-		keys[i] = s.Keys[row]
-	}
-	if s.Blocks != nil {
-		blocks := make([]string, len(order))
-		for i, row := range order {
-			blocks[i] = s.Blocks[row]
-		}
-		s.Blocks = blocks
-	}
-	s.Keys, s.Labels, s.Fit, s.Solve, s.Held, s.Test = keys, labels, fit, solve, held, test
+	s.Keys, s.Blocks, s.Stratum, s.Labels = reorder(s.Keys, order), reorder(s.Blocks, order), reorder(s.Stratum, order), Pick(s.Labels, order)
+	s.Fit, s.Solve, s.Held, s.Test = fit, solve, held, test
 	return &s
+}
+
+// reorder returns what is said of some rows, in their order; nil of nil.
+func reorder[T any](all []T, order []int) []T {
+	if all == nil {
+		return nil
+	}
+	out := make([]T, len(order))
+	for i, row := range order {
+		out[i] = all[row]
+	}
+	return out
 }

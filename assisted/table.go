@@ -17,7 +17,7 @@ import (
 // The phases that methods of this kind have.
 const (
 	Rows     = "rows"    // everybody who does not know them yet is told the keys of the rows
-	Fits     = "train"   // organisations fit models to residuals
+	Fits     = "train"   // organisations fit models to residuals; where they take turns, [federated.Turn] of it
 	Sketches = "sketch"  // organisations answer with a few mixtures of their features
 	Tells    = "predict" // organisations answer with predictions of their models
 )
@@ -104,6 +104,8 @@ type Table struct {
 	Desks federated.Client
 	// Judge is what has to be small on held-out rows for the run to go on; nil is the sponsor's loss.
 	Judge func(y, f *mat.Dense) float64
+	// ByStratum has assistors fit a model for each of the sponsor's strata.
+	ByStratum bool
 
 	recovery *float64 // what residuals tell, as it was when it was last checked; nil: it was not asked
 }
@@ -154,6 +156,9 @@ func (t *Table) Begin(srv federated.Server, zero bool) (federated.State, error) 
 	}
 	f := Constant(len(t.Sponsor.Keys), start)
 	c := Course{Asked: -1, Again: true, Ensemble: Ensemble{Start: start}}
+	if t.ByStratum {
+		c.Ensemble.Strata = t.Sponsor.Strata
+	}
 	if p := t.Sponsor.HeldOut(); p.Len() > 0 {
 		c.Stop = c.Stop.Heard(t.judge(y, f), 0, 0)
 	}
@@ -284,6 +289,16 @@ type Answer struct {
 	Values *mat.Dense // n×K, for all rows; where it does not have the entity, the mean
 	Mean   []float64  // over the rows to fit that it has
 	Absent int        // rows that it does not have
+	// Means are those of each stratum, where it has fitted a model for each.
+	Means [][]float64
+}
+
+// mean is what stands for the organisation in a row of a stratum.
+func (a Answer) mean(stratum int) []float64 {
+	if a.Means == nil {
+		return a.Mean
+	}
+	return a.Means[stratum]
 }
 
 // Answers returns what organisations have answered to tasks of the state s, by their places in the course. Who answered
@@ -306,7 +321,7 @@ func (t *Table) answers(srv federated.Server, s federated.State, c Course, roll 
 			notes = append(notes, fmt.Sprintf("%s answered to residuals of an earlier round, and has weight 0 in this one", name))
 			continue
 		}
-		a, err := t.read(g.Attached, width(name))
+		a, err := t.read(g.Attached, width(name), t.strata(name))
 		if err != nil {
 			notes = append(notes, fmt.Sprintf("%s is left out of round %d: its answer is %v", name, s.Round+1, err))
 			continue
@@ -335,8 +350,9 @@ func checkRow(row []float64) error {
 	return nil
 }
 
-// read checks an answer: a row for each that was asked for, finite values of a sensible size, or NaN throughout a row.
-func (t *Table) read(attached []byte, outputs int) (Answer, error) {
+// read checks an answer: a row for each that was asked for, finite values of a sensible size, or NaN throughout a row. Strata are those
+// that it was asked for a model each of.
+func (t *Table) read(attached []byte, outputs int, strata []int) (Answer, error) {
 	v, err := ReadMatrix(attached)
 	if err != nil {
 		return Answer{}, err
@@ -348,40 +364,51 @@ func (t *Table) read(attached []byte, outputs int) (Answer, error) {
 	if err := readable(v); err != nil {
 		return Answer{}, err
 	}
-	a := Answer{Values: v, Mean: make([]float64, outputs)}
-	have := 0
+	a := Answer{Values: v}
 	for i := range rows {
-		switch {
-		case Masked(v, i):
-			a.Absent++
-		case i < t.Sponsor.Fit:
-			have++
-			for k, x := range v.RawRowView(i) {
-				a.Mean[k] += x
-			}
-		}
+		a.Absent += b2i(Masked(v, i))
 	}
-	if have == 0 {
+	fitted := t.Sponsor.Fitted().Of(v)
+	var have bool
+	if a.Mean, have = meanOf(fitted, func(int) bool { return true }); !have {
 		return Answer{}, errors.New("without a value for any of the rows to fit")
 	}
-	for k := range a.Mean {
-		a.Mean[k] /= float64(have)
+	for s := range strataOf(strata) {
+		mean, _ := meanOf(fitted, func(i int) bool { return strata[i] == s }) // 0 where it has no row to fit, and has fitted nothing
+		a.Means = append(a.Means, mean)
 	}
-	if a.Absent > 0 {
-		for i := range rows {
-			if Masked(v, i) {
-				v.SetRow(i, a.Mean)
-			}
+	for i := range rows {
+		if Masked(v, i) {
+			v.SetRow(i, a.mean(stratum(strata, i)))
 		}
 	}
 	return a, nil
+}
+
+// meanOf is the mean of those rows of v that are in and not masked; 0 if there are none.
+func meanOf(v *mat.Dense, in func(row int) bool) (mean []float64, have bool) {
+	rows, columns := v.Dims()
+	mean, n := make([]float64, columns), 0
+	for i := range rows {
+		if Masked(v, i) || !in(i) {
+			continue
+		}
+		n++
+		for k, x := range v.RawRowView(i) {
+			mean[k] += x
+		}
+	}
+	for k := range mean {
+		mean[k] /= float64(max(1, n))
+	}
+	return mean, n > 0
 }
 
 // Take returns the course and the state after a model's values have been added to F with a coefficient, and where share is not nil
 // with one a output ([Term.Share]): to the ensemble, and to what is kept of the organisation's part on the rows that organisations
 // are compared on.
 func (t *Table) Take(s federated.State, c Course, a Answer, slot Slot, coefficient float64, share []float64) (federated.State, Course, error) {
-	c.Ensemble = c.Ensemble.with(a.Name, Term{Slot: slot, Coefficient: coefficient, Share: share, Mean: a.Mean})
+	c.Ensemble = c.Ensemble.with(a.Name, Term{Slot: slot, Coefficient: coefficient, Share: share, Mean: a.Mean, Means: a.Means})
 	f, err := Matrix(s, "F")
 	if err != nil {
 		return s, c, err

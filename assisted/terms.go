@@ -36,9 +36,12 @@ type Terms struct {
 	Outputs int    `json:"outputs"` // columns of a matrix of targets or values
 	Vectors int    `json:"vectors"` // columns of targets that may be sent in the whole run
 	// Mixtures is how many random mixtures of its columns an organisation is asked for before the first round; see [Desk.Sketch].
-	Mixtures int    `json:"mixtures,omitempty"`
-	Keys     string `json:"keys"`
-	Study    string `json:"study,omitempty"` // what keys are hashed for: the same at all parties
+	Mixtures int `json:"mixtures,omitempty"`
+	// Strata is in how many groups the rows come, each of which is fitted apart; 0: in none. Which rows are in the same one is told with
+	// every request.
+	Strata int    `json:"strata,omitempty"`
+	Keys   string `json:"keys"`
+	Study  string `json:"study,omitempty"` // what keys are hashed for: the same at all parties
 }
 
 // Method is how policies and logs call what is asked for.
@@ -66,6 +69,8 @@ func (t *Terms) Validate() error {
 		return errors.New("a run that predicts names the run whose models it asks, and no other does")
 	case t.Rounds < 1 || t.Rounds > most || t.Outputs < 1 || t.Outputs > most || t.Vectors < 0 || t.Vectors > most || t.Mixtures < 0 || t.Mixtures > most:
 		return fmt.Errorf("%d rounds, %d outputs, %d vectors, %d mixtures: each must be between 1 and %d", t.Rounds, t.Outputs, t.Vectors, t.Mixtures, most)
+	case t.Strata < 0 || t.Strata == 1 || t.Strata > mostStrata:
+		return fmt.Errorf("%d strata: between 2 and %d, or none", t.Strata, mostStrata)
 	case !slices.Contains([]string{PlainKeys, HashedKeys, PrivateKeys}, t.Keys):
 		return fmt.Errorf("keys %.40q; expected %s, %s or %s", t.Keys, PlainKeys, HashedKeys, PrivateKeys)
 	case len(t.Of) > 200 || len(t.Study) > 200 || strings.ContainsAny(t.Of+t.Study, "\n\r"):

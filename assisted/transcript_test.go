@@ -132,7 +132,7 @@ func TestTranscript(t *testing.T) {
 	}
 	classes := mat.NewDense(40, 1, nil)
 	classes.Apply(func(i, _ int, _ float64) float64 { return math.Min(2, math.Abs(math.Trunc(y.At(i, 0)))) }, classes)
-	for _, name := range []string{"gal", "al", "shared", "ascii"} {
+	for _, name := range []string{"gal", "al", "strata", "shared", "ascii"} {
 		w := assisttest.NewWorld(assisttest.OLS(t), x...)
 		log := &transcript{desks: w.Desks, fields: map[string]map[string]bool{}}
 		s := &assisted.Sponsor{Objective: assisted.Objective{Loss: assisted.Squared}, Keys: assisttest.Keys(40), Labels: y, Fit: 30, Test: 10, Own: "org-1"}
@@ -140,6 +140,10 @@ func TestTranscript(t *testing.T) {
 		shapes := []string{"fit answer 40×1", "fit r [30 1]", "predict answer 40×1"}
 		if name == "shared" {
 			tasks, shapes = append(tasks, "recompute"), append(shapes, "recompute answer 40×3")
+		}
+		if name == "strata" {
+			s.Strata, s.Stratum = &assisted.Strata{Values: map[string]int{"secret": 0, "other": 1}, Count: 2}, slices.Repeat([]int{0, 1}, 20)
+			shapes = []string{"fit answer 40×1", "fit r [30 1]", "fit strata [40 1]", "predict answer 40×1", "predict strata [40 1]"}
 		}
 		if name == "ascii" {
 			s.Objective, s.Labels = assisted.Objective{Loss: assisted.CrossEntropy, Classes: 3}, classes
@@ -164,6 +168,9 @@ func TestTranscript(t *testing.T) {
 			default:
 				o := al.Defaults()
 				o.Disclosure.Disclose = disclose
+				if name == "strata" {
+					o.Strata = "column"
+				}
 				m, err = o.New(rounds, s, log)
 			}
 			if err != nil {
@@ -180,12 +187,17 @@ func TestTranscript(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.Do(&assisted.Prediction{Ensemble: e, Keys: s.Keys, Desks: log}, 1, nil); err != nil {
+		if _, err := w.Do(&assisted.Prediction{Ensemble: e, Keys: s.Keys, Strata: s.Stratum, Desks: log}, 1, nil); err != nil {
 			t.Fatal(err)
 		}
 		want := documented(t, tasks)
 		if name == "shared" {
 			want["fit"] = slices.Sorted(slices.Values(append(want["fit"], "share")))
+		}
+		if name == "strata" {
+			for _, task := range []string{"fit", "predict"} {
+				want[task] = slices.Sorted(slices.Values(append(want[task], "strata")))
+			}
 		}
 		if diff := cmp.Diff(want, log.said()); diff != "" {
 			t.Errorf("%s: docs/assist.md says something else (-) than what passes (+):\n%s", name, diff)
@@ -220,6 +232,9 @@ func (x *transcript) check(t *testing.T, method string, s *assisted.Sponsor, fea
 					t.Fatalf("%s: the label %v", about, v)
 				}
 			}
+		}
+		if _, told := m.sets["strata"]; told && m.member == s.Own || bytes.Contains(m.text, []byte("secret")) {
+			t.Errorf("%s: strata for who has the column, or what they stand for", about)
 		}
 		if bytes.Contains(m.text, []byte(modelMagic)) {
 			t.Errorf("%s: a model", about)

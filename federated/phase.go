@@ -1,22 +1,44 @@
 package federated
 
-import "strings"
+import (
+	"strconv"
+	"strings"
+)
 
 // SplitPhase splits the name of a phase into the phase of the method and the step of a session of secure sums that is part of it:
 //
 //	"train"            "train", ""
 //	"train.masked"     "train", "masked"
 //	"stats.rows.keys"  "stats", "rows.keys"
+//	"train.3"          "train", "3": see [Turn]
 //
-// Packages whose phases are many for one of the method (see federated/private) name them so.
+// Packages whose phases are many for one of the method (see federated/private) name them so. The phases of a round have different names:
+// that is what members know them by.
 func SplitPhase(name string) (method, step string) {
 	method, step, _ = strings.Cut(name, ".")
 	return method, step
 }
 
+// Turn returns the name of a phase in a round in which members take turns: phase, phase.2, phase.3 and so on, for i from 0.
+func Turn(phase string, i int) string {
+	if i == 0 {
+		return phase
+	}
+	return phase + "." + strconv.Itoa(i+1)
+}
+
+// turn returns the number of a step that [Turn] named; false if it is a step of something else.
+func turn(step string) (n int, ok bool) {
+	n, err := strconv.Atoi(step)
+	return n, err == nil
+}
+
 // Works reports whether members do the method's own task in a step and send what came of it. The other steps of a session only
 // prepare the sum or open it: keys, shares, lists.
-func Works(step string) bool { return step == "" || step == "masked" || step == "sum" }
+func Works(step string) bool {
+	_, turns := turn(step)
+	return turns || step == "" || step == "masked" || step == "sum"
+}
 
 // Learns reports whether members train in the phase of that name, and send what they have learned.
 func Learns(phase string) bool {
@@ -30,6 +52,9 @@ func PhaseWord(name string) string {
 	word, ok := phaseWords[method]
 	if !ok {
 		word = method
+	}
+	if n, turns := turn(step); turns {
+		return word + ", turn " + strconv.Itoa(n)
 	}
 	if Works(step) {
 		return word

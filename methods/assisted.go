@@ -30,6 +30,12 @@ type AssistedOptions interface {
 	Leads() bool
 }
 
+// Stratifier is options of a method whose assistors may fit a model for each value of a column of the sponsor's.
+type Stratifier interface {
+	// StrataColumn names the column; empty: they fit one for all rows.
+	StrataColumn() string
+}
+
 // Assisted is one entry of the registry of such methods.
 type Assisted struct {
 	Name    string // as a recipe calls it
@@ -61,6 +67,9 @@ func (o *alOptions) New(rounds int, s *assisted.Sponsor, desks federated.Client)
 }
 
 func (o *alOptions) Recomputes() bool { return false }
+
+// StrataColumn implements [Stratifier].
+func (o *alOptions) StrataColumn() string { return o.Strata }
 
 // NewAligner returns the first stage of a run for an organisation whose links by key are in doubt, after mismatched supervised
 // learning: what explains residuals is linear or another learner, which is cross-fitted. An empty name is no such stage.

@@ -23,9 +23,11 @@ const sessionsName = "sessions"
 
 // Question asks the organisations of a run that has ended about entities.
 type Question struct {
-	Run  string        `json:"run"`
-	Keys []string      `json:"keys"` // as the parties know them
-	Wait time.Duration `json:"wait"` // for organisations to agree, and again for their answers
+	Run  string   `json:"run"`
+	Keys []string `json:"keys"` // as the parties know them
+	// Strata are those of the entities, where the run has any.
+	Strata []int         `json:"strata,omitempty"`
+	Wait   time.Duration `json:"wait"` // for organisations to agree, and again for their answers
 }
 
 // Reply is what they answered.
@@ -111,7 +113,7 @@ func (h *Host) session(c *recipe.Consulted, q Question, away *recipe.Away) (*coo
 		return nil, err
 	}
 	terms := c.Terms()
-	a := Assistance{ID: id, Method: terms.Method(), Recipe: c.Recipe.YAML(), Terms: terms, Members: 1, Algorithm: c.Algorithm(q.Keys),
+	a := Assistance{ID: id, Method: terms.Method(), Recipe: c.Recipe.YAML(), Terms: terms, Members: 1, Algorithm: c.Algorithm(q.Keys, q.Strata),
 		Config: federated.Config{Rounds: 1, Pace: federated.Pace{Deadline: q.Wait}}}
 	rec, err := h.recordOf(dir, a, RunOptions{})
 	if err != nil {

@@ -66,7 +66,7 @@ func Ask(ctx context.Context, dir string, inputs map[string]string) (*Asked, err
 	if err != nil {
 		return nil, err
 	}
-	specs := map[string]Organisation{r.Sponsor: {Name: r.Sponsor, Table: r.Table, Learner: r.Learner}}
+	specs := map[string]Organisation{r.Sponsor: {Name: r.Sponsor, Table: r.sheet(), Learner: r.Learner}}
 	for _, o := range r.Organisations {
 		specs[o.Name] = o
 	}
@@ -159,7 +159,7 @@ func (o Organisation) reopen(dir, input, sponsors, sponsor string) (*assisted.De
 
 func ask(ctx context.Context, r *Assist, e assisted.Ensemble, sponsor *table.Table, desks assisted.Desks, fleet *simulation.Fleet) (*Asked, error) {
 	var away Away
-	job := &simulation.Job{Algorithm: &assisted.Prediction{Ensemble: e, Keys: sponsor.Keys, Desks: desks}, Fleet: fleet,
+	job := &simulation.Job{Algorithm: &assisted.Prediction{Ensemble: e, Keys: sponsor.Keys, Strata: e.Strata.Of(sponsor.Strata), Desks: desks}, Fleet: fleet,
 		Config: federated.Config{Rounds: 1}, Observer: &away}
 	s, err := job.Run(ctx)
 	if err != nil {

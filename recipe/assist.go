@@ -356,7 +356,7 @@ func (r *Assist) Plan(here bool) (*AssistPlan, error) {
 func (r *Assist) plan(here bool) (*AssistPlan, error) {
 	p := &AssistPlan{Recipe: r}
 	var err error
-	if p.Table, err = openTable(r.Table, nil); err != nil {
+	if p.Table, err = openTable(r.sheet(), nil); err != nil {
 		return nil, &FieldError{Field: "table", Err: err}
 	}
 	if p.Sponsor, p.Without, err = r.sponsor(p.Table); err != nil {
@@ -392,6 +392,40 @@ func (r *Assist) plan(here bool) (*AssistPlan, error) {
 		p.Others = append(p.Others, t)
 	}
 	return p, nil
+}
+
+// sheet is the sponsor's table, with the column that strata are made of, if the method has any.
+func (r *Assist) sheet() table.Spec {
+	s := r.Table
+	if o, ok := r.Options.(methods.Stratifier); ok {
+		s.Strata = o.StrataColumn()
+	}
+	return s
+}
+
+// mostNumbers is how many different numbers or dates strata may be made of.
+const mostNumbers = 20
+
+// strata are those of a column by its values on the rows to fit.
+func strata(t *table.Table, column string, values []string) (*assisted.Strata, error) {
+	different := map[string]bool{}
+	for _, v := range values {
+		different[v] = true
+	}
+	for _, c := range t.Encoding.Columns {
+		switch {
+		case c.Name != column:
+		case c.Kind == table.OtherUse:
+			return nil, fieldf("options", "strata: %q is what rows are known by, to be predicted, or says which are for testing, and which rows agree in it is told to all: take a column that the sponsor could learn from", column)
+		case (c.Kind == table.NumberKind || c.Kind == table.DateKind) && len(different) > mostNumbers:
+			return nil, fieldf("options", "strata: %q has %d different values on the rows to fit; of a number or a date there may be %d: add a column with a few classes of it to the table, and name that", column, len(different), mostNumbers)
+		}
+	}
+	s, err := assisted.NewStrata(column, values)
+	if err != nil {
+		return nil, &FieldError{Field: "options", Err: err}
+	}
+	return s, nil
 }
 
 // throwaway is a secret for looking at what a run would do: the run itself has others.
@@ -436,6 +470,7 @@ func (r *Assist) sponsor(t *table.Table) (*assisted.Sponsor, int, error) {
 	s := assisted.Sponsor{Objective: o, Own: r.Sponsor}
 	var train, test []int // among those with a target
 	var labels []float64
+	var kept []string
 	without := 0
 	for i, v := range t.Target {
 		if math.IsNaN(v) {
@@ -450,6 +485,9 @@ func (r *Assist) sponsor(t *table.Table) (*assisted.Sponsor, int, error) {
 		s.Keys, labels = append(s.Keys, t.Keys[i]), append(labels, v)
 		if t.Blocks != nil {
 			s.Blocks = append(s.Blocks, t.Blocks[i])
+		}
+		if t.Strata != nil {
+			kept = append(kept, t.Strata[i])
 		}
 	}
 	if len(labels) == 0 {
@@ -471,6 +509,16 @@ func (r *Assist) sponsor(t *table.Table) (*assisted.Sponsor, int, error) {
 		order, tests = append(order, test...), len(test)
 	}
 	out := s.Arrange(order, fit, solve, held, tests)
+	if kept != nil {
+		values := make([]string, len(order))
+		for i, row := range order {
+			values[i] = kept[row]
+		}
+		if out.Strata, err = strata(t, r.sheet().Strata, values[:fit]); err != nil {
+			return nil, 0, err
+		}
+		out.Stratum = out.Strata.Of(values)
+	}
 	if err := out.Validate(); err != nil {
 		return nil, 0, &FieldError{Field: "table", Err: err}
 	}
@@ -554,6 +602,9 @@ func (p *AssistPlan) Terms() assisted.Terms {
 	if r.Pretest != "" {
 		t.Mixtures = r.Mixtures
 	}
+	if s := p.Sponsor.Strata; s != nil {
+		t.Strata = s.Count
+	}
 	return t
 }
 
@@ -608,6 +659,9 @@ func (p *AssistPlan) String() string {
 		if part.n > 0 {
 			fmt.Fprintf(&b, ", %d %s", part.n, part.what)
 		}
+	}
+	if s.Strata != nil {
+		fmt.Fprintf(&b, "\neach assistor fits a model for each of %d strata of %q: %s", s.Strata.Count, s.Strata.Column, s.Strata.Text(s.Stratum[:s.Fit]))
 	}
 	for i, t := range p.Others {
 		o := p.Recipe.Organisations[i]

@@ -88,7 +88,7 @@ func (c *Consulted) Rows(path string) (*table.Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := c.Recipe.Table
+	s := c.Recipe.sheet()
 	s.Path, s.Test = path, ""
 	return openTable(s, e)
 }
@@ -104,13 +104,20 @@ func (c *Consulted) Keys(t *table.Table, secret []byte) ([]string, error) {
 // Terms is what organisations are told of a session in which they are asked.
 func (c *Consulted) Terms() assisted.Terms {
 	r := c.Recipe
-	return assisted.Terms{Version: assisted.TermsVersion, Assist: assisted.Predicting, Of: c.Run, Seed: r.Seed, Rounds: 1, Outputs: len(c.Ensemble.Start),
+	t := assisted.Terms{Version: assisted.TermsVersion, Assist: assisted.Predicting, Of: c.Run, Seed: r.Seed, Rounds: 1, Outputs: len(c.Ensemble.Start),
 		Keys: r.Keys, Study: r.Study}
+	if s := c.Ensemble.Strata; s != nil {
+		t.Strata = s.Count
+	}
+	return t
 }
 
-// Algorithm asks about entities by their keys.
-func (c *Consulted) Algorithm(keys []string) federated.Algorithm {
-	p := &assisted.Prediction{Ensemble: c.Ensemble, Keys: keys}
+// Strata says in which strata the rows of a table are; nil if the run has none.
+func (c *Consulted) Strata(t *table.Table) []int { return c.Ensemble.Strata.Of(t.Strata) }
+
+// Algorithm asks about entities by their keys, and their strata if the run has any.
+func (c *Consulted) Algorithm(keys []string, strata []int) federated.Algorithm {
+	p := &assisted.Prediction{Ensemble: c.Ensemble, Keys: keys, Strata: strata}
 	if c.Recipe.Keys == assisted.PrivateKeys {
 		return &assisted.Matched{Algorithm: p, Keys: keys, Study: c.Recipe.Study}
 	}

@@ -39,6 +39,12 @@ func (a *Algorithm) Check(srv federated.Server) error {
 	if s.Objective.Classifies() && (a.Rate == "one" || a.Start == "zero") {
 		return errors.New("assisted learning with unit steps is for regression: set rate to exact and start to initial for classes, or take gal")
 	}
+	if a.ByStratum && s.Strata == nil {
+		return fmt.Errorf("strata: of the sponsor's rows it is not said which value of %q they have", a.Strata)
+	}
+	if a.ByStratum && s.Own == "" {
+		return errors.New("strata: the sponsor's own model has the column and needs none; say which member it is")
+	}
 	if a.Order == "star-average" && s.Own == "" {
 		return errors.New("order: star-average begins every stream with the sponsor's organisation, and the sponsor does not say which member that is")
 	}
@@ -118,7 +124,7 @@ func (a *Algorithm) Next(s federated.State) (federated.Phase, bool) {
 	}
 	who, last := a.turn(c, ownOf(c), step)
 	p = a.FitPhase(c, func(name string) bool { return slices.Contains(who, name) && a.may(c, name) })
-	p.Always = true // whoever is lost, the round goes on
+	p.Name, p.Always = federated.Turn(p.Name, step), true // whoever is lost, the round goes on
 	return p, step <= last
 }
 
@@ -180,7 +186,8 @@ func (a *Algorithm) Task(s federated.State, p federated.Phase, m federated.Membe
 			return federated.Task{}, err
 		}
 	}
-	return a.FitTask(r, assisted.Slot{Round: s.Round, Step: step})
+	t, err := a.FitTask(r, assisted.Slot{Round: s.Round, Step: step})
+	return a.Stratify(m.Name, t), err
 }
 
 // whose is the assistor whose stream a member fits at a step: the sponsor each in turn, an assistor its own.
@@ -228,6 +235,10 @@ func (a *Algorithm) Finish(_ context.Context, srv federated.Server, s federated.
 		if s.Round == 0 {
 			if err := a.Tell(&d, func() (float64, error) { return a.Recovery(srv) }); err != nil {
 				return s, d, err
+			}
+			if a.ByStratum {
+				d.Notes = append(d.Notes, fmt.Sprintf("assistors fit a model for each of %d strata of %s: %s", a.Sponsor.Strata.Count, a.Strata,
+					a.Sponsor.Strata.Text(a.Sponsor.Stratum[:a.Sponsor.Fit])))
 			}
 		}
 		o := ownOf(c)

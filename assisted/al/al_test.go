@@ -162,7 +162,7 @@ func TestConservation(t *testing.T) {
 		fitted := mat.NewDense(n, 1, nil)
 		step := 0
 		a, l, _ := watch(t, o, 3, sponsor(y), w, func(answer *federated.Answer) {
-			if answer.Order.Phase != assisted.Fits {
+			if !federated.Learns(answer.Order.Phase) {
 				return
 			}
 			e := answer.Task.Sets["r"].Must("r").F64
@@ -409,7 +409,7 @@ type asked struct {
 }
 
 func (a *asked) Run(ctx context.Context, at federated.Local, t federated.Task, keep *weights.Set) (federated.Result, error) {
-	if t.Phase == assisted.Fits {
+	if federated.Learns(t.Phase) {
 		a.mu.Lock()
 		a.who = append(a.who, at.Member.Name)
 		a.mu.Unlock()

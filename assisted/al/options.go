@@ -13,6 +13,7 @@ type Options struct {
 	Order          string `yaml:"order" doc:"how residuals go: chain (one after the other, as in the roster), random (assistors in a new order every round), greedy (all are asked, whoever lowers the loss most counts), star-average (a stream for each assistor, averaged; for study)"`
 	Rate           string `yaml:"rate" doc:"what fitted values are multiplied with: one (as in the paper) or exact (a line search for each organisation)"`
 	Start          string `yaml:"start" doc:"predictions before the first round: zero (as in the paper) or initial (the mean, or the logarithm of the classes' shares)"`
+	Strata         string `yaml:"strata,omitempty" doc:"a column of the sponsor's with few values: every assistor fits one model for the rows of each, which takes in what that column and its own do together; values of fewer than 30 rows to fit are taken together. Assistors see which rows have the same value, and not which"`
 	assisted.Steps `yaml:",inline"`
 }
 
@@ -56,5 +57,5 @@ func (o Options) New(rounds int, sponsor *assisted.Sponsor, desks federated.Clie
 	if err := o.Fits(rounds, sponsor); err != nil {
 		return nil, err
 	}
-	return &Algorithm{Options: o, Table: assisted.Table{Sponsor: sponsor, Disclosure: o.Disclosure, Desks: desks}, Rounds: rounds}, nil
+	return &Algorithm{Options: o, Table: assisted.Table{Sponsor: sponsor, Disclosure: o.Disclosure, Desks: desks, ByStratum: o.Strata != ""}, Rounds: rounds}, nil
 }

@@ -100,7 +100,7 @@ func (a *Algorithm) Next(s federated.State) (federated.Phase, bool) {
 		return p, true
 	}
 	p = a.FitPhase(c, func(name string) bool { return c.Place(name) == step })
-	p.Always = true // whoever is lost, the round goes on
+	p.Name, p.Always = federated.Turn(p.Name, step), true // whoever is lost, the round goes on
 	return p, step < max(1, len(c.Members))
 }
 

@@ -228,7 +228,7 @@ func three(t *testing.T, weights string) {
 	var scores []*mat.Dense
 	a, l := run(t, o, 2, sponsor(y, classes), w, func(r *fedtest.Run) {
 		r.Members.Tamper = func(answer *federated.Answer) {
-			if answer.Order.Phase != assisted.Fits {
+			if !federated.Learns(answer.Order.Phase) {
 				return
 			}
 			v, err := assisted.ReadMatrix(answer.Result.Attached)
@@ -380,7 +380,7 @@ func TestNothingElseMatters(t *testing.T) {
 	}
 	_, liar := run(t, o, 2, a.Sponsor, w.Fresh(), func(r *fedtest.Run) {
 		r.Members.Tamper = func(a *federated.Answer) {
-			if a.Order.Member.Name == "org-2" && a.Order.Phase == assisted.Fits {
+			if a.Order.Member.Name == "org-2" && federated.Learns(a.Order.Phase) {
 				a.Result.Attached = assisted.AppendMatrix(nil, assisted.Constant(90, []float64{.5, .25, .25}))
 			}
 		}

@@ -47,8 +47,12 @@ func Decode(b []byte) (Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	if kind == votesKind { // not among kinds, since it holds one of them
-		m, err := readVotes(r)
+	if kind == votesKind || kind == strataKind { // not among kinds, since they hold some of them
+		nested := readVotes
+		if kind == strataKind {
+			nested = readStrata
+		}
+		m, err := nested(r)
 		if err != nil {
 			return nil, fmt.Errorf("model of kind %q: %w", kind, err)
 		}

@@ -174,11 +174,19 @@ func DecodeBy(l Learner, b []byte) (Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	inner := m
-	if v, ok := m.(*votes); ok {
-		inner = v.scores
-	}
-	switch own := inner.(type) {
+	adopt(l, m)
+	return m, nil
+}
+
+// adopt gives a model what of the learner its binary form does not hold.
+func adopt(l Learner, m Model) {
+	switch own := m.(type) {
+	case *votes:
+		adopt(l, own.scores)
+	case *strata:
+		for _, one := range own.models {
+			adopt(l, one)
+		}
 	case *programModel:
 		if l, ok := l.(program); ok {
 			own.p = l.p
@@ -188,5 +196,4 @@ func DecodeBy(l Learner, b []byte) (Model, error) {
 			own.engine = l.engine
 		}
 	}
-	return m, nil
 }

@@ -2,7 +2,6 @@ package learner
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/cohort-learning/cohort/rng"
@@ -95,13 +94,6 @@ func readVotes(r *reader) (Model, error) {
 	if err := r.close(); err != nil {
 		return nil, err
 	}
-	_, kind, err := open([]byte(inner))
-	if err == nil && kind == votesKind {
-		err = errors.New("votes on votes")
-	}
-	if err != nil {
-		return nil, err
-	}
-	scores, err := Decode([]byte(inner))
+	scores, err := decodeInner(inner)
 	return &votes{classes, scores}, err
 }

@@ -166,7 +166,7 @@ func (o *predictCommand) consult(ctx context.Context, io streams, name, dir stri
 	if err != nil {
 		return err
 	}
-	reply, err := o.reply(ctx, io, filepath.Dir(filepath.Dir(dir)), node.Question{Run: c.Run, Keys: keys, Wait: o.wait})
+	reply, err := o.reply(ctx, io, filepath.Dir(filepath.Dir(dir)), node.Question{Run: c.Run, Keys: keys, Strata: c.Strata(rows), Wait: o.wait})
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,8 @@ type Spec struct {
 	Columns    []string `yaml:"columns,omitempty" json:"columns,omitempty" doc:"Columns to learn from; left out: all that are nothing else."`
 	Drop       []string `yaml:"drop,omitempty" json:"drop,omitempty" doc:"Columns to leave out."`
 	Header     string   `yaml:"header,omitempty" json:"header,omitempty" doc:"present or none; found out if left out."`
+	// Strata is the column that strata are made of, whose values are kept beside the features ([Table.Strata]); empty: none.
+	Strata string `yaml:"-" json:"-"`
 }
 
 // The tasks.

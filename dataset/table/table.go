@@ -23,6 +23,7 @@ type Table struct {
 	Target   []float64 // n values or class numbers, NaN where it is missing; nil: the file has no target
 	Test     []bool    // which rows are for testing, if a column says so
 	Left     int       // rows that were left out because their key was there before
+	Strata   []string  // of the rows, the values of the column that strata are made of; missing ones are empty, numbers written alike
 }
 
 // Open reads a file. With an encoding, from an earlier table, rows become features as they did there; without, what the columns
@@ -58,9 +59,9 @@ func Read(g *dataset.Grid, s Spec, e *Encoding) (*Table, error) {
 
 // places says where in a file the columns of an encoding are, −1 where they are not.
 type places struct {
-	columns           []int
-	key, target, test int
-	blocks            []int
+	columns                   []int
+	key, target, test, strata int
+	blocks                    []int
 }
 
 func (e *Encoding) places(g *dataset.Grid, s Spec) (p places, err error) {
@@ -79,7 +80,7 @@ func (e *Encoding) places(g *dataset.Grid, s Spec) (p places, err error) {
 	if !e.Header && len(g.Names()) > len(e.Columns) {
 		return p, fmt.Errorf("%s: %d columns, %d were expected", g.Name(), len(g.Names()), len(e.Columns))
 	}
-	p.key, p.target, p.test = -1, -1, -1
+	p.key, p.target, p.test, p.strata = -1, -1, -1, -1
 	if s.Key != "" {
 		if p.key, err = g.Column(s.Key); err != nil {
 			return p, fmt.Errorf("key: %w", err)
@@ -96,6 +97,11 @@ func (e *Encoding) places(g *dataset.Grid, s Spec) (p places, err error) {
 	if s.Test != "" {
 		if p.test, err = g.Column(s.Test); err != nil {
 			return p, fmt.Errorf("test: %w", err)
+		}
+	}
+	if s.Strata != "" {
+		if p.strata, err = g.Column(s.Strata); err != nil {
+			return p, fmt.Errorf("strata: %w", err)
 		}
 	}
 	if e.Target != "" { // rows to predict for need have none
@@ -152,6 +158,9 @@ func (t *Table) read(g *dataset.Grid, s Spec) error {
 			}
 			t.Blocks = append(t.Blocks, block)
 		}
+		if at.strata >= 0 {
+			t.Strata = append(t.Strata, word(cells[at.strata]))
+		}
 		for i, c := range e.Columns {
 			if len(c.features()) == 0 {
 				continue
@@ -194,6 +203,18 @@ func blockOf(g *dataset.Grid, line int, columns []int, cells []string) (string, 
 		}
 	}
 	return strings.Clone(strings.Join(parts, " / ")), nil
+}
+
+// word is the value of a cell, the same for equal numbers, and empty where it is missing.
+func word(text string) string {
+	text = strings.TrimSpace(text)
+	switch v, kind := dataset.ReadCell(text); kind {
+	case dataset.Missing:
+		return ""
+	case dataset.Number:
+		return strconv.FormatFloat(v, 'g', -1, 64)
+	}
+	return strings.Clone(text)
 }
 
 // truth reads a cell that says whether a row is for testing.

@@ -176,9 +176,17 @@ func (m *Member) decide(ctx context.Context, o *opened, r *run) (*consented, err
 	if part.hidden {
 		counts = ""
 	}
-	m.tell(e, "agreed to the terms of run %s: %s with %s, %d rounds, on %s. What leaves: its tensors%s%s%s%s",
-		r.id, p.Method(), part.Model, p.Rounds(), part.Data, m.summed(p), leaving(part.metrics), counts, hidden(part.privacy))
+	m.tell(e, "agreed to the terms of run %s: %s with %s, %d rounds, on %s%s. What leaves: its tensors%s%s%s%s",
+		r.id, p.Method(), part.Model, p.Rounds(), part.Data, grouped(p), m.summed(p), leaving(part.metrics), counts, hidden(part.privacy))
 	return c, nil
+}
+
+// grouped says that rows come in groups, if they do.
+func grouped(p Proposal) string {
+	if p.Assist == nil || p.Assist.Strata == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", in %d groups of rows with a model for each", p.Assist.Strata)
 }
 
 // summed says what secure sums of a run protect this member from.
