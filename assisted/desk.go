@@ -501,6 +501,12 @@ func (d *Desk) predict(at federated.Local, o order, task federated.Task) (federa
 	if err != nil {
 		return federated.Result{}, err
 	}
+	switch sum, err := d.summed(at, o, where, strata); {
+	case err != nil:
+		return federated.Result{}, err
+	case sum != nil:
+		return federated.Result{Attached: AppendMatrix(nil, sum)}, nil
+	}
 	all, err := d.recalled(at, o.Slots, where, strata)
 	if err != nil {
 		return federated.Result{}, err

@@ -245,7 +245,7 @@ func (d *Desk) findLinks(ctx context.Context, at federated.Local, s Slot, rows r
 	if err != nil {
 		return keptLinks{}, err
 	}
-	kept := keptLinks{Slot: s, Keys: make([]string, rows.fit), Told: map[string]float64{linksWrong: found.Wrong, linksDoubted: float64(found.Doubted),
+	kept := keptLinks{Slot: s, Keys: d.byKey(rows, label), Told: map[string]float64{linksWrong: found.Wrong, linksDoubted: float64(found.Doubted),
 		linksExplained: found.Explained, linksSpread: found.Spread}}
 	for c, to := range found.Pair {
 		if to >= 0 {
@@ -253,6 +253,17 @@ func (d *Desk) findLinks(ctx context.Context, at federated.Local, s Slot, rows r
 		}
 	}
 	return kept, nil
+}
+
+// byKey are the keys of the rows to fit that have no label, and so are known by their keys only.
+func (d *Desk) byKey(rows roster, label []int) []string {
+	keys := make([]string, rows.fit)
+	for i := range keys {
+		if own := rows.at[i]; own >= 0 && label[i] < 0 {
+			keys[i] = d.Keys[own]
+		}
+	}
+	return keys
 }
 
 // expect answers for rows of which no key tells the desk's own, by the mean of the values of their block: it is what the row has in

@@ -26,6 +26,10 @@ const Recomputes = "recompute"
 
 // SharedFitTask is [Table.FitTask] for models that share what they can, in the way that share says; empty: nothing.
 func (t *Table) SharedFitTask(r weights.Set, slot Slot, share string) (federated.Task, error) {
+	r, err := t.padded(r)
+	if err != nil {
+		return federated.Task{}, err
+	}
 	return order{Do: doFit, Rows: digestOf(AppendKeys(nil, t.Sponsor.Keys)), Slot: slot, Share: share}.task(map[string]weights.Set{targetSet: r}, nil)
 }
 
@@ -63,7 +67,7 @@ func (t *Table) Unlearned(s federated.State, c Course) (federated.State, Course)
 	for _, v := range c.Ensemble.Members {
 		delete(s.Sets, partName(v.Name)) // of the copy that With has made
 	}
-	c.Ensemble = Ensemble{Start: c.Ensemble.Start}
+	c.Ensemble = Ensemble{Start: c.Ensemble.Start, Strata: c.Ensemble.Strata}
 	return s, c
 }
 
@@ -210,21 +214,61 @@ func (d *Desk) recall(at federated.Local, slots []Slot, x *mat.Dense, byStratum 
 
 // recalled is [Desk.recall] for rows, NaN for those that the desk does not have.
 func (d *Desk) recalled(at federated.Local, slots []Slot, where, strata []int) ([]*mat.Dense, error) {
-	x, _ := d.features(where, strata)
-	if x == nil {
-		x = mat.NewDense(1, d.Features.RawMatrix().Cols+b2i(strata != nil), nil) // any row tells how many outputs there are
-	}
-	all, err := d.recall(at, slots, x, strata != nil)
+	all, err := d.recall(at, slots, d.featuresOr(where, strata), strata != nil)
 	if err != nil {
 		return nil, err
 	}
 	for i, v := range all {
-		_, columns := v.Dims()
-		if all[i], err = d.values(where, strata, columns, func(*mat.Dense) (*mat.Dense, error) { return v, nil }); err != nil {
+		if all[i], err = d.placed(where, strata, v); err != nil {
 			return nil, err
 		}
 	}
 	return all, nil
+}
+
+// featuresOr are the features of those rows that the desk has. If it has none, any one tells how many outputs a model has.
+func (d *Desk) featuresOr(where, strata []int) *mat.Dense {
+	if x, _ := d.features(where, strata); x != nil {
+		return x
+	}
+	return mat.NewDense(1, d.Features.RawMatrix().Cols+b2i(strata != nil), nil)
+}
+
+// placed puts the values for rows that the desk has where they belong, NaN for others.
+func (d *Desk) placed(where, strata []int, v *mat.Dense) (*mat.Dense, error) {
+	_, columns := v.Dims()
+	return d.values(where, strata, columns, func(*mat.Dense) (*mat.Dense, error) { return v, nil })
+}
+
+// summed returns the weighted sum of models for rows, from one model that is the sum of all where that is the same function, so that
+// many rounds predict as fast as one; nil where it is not, and models have to predict one by one.
+func (d *Desk) summed(at federated.Local, o order, where, strata []int) (*mat.Dense, error) {
+	if o.Coefficients == nil || o.Shares != nil || d.Noise > 0 {
+		return nil, nil
+	}
+	var models []learner.Model
+	for _, s := range o.Slots {
+		m, err := d.load(at, s)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil // it is shared, or not there
+		}
+		if err != nil {
+			return nil, err
+		}
+		models = append(models, m)
+		if _, ok := learner.Sum(models[:1], o.Coefficients); !ok || learner.Stratified(m) != (strata != nil) {
+			return nil, nil
+		}
+	}
+	sum, ok := learner.Sum(models, o.Coefficients)
+	if !ok {
+		return nil, nil
+	}
+	v, err := sum.Predict(d.featuresOr(where, strata))
+	if err != nil {
+		return nil, err
+	}
+	return d.placed(where, strata, v)
 }
 
 // recompute answers with the values that models have by now for the rows of the run, side by side.

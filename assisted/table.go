@@ -104,6 +104,9 @@ type Table struct {
 	Desks federated.Client
 	// Judge is what has to be small on held-out rows for the run to go on; nil is the sponsor's loss.
 	Judge func(y, f *mat.Dense) float64
+	// All says that in the end residuals will be sent of all rows but those to test on. Organisations are then told from the beginning that
+	// these are to fit, and before the end get none for those to solve on and those held out.
+	All bool
 	// ByStratum has assistors fit a model for each of the sponsor's strata.
 	ByStratum bool
 
@@ -202,7 +205,30 @@ func (t *Table) RowsTask() (federated.Task, error) {
 	if err != nil {
 		return federated.Task{}, err
 	}
-	return order{Do: doRows, Rows: digestOf(AppendKeys(nil, t.Sponsor.Keys)), Fit: t.Sponsor.Fit}.task(nil, rows)
+	return order{Do: doRows, Rows: digestOf(AppendKeys(nil, t.Sponsor.Keys)), Fit: t.sent()}.task(nil, rows)
+}
+
+// sent is how many rows, the first ones, residuals are sent for in the whole run.
+func (t *Table) sent() int {
+	if t.All {
+		return t.Sponsor.Fit + t.Sponsor.Solve + t.Sponsor.Held
+	}
+	return t.Sponsor.Fit
+}
+
+// padded are targets with rows that have none, up to as many as organisations know of.
+func (t *Table) padded(r weights.Set) (weights.Set, error) {
+	if !t.All {
+		return r, nil
+	}
+	x, err := matrixIn(r, targetSet)
+	if err != nil {
+		return r, err
+	}
+	rows, columns := x.Dims()
+	out := Constant(t.sent(), slices.Repeat([]float64{math.NaN()}, columns))
+	out.Slice(0, rows, 0, columns).(*mat.Dense).Copy(x)
+	return Targets(out), nil
 }
 
 // Told notes who knows the rows now.

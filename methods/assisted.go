@@ -36,6 +36,12 @@ type Stratifier interface {
 	StrataColumn() string
 }
 
+// Refitter is options of a method that may run its best rounds again.
+type Refitter interface {
+	// Most is how many rounds a run may have for which so many are planned.
+	Most(rounds int) int
+}
+
 // Assisted is one entry of the registry of such methods.
 type Assisted struct {
 	Name    string // as a recipe calls it

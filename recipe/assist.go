@@ -330,6 +330,14 @@ func (r *Assist) Recomputes() bool {
 	return err == nil && o.Recomputes()
 }
 
+// Most is how many rounds the run may have.
+func (r *Assist) Most() int {
+	if o, ok := r.Options.(methods.Refitter); ok {
+		return o.Most(r.Rounds)
+	}
+	return r.Rounds
+}
+
 func (r *Assist) options() (methods.AssistedOptions, error) {
 	o, ok := r.Options.(methods.AssistedOptions)
 	if !ok {
@@ -590,15 +598,15 @@ func (p *AssistPlan) Desks(store func(name string) (assisted.Store, error)) (nam
 // Config is how the driver runs the plan.
 func (p *AssistPlan) Config() federated.Config {
 	r := p.Recipe
-	return federated.Config{Rounds: r.Rounds, Pace: federated.Pace{Quorum: r.Quorum, Deadline: r.Deadline}}
+	return federated.Config{Rounds: r.Most(), Pace: federated.Pace{Quorum: r.Quorum, Deadline: r.Deadline}}
 }
 
 // Terms is what organisations of a network are told of the run.
 func (p *AssistPlan) Terms() assisted.Terms {
 	r := p.Recipe
 	k := p.Sponsor.Outputs()
-	t := assisted.Terms{Version: assisted.TermsVersion, Assist: assisted.Fitting, Seed: r.Seed, Rounds: r.Rounds, Outputs: k,
-		Vectors: r.Rounds * k, Keys: r.Keys, Study: r.Study}
+	t := assisted.Terms{Version: assisted.TermsVersion, Assist: assisted.Fitting, Seed: r.Seed, Rounds: r.Most(), Outputs: k,
+		Vectors: r.Most() * k, Keys: r.Keys, Study: r.Study}
 	if r.Pretest != "" {
 		t.Mixtures = r.Mixtures
 	}

@@ -40,6 +40,13 @@ func reportAssist(dir string, meta record.Meta) (report.Run, *record.Metrics, er
 			out.Settings = append(out.Settings, report.Fact{Label: "is " + who + " of use?", Value: fmt.Sprintf("p = %.3g: %s", points[n-1].Value, al.Verdict(points[n-1].Value))})
 		}
 	}
+	points, err := metrics.Series(al.Again, "")
+	if err != nil {
+		return report.Run{}, nil, errors.Join(err, metrics.Close())
+	}
+	for _, p := range points {
+		out.Settings = append(out.Settings, report.Fact{Label: "run again on all rows", Value: fmt.Sprintf("%g rounds, from round %d on", p.Value, p.Round+2)})
+	}
 	if out.Digest, err = finalDigest(dir); err == nil {
 		out.Bounds, err = boundsTable(dir)
 	}

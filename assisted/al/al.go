@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/cohort-learning/cohort/assisted"
 	"github.com/cohort-learning/cohort/federated"
@@ -25,6 +26,7 @@ type own struct {
 	Order []string `json:"order"` // who is asked one after the other in the round under way
 	First float64  `json:"first"` // loss after the sponsor's first fit: alone
 	Begun bool     `json:"begun"`
+	Again *again   `json:"again,omitempty"` // rounds are run again, on all rows but those to test on
 }
 
 // residual is the set of what is sent: e, which the next organisation fits.
@@ -118,6 +120,7 @@ func (a *Algorithm) Next(s federated.State) (federated.Phase, bool) {
 	if c.Stop.Over {
 		return federated.Phase{}, false
 	}
+	a = a.stage(ownOf(c))
 	p, step, rows := a.Table.Next(s, c)
 	if rows {
 		return p, true
@@ -179,6 +182,7 @@ func (a *Algorithm) Task(s federated.State, p federated.Phase, m federated.Membe
 	if err != nil {
 		return federated.Task{}, err
 	}
+	a = a.stage(ownOf(c))
 	_, step, _ := a.Table.Next(s, c)
 	r := s.Sets[residual]
 	if a.Order == "star-average" {
@@ -199,6 +203,8 @@ func (a *Algorithm) whose(c assisted.Course, step int, member string) string {
 }
 
 func streamName(assistor string) string { return assisted.SetName("stream", assistor) }
+
+func isStream(set string) bool { return strings.HasPrefix(set, streamName("")) }
 
 // predicted is the sum of fits in the stream of an assistor.
 func (a *Algorithm) predicted(s federated.State, assistor string) (*mat.Dense, error) {
@@ -226,6 +232,7 @@ func (a *Algorithm) Finish(_ context.Context, srv federated.Server, s federated.
 	if err != nil {
 		return s, federated.Diagnostics{}, err
 	}
+	a = a.stage(ownOf(c))
 	_, step, _ := a.Table.Next(s, c)
 	if p.Name == assisted.Rows {
 		s, c, d, err := a.Told(srv, s, c, roll)
@@ -331,6 +338,9 @@ func (a *Algorithm) take(srv federated.Server, s federated.State, c assisted.Cou
 	if c, err = a.Close(srv, s, c, &d, a.Rounds, a.Patience); err != nil {
 		return s, d, err
 	}
+	if s, c, err = a.close(s, c, &o, &d); err != nil {
+		return s, d, err
+	}
 	o.Order = a.order(srv, c, s.Round+1)
 	s, err = c.Keep(s, o)
 	return s, d, err
@@ -385,25 +395,20 @@ func (a *Algorithm) alone(s federated.State, y *mat.Dense, d *federated.Diagnost
 // Client implements [federated.Algorithm].
 func (a *Algorithm) Client() federated.Client { return a.Desks }
 
-// Ensemble returns what a run has come to: after its best round where held-out rows tell which, else after its last.
+// Ensemble returns what a run has come to: after its best round where held-out rows tell which, else after its last; where the best rounds
+// are run again, what these come to once they are all done.
 func (a *Algorithm) Ensemble(s federated.State) (assisted.Ensemble, error) {
-	return assisted.Outcome(s, a.Steps)
-}
-
-// Refit returns the method that a finished run suggests: its best number of rounds, on all rows that were to fit or held out, without
-// stopping. It is another run, which needs a scope of its own.
-func (a *Algorithm) Refit(s federated.State) (*Algorithm, error) {
 	c, err := assisted.CourseOf(s)
 	if err != nil {
-		return nil, err
+		return assisted.Ensemble{}, err
 	}
-	if c.Stop.Best < 1 {
-		return nil, errors.New("refit: held-out rows do not say that any round is better than none")
+	if o := ownOf(c); o.Again != nil {
+		if c.Stop.Over {
+			return c.Ensemble, nil
+		}
+		return o.Again.Before, nil
 	}
-	o, sponsor := a.Options, *a.Sponsor
-	o.Patience = 0
-	sponsor.Fit, sponsor.Solve, sponsor.Held = sponsor.Fit+sponsor.Solve+sponsor.Held, 0, 0
-	return o.New(c.Stop.Best, &sponsor, a.Desks)
+	return assisted.Outcome(s, a.Steps)
 }
 
 var _ federated.Algorithm = (*Algorithm)(nil)

@@ -14,6 +14,7 @@ type Options struct {
 	Rate           string `yaml:"rate" doc:"what fitted values are multiplied with: one (as in the paper) or exact (a line search for each organisation)"`
 	Start          string `yaml:"start" doc:"predictions before the first round: zero (as in the paper) or initial (the mean, or the logarithm of the classes' shares)"`
 	Strata         string `yaml:"strata,omitempty" doc:"a column of the sponsor's with few values: every assistor fits one model for the rows of each, which takes in what that column and its own do together; values of fewer than 30 rows to fit are taken together. Assistors see which rows have the same value, and not which"`
+	Refit          bool   `yaml:"refit,omitempty" doc:"once held-out rows have said how many rounds are best, run so many again on all rows but those to test on, and keep these; a run may then have twice as many rounds"`
 	assisted.Steps `yaml:",inline"`
 }
 
@@ -48,6 +49,14 @@ func (o Options) Validate() error {
 	return o.Steps.Validate()
 }
 
+// Most is how many rounds a run may have for which so many are planned.
+func (o Options) Most(rounds int) int {
+	if o.Refit {
+		return 2 * rounds
+	}
+	return rounds
+}
+
 // New returns the method for a sponsor. Desks is the organisations' side, where they are in this process, or the one that is
 // here; it may be nil at a coordinator of a network.
 func (o Options) New(rounds int, sponsor *assisted.Sponsor, desks federated.Client) (*Algorithm, error) {
@@ -57,5 +66,13 @@ func (o Options) New(rounds int, sponsor *assisted.Sponsor, desks federated.Clie
 	if err := o.Fits(rounds, sponsor); err != nil {
 		return nil, err
 	}
-	return &Algorithm{Options: o, Table: assisted.Table{Sponsor: sponsor, Disclosure: o.Disclosure, Desks: desks, ByStratum: o.Strata != ""}, Rounds: rounds}, nil
+	if o.Refit && sponsor != nil {
+		switch {
+		case sponsor.Held == 0:
+			return nil, errors.New("refit: how many rounds to run again is for held-out rows to say: set some apart")
+		case sponsor.Solve > 0 && o.Rate == "exact":
+			return nil, errors.New("refit: in the end residuals of all rows are sent, also of those that rates are solved on, which were set apart so that nobody is sent any: set rows.solve to 0, or rate to one")
+		}
+	}
+	return &Algorithm{Options: o, Table: assisted.Table{Sponsor: sponsor, Disclosure: o.Disclosure, Desks: desks, ByStratum: o.Strata != "", All: o.Refit}, Rounds: rounds}, nil
 }

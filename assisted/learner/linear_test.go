@@ -102,6 +102,46 @@ func TestConstant(t *testing.T) {
 	}
 }
 
+// The sum of linear models, and of strata of them, predicts what the sum of predictions is; other models have none.
+func TestSum(t *testing.T) {
+	x, y := friedman(40, 1)
+	x.Set(3, 2, math.NaN())
+	in := inStrata(x, func(i int) int { return i * i % 3 })
+	c := []float64{0.5, -2, 3}
+	for _, strata := range []bool{false, true} {
+		var models []learner.Model
+		at, want := x, mat.NewDense(40, 1, nil)
+		for i := range c {
+			spec := learner.Spec{Name: "ridge", Lambda: new(float64(i))}
+			m := fit(t, spec, x, y, nil)
+			if strata {
+				l, err := spec.New()
+				if err != nil {
+					t.Fatal(err)
+				}
+				at = in
+				if m, err = learner.FitStrata(t.Context(), l, in, y, 4, nil); err != nil { // there is nothing in two of them
+					t.Fatal(err)
+				}
+			}
+			models = append(models, m)
+			var one mat.Dense
+			one.Scale(c[i], predict(t, m, at))
+			want.Add(want, &one)
+		}
+		sum, ok := learner.Sum(models, c)
+		if !ok {
+			t.Fatal("linear models have no sum")
+		}
+		if got := predict(t, sum, at); !mat.EqualApprox(got, want, 1e-10) {
+			t.Errorf("strata %t: the sum of models is not the sum of predictions", strata)
+		}
+		if _, ok := learner.Sum(append(models[:2:2], fit(t, specOf("tree"), x, y, nil)), c); ok {
+			t.Errorf("strata %t: a tree was added", strata)
+		}
+	}
+}
+
 // Every model of a session in one: the sum predicts what the sum of predictions is.
 func TestAdd(t *testing.T) {
 	x, y := friedman(30, 1)

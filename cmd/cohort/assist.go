@@ -93,8 +93,9 @@ type assistance struct {
 	Rounds  int                           `json:"rounds"`
 	Digest  string                        `json:"digest,omitempty"` // of the outcome, once the run has ended
 	Metrics map[string]float64            `json:"metrics"`
-	By      map[string]map[string]float64 `json:"organisations"` // by organisation, in the last round: weight, away, contribution, shapley; rows
-	Bounds  map[string]map[string]float64 `json:"bounds"`        // metrics of what it is compared with
+	By      map[string]map[string]float64 `json:"organisations"`   // by organisation, in the last round: weight, away, contribution, shapley; rows
+	Bounds  map[string]map[string]float64 `json:"bounds"`          // metrics of what it is compared with
+	Refit   int                           `json:"refit,omitempty"` // the last so many rounds are run again, on all rows but those to test on
 	Report  string                        `json:"report"`
 	Seconds float64                       `json:"seconds"`
 }
@@ -140,7 +141,7 @@ func (o *assistOptions) run(ctx context.Context, io streams, stop <-chan struct{
 	res.Seconds = time.Since(began).Seconds()
 	if err != nil {
 		if errors.Is(err, federated.ErrStopped) || errors.Is(err, context.Canceled) {
-			io.note("stopped after %d of %d rounds; go on with:\n  cohort assist --resume %s", res.Rounds, r.Rounds, quote(dir))
+			io.note("stopped after %d of %d rounds; go on with:\n  cohort assist --resume %s", res.Rounds, r.Most(), quote(dir))
 		}
 		return err
 	}
@@ -195,7 +196,7 @@ func (a *assistance) compare(ctx context.Context, p *recipe.AssistPlan) error {
 
 // foretell says what would be sent.
 func (o *assistOptions) foretell(io streams, p *recipe.AssistPlan) error {
-	s, rounds := p.Sponsor, p.Recipe.Rounds
+	s, rounds := p.Sponsor, p.Recipe.Most()
 	up, down := 8*len(s.Keys)*s.Outputs(), 8*s.Fit*s.Outputs()
 	t := newTable("in a round", ">to each organisation", ">back")
 	t.add("values", fmt.Sprintf("%d residuals", s.Fit*s.Outputs()), fmt.Sprintf("%d fitted values", len(s.Keys)*s.Outputs()))
@@ -299,7 +300,7 @@ func (o *assistOptions) drive(ctx context.Context, io streams, stop <-chan struc
 	if err != nil {
 		return record.Failed, err
 	}
-	show := newProgress(io, p.Recipe.Rounds, o.quiet || o.json)
+	show := newProgress(io, p.Recipe.Most(), o.quiet || o.json)
 	job := p.Job(m, names)
 	job.Observer, job.Config.Stop = show, stop
 	_, err = job.RunIn(ctx, run, journal.OS(), p.Recipe.Run.Checkpoint)
@@ -321,6 +322,13 @@ func cameTo(dir string) (assistance, error) {
 	}
 	if a.Bounds, err = recipe.BoundsOfRun(dir); err != nil {
 		return a, err
+	}
+	again, err := m.Series(al.Again, "")
+	if err != nil {
+		return a, err
+	}
+	for _, p := range again {
+		a.Refit = int(p.Value)
 	}
 	for _, name := range []string{"rows", "useful.p", "weight", "away", "contribution", "shapley", "links.wrong", "links.doubted", "links.explained", "links.spread"} {
 		keys, err := m.Keys(name)
@@ -415,6 +423,9 @@ func (a assistance) print(io streams, r *recipe.Assist) {
 			io.say("%s aligned its rows: %.1f %% of its links seem wrong, %.0f are more likely wrong than right; its columns explain %.0f %% of what it was sent, and a row is spread over %.1f in the mean\n",
 				name, 100*wrong, a.By[name]["links.doubted"], 100*a.By[name]["links.explained"], a.By[name]["links.spread"])
 		}
+	}
+	if a.Refit > 0 {
+		io.say("the last %d rounds are run again on all rows but those to test on\n", a.Refit)
 	}
 	io.say("run     %s\nreport  %s", a.Run, strings.TrimSpace(a.Report))
 }

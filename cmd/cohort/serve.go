@@ -321,7 +321,7 @@ func (o *serveOptions) assist(ctx context.Context, io streams, host *node.Host, 
 	members := cmp.Or(o.members, 1+len(r.assist.Organisations))
 	var watch simulation.Observer
 	if alone {
-		watch = newProgress(io, r.assist.Rounds, o.quiet || o.json)
+		watch = newProgress(io, r.assist.Most(), o.quiet || o.json)
 	}
 	run, err := host.Assist(ctx, node.Assistance{ID: r.id, Method: r.assist.Method, Recipe: r.assist.YAML(), Terms: plan.Terms(), Members: members, Keep: plan.Keep,
 		Algorithm: alg, Config: plan.Config()}, node.RunOptions{Command: commandLine(), Observer: watch, FromLastGood: o.repair})

@@ -70,6 +70,7 @@ type Part struct {
 	Model     string              // what the model is, in a few words
 	Samples   int                 // declared; 0: those of Local
 	Tests     int                 // likewise
+	Gaps      bool                // what tasks bring may hold NaN, for rows that have no value: the client checks them
 	Close     func()              // may be nil
 	// Listen, if not nil, is told whom to tell what has been answered to requests for predictions.
 	Listen func(tell func(text string))

@@ -214,7 +214,7 @@ func (s *Study) assist(p Proposal) (*Part, error) {
 			tell(fmt.Sprintf("predictions for %d rows, from version %d of the table (sha256 %.12s…); %d rows%s so far", g.Rows, g.Table, g.Digest, all, most))
 		}
 	}
-	return &Part{Client: c, Data: t.String(), Model: name, Samples: len(keys), Local: federated.Local{Seed: p.Assist.Seed}, Listen: listen}, nil
+	return &Part{Client: c, Data: t.String(), Model: name, Samples: len(keys), Gaps: true, Local: federated.Local{Seed: p.Assist.Seed}, Listen: listen}, nil
 }
 
 // tableVersion returns the version of the table in a file, and its digest. Versions are numbered from 1 in the order in which they were seen; a

@@ -190,7 +190,7 @@ func (m *Member) perform(ctx context.Context, r *run, o *order, e transport.Enve
 	if err := m.fetch(ctx, e.Refs); err != nil {
 		return res, "", err
 	}
-	task, err := m.unpack(ctx, e, t)
+	task, err := m.unpack(ctx, r, e, t)
 	if err != nil {
 		return res, "", err
 	}
@@ -248,11 +248,11 @@ func finite(res federated.Result) error {
 }
 
 // unpack makes the task that a client gets out of the one that came.
-func (m *Member) unpack(ctx context.Context, e transport.Envelope, t *transport.Task) (task federated.Task, err error) {
+func (m *Member) unpack(ctx context.Context, r *run, e transport.Envelope, t *transport.Task) (task federated.Task, err error) {
 	task = federated.Task{Group: t.Group, Tag: t.Tag, Params: t.Params, Round: e.Round, Phase: e.Step, Base: t.Base, Sets: map[string]weights.Set{}}
 	for _, in := range t.Inputs {
 		s, err := parcel.Set(ctx, m.store, in, e.Refs)
-		if err == nil {
+		if err == nil && !r.part.Gaps {
 			err = s.Finite()
 		}
 		if err != nil {

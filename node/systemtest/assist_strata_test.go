@@ -10,7 +10,7 @@ import (
 )
 
 // A sponsor that has others fit a model for each value of a column of its own comes to the same bits over a network as on one machine, also
-// where a member is killed on the way, and so do predictions for new people. Members are told that there are groups, and not of what.
+// where a member is killed on the way and the best rounds are run again on all rows, and so do predictions for new people. Members are told that there are groups, and not of what.
 func TestAssistStrata(t *testing.T) {
 	brief(t)
 	f := alliance(t, "plain")
@@ -31,12 +31,16 @@ func TestAssistStrata(t *testing.T) {
 	grouped(f.members[0].data)
 	text, err := os.ReadFile(f.recipe)
 	if err == nil {
-		text = []byte(strings.NewReplacer("method: gal", "method: al", "patience: 0", "patience: 0, rate: exact, start: initial, strata: region").Replace(string(text)))
+		text = []byte(strings.NewReplacer("method: gal", "method: al", "{solve: 0.2, test: 0.3}", "{solve: 0, held: 0.2, test: 0.3}",
+			"patience: 0", "patience: 2, rate: exact, start: initial, strata: region, refit: true",
+			"{name: boosted}", "{name: ridge}", "{name: forest}", "{name: ridge}").Replace(string(text)))
 		err = os.WriteFile(f.recipe, text, 0o600)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
+	f.members[1].args = []string{"--key", "number", "--learner", "ridge"}
+	f.members[2].args = []string{"--key", "customer", "--learner", "ridge"}
 	one := filepath.Join(f.dir, "one")
 	run(t, f.program, "assist", f.recipe, "--quiet", "--bounds=none", "--dir", one)
 	f.open()
@@ -51,6 +55,7 @@ func TestAssistStrata(t *testing.T) {
 	if got, want := digestOf(t, f.run()), digestOf(t, one); got != want {
 		t.Errorf("the network comes to %s, one machine to %s", got, want)
 	}
+	f.coordinator.await(t, `rounds are run again, from round \d+ on, on all 210 rows`, 1)
 	telephone.await(t, `assist with .*, in 2 groups of rows with a model for each. What leaves`, 1)
 	for _, m := range f.members[1:] {
 		err := filepath.WalkDir(m.dir, func(path string, d os.DirEntry, err error) error {
