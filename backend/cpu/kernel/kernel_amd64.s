@@ -3491,41 +3491,37 @@ summand:
 // func panel256r6v2(p *panel, first int, tiles int)
 // Requires: AVX, FMA3, MMX+
 TEXT ·panel256r6v2(SB), NOSPLIT, $48-24
-	MOVQ p+0(FP), R14
-	MOVQ 96(R14), AX
-	MOVQ 104(R14), BX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, (SP)
-	MOVQ 160(R14), AX
-	SHLQ $0x02, AX
-	MOVQ AX, 8(SP)
-	MOVQ first+8(FP), BX
-	MOVQ 72(R14), AX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, 16(SP)
-	MOVQ 120(R14), AX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, 24(SP)
-	MOVQ tiles+16(FP), AX
-	MOVQ AX, 32(SP)
-	MOVQ 176(R14), AX
-	MOVQ AX, 40(SP)
+	MOVQ  p+0(FP), R14
+	MOVQ  96(R14), AX
+	MOVQ  104(R14), BX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, (SP)
+	MOVQ  160(R14), AX
+	SHLQ  $0x02, AX
+	MOVQ  AX, 8(SP)
+	MOVQ  first+8(FP), BX
+	MOVQ  72(R14), AX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, 16(SP)
+	MOVQ  120(R14), AX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, 24(SP)
+	MOVQ  tiles+16(FP), AX
+	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
+	MOVQ  8(SP), R8
+	MOVQ  (SP), R9
+	MOVQ  40(SP), R10
+	MOVQ  208(R14), R11
+	SHLQ  $0x02, R11
+	TESTQ R10, R10
+	JNZ   tile
+	XORQ  R11, R11
+	MOVQ  24(R14), R10
 
 tile:
-	MOVQ  p+0(FP), R14
-	MOVQ  200(R14), CX
-	TESTQ CX, CX
-	JZ    fetched
-	MOVQ  40(SP), AX
-
-fetch:
-	PREFETCHT1 (AX)
-	ADDQ       $0x40, AX
-	DECQ       CX
-	JNZ        fetch
-	MOVQ       AX, 40(SP)
-
-fetched:
+	MOVQ       p+0(FP), R14
 	MOVQ       48(R14), R15
 	MOVQ       24(SP), BP
 	MOVLQSX    (BP), R14
@@ -3579,6 +3575,8 @@ fetched:
 
 summand:
 	MOVLQSX      (BP), R14
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R15), Y12
 	VMOVUPS      32(R15), Y13
 	VBROADCASTSS (AX)(R14*4), Y14
@@ -3599,9 +3597,9 @@ summand:
 	VBROADCASTSS (DI)(R14*4), Y15
 	VFMADD231PS  Y12, Y15, Y10
 	VFMADD231PS  Y13, Y15, Y11
-	ADDQ         8(SP), R15
+	ADDQ         R8, R15
 	ADDQ         $0x04, BP
-	CMPQ         BP, (SP)
+	CMPQ         BP, R9
 	JNE          summand
 	MOVQ         p+0(FP), R14
 	CMPQ         152(R14), $0x10
@@ -3665,6 +3663,9 @@ set:
 	VMOVUPS Y11, 32(R15)(R14*4)
 
 stored:
+	XORQ R11, R11
+	MOVQ p+0(FP), R14
+	MOVQ 24(R14), R10
 	ADDQ $0x18, 24(SP)
 	DECQ 32(SP)
 	JNZ  tile
@@ -3843,41 +3844,37 @@ row5end:
 // func panel256r5v2(p *panel, first int, tiles int)
 // Requires: AVX, FMA3, MMX+
 TEXT ·panel256r5v2(SB), NOSPLIT, $48-24
-	MOVQ p+0(FP), R14
-	MOVQ 96(R14), AX
-	MOVQ 104(R14), BX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, (SP)
-	MOVQ 160(R14), AX
-	SHLQ $0x02, AX
-	MOVQ AX, 8(SP)
-	MOVQ first+8(FP), BX
-	MOVQ 72(R14), AX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, 16(SP)
-	MOVQ 120(R14), AX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, 24(SP)
-	MOVQ tiles+16(FP), AX
-	MOVQ AX, 32(SP)
-	MOVQ 176(R14), AX
-	MOVQ AX, 40(SP)
+	MOVQ  p+0(FP), R14
+	MOVQ  96(R14), AX
+	MOVQ  104(R14), BX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, (SP)
+	MOVQ  160(R14), AX
+	SHLQ  $0x02, AX
+	MOVQ  AX, 8(SP)
+	MOVQ  first+8(FP), BX
+	MOVQ  72(R14), AX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, 16(SP)
+	MOVQ  120(R14), AX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, 24(SP)
+	MOVQ  tiles+16(FP), AX
+	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
+	MOVQ  8(SP), R8
+	MOVQ  (SP), R9
+	MOVQ  40(SP), R10
+	MOVQ  208(R14), R11
+	SHLQ  $0x02, R11
+	TESTQ R10, R10
+	JNZ   tile
+	XORQ  R11, R11
+	MOVQ  24(R14), R10
 
 tile:
-	MOVQ  p+0(FP), R14
-	MOVQ  200(R14), CX
-	TESTQ CX, CX
-	JZ    fetched
-	MOVQ  40(SP), AX
-
-fetch:
-	PREFETCHT1 (AX)
-	ADDQ       $0x40, AX
-	DECQ       CX
-	JNZ        fetch
-	MOVQ       AX, 40(SP)
-
-fetched:
+	MOVQ       p+0(FP), R14
 	MOVQ       48(R14), R15
 	MOVQ       24(SP), BP
 	MOVLQSX    (BP), R14
@@ -3924,6 +3921,8 @@ fetched:
 
 summand:
 	MOVLQSX      (BP), R14
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R15), Y12
 	VMOVUPS      32(R15), Y13
 	VBROADCASTSS (AX)(R14*4), Y14
@@ -3941,9 +3940,9 @@ summand:
 	VBROADCASTSS (SI)(R14*4), Y14
 	VFMADD231PS  Y12, Y14, Y8
 	VFMADD231PS  Y13, Y14, Y9
-	ADDQ         8(SP), R15
+	ADDQ         R8, R15
 	ADDQ         $0x04, BP
-	CMPQ         BP, (SP)
+	CMPQ         BP, R9
 	JNE          summand
 	MOVQ         p+0(FP), R14
 	CMPQ         152(R14), $0x10
@@ -3999,6 +3998,9 @@ set:
 	VMOVUPS Y9, 32(R15)(R14*4)
 
 stored:
+	XORQ R11, R11
+	MOVQ p+0(FP), R14
+	MOVQ 24(R14), R10
 	ADDQ $0x14, 24(SP)
 	DECQ 32(SP)
 	JNZ  tile
@@ -4152,41 +4154,37 @@ row4end:
 // func panel256r4v2(p *panel, first int, tiles int)
 // Requires: AVX, FMA3, MMX+
 TEXT ·panel256r4v2(SB), NOSPLIT, $48-24
-	MOVQ p+0(FP), R14
-	MOVQ 96(R14), AX
-	MOVQ 104(R14), BX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, (SP)
-	MOVQ 160(R14), AX
-	SHLQ $0x02, AX
-	MOVQ AX, 8(SP)
-	MOVQ first+8(FP), BX
-	MOVQ 72(R14), AX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, 16(SP)
-	MOVQ 120(R14), AX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, 24(SP)
-	MOVQ tiles+16(FP), AX
-	MOVQ AX, 32(SP)
-	MOVQ 176(R14), AX
-	MOVQ AX, 40(SP)
+	MOVQ  p+0(FP), R14
+	MOVQ  96(R14), AX
+	MOVQ  104(R14), BX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, (SP)
+	MOVQ  160(R14), AX
+	SHLQ  $0x02, AX
+	MOVQ  AX, 8(SP)
+	MOVQ  first+8(FP), BX
+	MOVQ  72(R14), AX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, 16(SP)
+	MOVQ  120(R14), AX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, 24(SP)
+	MOVQ  tiles+16(FP), AX
+	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
+	MOVQ  8(SP), R8
+	MOVQ  (SP), R9
+	MOVQ  40(SP), R10
+	MOVQ  208(R14), R11
+	SHLQ  $0x02, R11
+	TESTQ R10, R10
+	JNZ   tile
+	XORQ  R11, R11
+	MOVQ  24(R14), R10
 
 tile:
-	MOVQ  p+0(FP), R14
-	MOVQ  200(R14), CX
-	TESTQ CX, CX
-	JZ    fetched
-	MOVQ  40(SP), AX
-
-fetch:
-	PREFETCHT1 (AX)
-	ADDQ       $0x40, AX
-	DECQ       CX
-	JNZ        fetch
-	MOVQ       AX, 40(SP)
-
-fetched:
+	MOVQ       p+0(FP), R14
 	MOVQ       48(R14), R15
 	MOVQ       24(SP), BP
 	MOVLQSX    (BP), R14
@@ -4226,6 +4224,8 @@ fetched:
 
 summand:
 	MOVLQSX      (BP), R14
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R15), Y12
 	VMOVUPS      32(R15), Y13
 	VBROADCASTSS (AX)(R14*4), Y14
@@ -4240,9 +4240,9 @@ summand:
 	VBROADCASTSS (DX)(R14*4), Y15
 	VFMADD231PS  Y12, Y15, Y6
 	VFMADD231PS  Y13, Y15, Y7
-	ADDQ         8(SP), R15
+	ADDQ         R8, R15
 	ADDQ         $0x04, BP
-	CMPQ         BP, (SP)
+	CMPQ         BP, R9
 	JNE          summand
 	MOVQ         p+0(FP), R14
 	CMPQ         152(R14), $0x10
@@ -4290,6 +4290,9 @@ set:
 	VMOVUPS Y7, 32(R15)(R14*4)
 
 stored:
+	XORQ R11, R11
+	MOVQ p+0(FP), R14
+	MOVQ 24(R14), R10
 	ADDQ $0x10, 24(SP)
 	DECQ 32(SP)
 	JNZ  tile
@@ -4418,41 +4421,37 @@ row3end:
 // func panel256r3v2(p *panel, first int, tiles int)
 // Requires: AVX, FMA3, MMX+
 TEXT ·panel256r3v2(SB), NOSPLIT, $48-24
-	MOVQ p+0(FP), R14
-	MOVQ 96(R14), AX
-	MOVQ 104(R14), BX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, (SP)
-	MOVQ 160(R14), AX
-	SHLQ $0x02, AX
-	MOVQ AX, 8(SP)
-	MOVQ first+8(FP), BX
-	MOVQ 72(R14), AX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, 16(SP)
-	MOVQ 120(R14), AX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, 24(SP)
-	MOVQ tiles+16(FP), AX
-	MOVQ AX, 32(SP)
-	MOVQ 176(R14), AX
-	MOVQ AX, 40(SP)
+	MOVQ  p+0(FP), R14
+	MOVQ  96(R14), AX
+	MOVQ  104(R14), BX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, (SP)
+	MOVQ  160(R14), AX
+	SHLQ  $0x02, AX
+	MOVQ  AX, 8(SP)
+	MOVQ  first+8(FP), BX
+	MOVQ  72(R14), AX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, 16(SP)
+	MOVQ  120(R14), AX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, 24(SP)
+	MOVQ  tiles+16(FP), AX
+	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
+	MOVQ  8(SP), R8
+	MOVQ  (SP), R9
+	MOVQ  40(SP), R10
+	MOVQ  208(R14), R11
+	SHLQ  $0x02, R11
+	TESTQ R10, R10
+	JNZ   tile
+	XORQ  R11, R11
+	MOVQ  24(R14), R10
 
 tile:
-	MOVQ  p+0(FP), R14
-	MOVQ  200(R14), CX
-	TESTQ CX, CX
-	JZ    fetched
-	MOVQ  40(SP), AX
-
-fetch:
-	PREFETCHT1 (AX)
-	ADDQ       $0x40, AX
-	DECQ       CX
-	JNZ        fetch
-	MOVQ       AX, 40(SP)
-
-fetched:
+	MOVQ       p+0(FP), R14
 	MOVQ       48(R14), R15
 	MOVQ       24(SP), BP
 	MOVLQSX    (BP), R14
@@ -4485,6 +4484,8 @@ fetched:
 
 summand:
 	MOVLQSX      (BP), R14
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R15), Y12
 	VMOVUPS      32(R15), Y13
 	VBROADCASTSS (AX)(R14*4), Y14
@@ -4496,9 +4497,9 @@ summand:
 	VBROADCASTSS (CX)(R14*4), Y14
 	VFMADD231PS  Y12, Y14, Y4
 	VFMADD231PS  Y13, Y14, Y5
-	ADDQ         8(SP), R15
+	ADDQ         R8, R15
 	ADDQ         $0x04, BP
-	CMPQ         BP, (SP)
+	CMPQ         BP, R9
 	JNE          summand
 	MOVQ         p+0(FP), R14
 	CMPQ         152(R14), $0x10
@@ -4538,6 +4539,9 @@ set:
 	VMOVUPS Y5, 32(R15)(R14*4)
 
 stored:
+	XORQ R11, R11
+	MOVQ p+0(FP), R14
+	MOVQ 24(R14), R10
 	ADDQ $0x0c, 24(SP)
 	DECQ 32(SP)
 	JNZ  tile
@@ -4641,41 +4645,37 @@ row2end:
 // func panel256r2v2(p *panel, first int, tiles int)
 // Requires: AVX, FMA3, MMX+
 TEXT ·panel256r2v2(SB), NOSPLIT, $48-24
-	MOVQ p+0(FP), R14
-	MOVQ 96(R14), AX
-	MOVQ 104(R14), BX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, (SP)
-	MOVQ 160(R14), AX
-	SHLQ $0x02, AX
-	MOVQ AX, 8(SP)
-	MOVQ first+8(FP), BX
-	MOVQ 72(R14), AX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, 16(SP)
-	MOVQ 120(R14), AX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, 24(SP)
-	MOVQ tiles+16(FP), AX
-	MOVQ AX, 32(SP)
-	MOVQ 176(R14), AX
-	MOVQ AX, 40(SP)
+	MOVQ  p+0(FP), R14
+	MOVQ  96(R14), AX
+	MOVQ  104(R14), BX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, (SP)
+	MOVQ  160(R14), AX
+	SHLQ  $0x02, AX
+	MOVQ  AX, 8(SP)
+	MOVQ  first+8(FP), BX
+	MOVQ  72(R14), AX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, 16(SP)
+	MOVQ  120(R14), AX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, 24(SP)
+	MOVQ  tiles+16(FP), AX
+	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
+	MOVQ  8(SP), R8
+	MOVQ  (SP), R9
+	MOVQ  40(SP), R10
+	MOVQ  208(R14), R11
+	SHLQ  $0x02, R11
+	TESTQ R10, R10
+	JNZ   tile
+	XORQ  R11, R11
+	MOVQ  24(R14), R10
 
 tile:
-	MOVQ  p+0(FP), R14
-	MOVQ  200(R14), CX
-	TESTQ CX, CX
-	JZ    fetched
-	MOVQ  40(SP), AX
-
-fetch:
-	PREFETCHT1 (AX)
-	ADDQ       $0x40, AX
-	DECQ       CX
-	JNZ        fetch
-	MOVQ       AX, 40(SP)
-
-fetched:
+	MOVQ       p+0(FP), R14
 	MOVQ       48(R14), R15
 	MOVQ       24(SP), BP
 	MOVLQSX    (BP), R14
@@ -4701,6 +4701,8 @@ fetched:
 
 summand:
 	MOVLQSX      (BP), R14
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R15), Y12
 	VMOVUPS      32(R15), Y13
 	VBROADCASTSS (AX)(R14*4), Y14
@@ -4709,9 +4711,9 @@ summand:
 	VBROADCASTSS (BX)(R14*4), Y15
 	VFMADD231PS  Y12, Y15, Y2
 	VFMADD231PS  Y13, Y15, Y3
-	ADDQ         8(SP), R15
+	ADDQ         R8, R15
 	ADDQ         $0x04, BP
-	CMPQ         BP, (SP)
+	CMPQ         BP, R9
 	JNE          summand
 	MOVQ         p+0(FP), R14
 	CMPQ         152(R14), $0x10
@@ -4743,6 +4745,9 @@ set:
 	VMOVUPS Y3, 32(R15)(R14*4)
 
 stored:
+	XORQ R11, R11
+	MOVQ p+0(FP), R14
+	MOVQ 24(R14), R10
 	ADDQ $0x08, 24(SP)
 	DECQ 32(SP)
 	JNZ  tile
@@ -4821,41 +4826,37 @@ row1end:
 // func panel256r1v2(p *panel, first int, tiles int)
 // Requires: AVX, FMA3, MMX+
 TEXT ·panel256r1v2(SB), NOSPLIT, $48-24
-	MOVQ p+0(FP), R14
-	MOVQ 96(R14), AX
-	MOVQ 104(R14), BX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, (SP)
-	MOVQ 160(R14), AX
-	SHLQ $0x02, AX
-	MOVQ AX, 8(SP)
-	MOVQ first+8(FP), BX
-	MOVQ 72(R14), AX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, 16(SP)
-	MOVQ 120(R14), AX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, 24(SP)
-	MOVQ tiles+16(FP), AX
-	MOVQ AX, 32(SP)
-	MOVQ 176(R14), AX
-	MOVQ AX, 40(SP)
+	MOVQ  p+0(FP), R14
+	MOVQ  96(R14), AX
+	MOVQ  104(R14), BX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, (SP)
+	MOVQ  160(R14), AX
+	SHLQ  $0x02, AX
+	MOVQ  AX, 8(SP)
+	MOVQ  first+8(FP), BX
+	MOVQ  72(R14), AX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, 16(SP)
+	MOVQ  120(R14), AX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, 24(SP)
+	MOVQ  tiles+16(FP), AX
+	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
+	MOVQ  8(SP), R8
+	MOVQ  (SP), R9
+	MOVQ  40(SP), R10
+	MOVQ  208(R14), R11
+	SHLQ  $0x02, R11
+	TESTQ R10, R10
+	JNZ   tile
+	XORQ  R11, R11
+	MOVQ  24(R14), R10
 
 tile:
-	MOVQ  p+0(FP), R14
-	MOVQ  200(R14), CX
-	TESTQ CX, CX
-	JZ    fetched
-	MOVQ  40(SP), AX
-
-fetch:
-	PREFETCHT1 (AX)
-	ADDQ       $0x40, AX
-	DECQ       CX
-	JNZ        fetch
-	MOVQ       AX, 40(SP)
-
-fetched:
+	MOVQ       p+0(FP), R14
 	MOVQ       48(R14), R15
 	MOVQ       24(SP), BP
 	MOVLQSX    (BP), R14
@@ -4874,14 +4875,16 @@ fetched:
 
 summand:
 	MOVLQSX      (BP), R14
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R15), Y12
 	VMOVUPS      32(R15), Y13
 	VBROADCASTSS (AX)(R14*4), Y14
 	VFMADD231PS  Y12, Y14, Y0
 	VFMADD231PS  Y13, Y14, Y1
-	ADDQ         8(SP), R15
+	ADDQ         R8, R15
 	ADDQ         $0x04, BP
-	CMPQ         BP, (SP)
+	CMPQ         BP, R9
 	JNE          summand
 	MOVQ         p+0(FP), R14
 	CMPQ         152(R14), $0x10
@@ -4905,6 +4908,9 @@ set:
 	VMOVUPS Y1, 32(R15)(R14*4)
 
 stored:
+	XORQ R11, R11
+	MOVQ p+0(FP), R14
+	MOVQ 24(R14), R10
 	ADDQ $0x04, 24(SP)
 	DECQ 32(SP)
 	JNZ  tile
@@ -4958,41 +4964,37 @@ row0end:
 // func panel256r6v1(p *panel, first int, tiles int)
 // Requires: AVX, FMA3, MMX+
 TEXT ·panel256r6v1(SB), NOSPLIT, $48-24
-	MOVQ p+0(FP), R14
-	MOVQ 96(R14), AX
-	MOVQ 104(R14), BX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, (SP)
-	MOVQ 160(R14), AX
-	SHLQ $0x02, AX
-	MOVQ AX, 8(SP)
-	MOVQ first+8(FP), BX
-	MOVQ 72(R14), AX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, 16(SP)
-	MOVQ 120(R14), AX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, 24(SP)
-	MOVQ tiles+16(FP), AX
-	MOVQ AX, 32(SP)
-	MOVQ 176(R14), AX
-	MOVQ AX, 40(SP)
+	MOVQ  p+0(FP), R14
+	MOVQ  96(R14), AX
+	MOVQ  104(R14), BX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, (SP)
+	MOVQ  160(R14), AX
+	SHLQ  $0x02, AX
+	MOVQ  AX, 8(SP)
+	MOVQ  first+8(FP), BX
+	MOVQ  72(R14), AX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, 16(SP)
+	MOVQ  120(R14), AX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, 24(SP)
+	MOVQ  tiles+16(FP), AX
+	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
+	MOVQ  8(SP), R8
+	MOVQ  (SP), R9
+	MOVQ  40(SP), R10
+	MOVQ  208(R14), R11
+	SHLQ  $0x02, R11
+	TESTQ R10, R10
+	JNZ   tile
+	XORQ  R11, R11
+	MOVQ  24(R14), R10
 
 tile:
-	MOVQ  p+0(FP), R14
-	MOVQ  200(R14), CX
-	TESTQ CX, CX
-	JZ    fetched
-	MOVQ  40(SP), AX
-
-fetch:
-	PREFETCHT1 (AX)
-	ADDQ       $0x40, AX
-	DECQ       CX
-	JNZ        fetch
-	MOVQ       AX, 40(SP)
-
-fetched:
+	MOVQ       p+0(FP), R14
 	MOVQ       48(R14), R15
 	MOVQ       24(SP), BP
 	MOVLQSX    (BP), R14
@@ -5040,6 +5042,8 @@ fetched:
 
 summand:
 	MOVLQSX      (BP), R14
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R15), Y12
 	VBROADCASTSS (AX)(R14*4), Y14
 	VFMADD231PS  Y12, Y14, Y0
@@ -5053,9 +5057,9 @@ summand:
 	VFMADD231PS  Y12, Y14, Y4
 	VBROADCASTSS (DI)(R14*4), Y15
 	VFMADD231PS  Y12, Y15, Y5
-	ADDQ         8(SP), R15
+	ADDQ         R8, R15
 	ADDQ         $0x04, BP
-	CMPQ         BP, (SP)
+	CMPQ         BP, R9
 	JNE          summand
 	MOVQ         p+0(FP), R14
 	CMPQ         152(R14), $0x08
@@ -5101,6 +5105,9 @@ set:
 	VMOVUPS Y5, (R15)(R14*4)
 
 stored:
+	XORQ R11, R11
+	MOVQ p+0(FP), R14
+	MOVQ 24(R14), R10
 	ADDQ $0x18, 24(SP)
 	DECQ 32(SP)
 	JNZ  tile
@@ -5267,41 +5274,37 @@ row5end:
 // func panel256r5v1(p *panel, first int, tiles int)
 // Requires: AVX, FMA3, MMX+
 TEXT ·panel256r5v1(SB), NOSPLIT, $48-24
-	MOVQ p+0(FP), R14
-	MOVQ 96(R14), AX
-	MOVQ 104(R14), BX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, (SP)
-	MOVQ 160(R14), AX
-	SHLQ $0x02, AX
-	MOVQ AX, 8(SP)
-	MOVQ first+8(FP), BX
-	MOVQ 72(R14), AX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, 16(SP)
-	MOVQ 120(R14), AX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, 24(SP)
-	MOVQ tiles+16(FP), AX
-	MOVQ AX, 32(SP)
-	MOVQ 176(R14), AX
-	MOVQ AX, 40(SP)
+	MOVQ  p+0(FP), R14
+	MOVQ  96(R14), AX
+	MOVQ  104(R14), BX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, (SP)
+	MOVQ  160(R14), AX
+	SHLQ  $0x02, AX
+	MOVQ  AX, 8(SP)
+	MOVQ  first+8(FP), BX
+	MOVQ  72(R14), AX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, 16(SP)
+	MOVQ  120(R14), AX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, 24(SP)
+	MOVQ  tiles+16(FP), AX
+	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
+	MOVQ  8(SP), R8
+	MOVQ  (SP), R9
+	MOVQ  40(SP), R10
+	MOVQ  208(R14), R11
+	SHLQ  $0x02, R11
+	TESTQ R10, R10
+	JNZ   tile
+	XORQ  R11, R11
+	MOVQ  24(R14), R10
 
 tile:
-	MOVQ  p+0(FP), R14
-	MOVQ  200(R14), CX
-	TESTQ CX, CX
-	JZ    fetched
-	MOVQ  40(SP), AX
-
-fetch:
-	PREFETCHT1 (AX)
-	ADDQ       $0x40, AX
-	DECQ       CX
-	JNZ        fetch
-	MOVQ       AX, 40(SP)
-
-fetched:
+	MOVQ       p+0(FP), R14
 	MOVQ       48(R14), R15
 	MOVQ       24(SP), BP
 	MOVLQSX    (BP), R14
@@ -5343,6 +5346,8 @@ fetched:
 
 summand:
 	MOVLQSX      (BP), R14
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R15), Y12
 	VBROADCASTSS (AX)(R14*4), Y14
 	VFMADD231PS  Y12, Y14, Y0
@@ -5354,9 +5359,9 @@ summand:
 	VFMADD231PS  Y12, Y15, Y3
 	VBROADCASTSS (SI)(R14*4), Y14
 	VFMADD231PS  Y12, Y14, Y4
-	ADDQ         8(SP), R15
+	ADDQ         R8, R15
 	ADDQ         $0x04, BP
-	CMPQ         BP, (SP)
+	CMPQ         BP, R9
 	JNE          summand
 	MOVQ         p+0(FP), R14
 	CMPQ         152(R14), $0x08
@@ -5397,6 +5402,9 @@ set:
 	VMOVUPS Y4, (R15)(R14*4)
 
 stored:
+	XORQ R11, R11
+	MOVQ p+0(FP), R14
+	MOVQ 24(R14), R10
 	ADDQ $0x14, 24(SP)
 	DECQ 32(SP)
 	JNZ  tile
@@ -5540,41 +5548,37 @@ row4end:
 // func panel256r4v1(p *panel, first int, tiles int)
 // Requires: AVX, FMA3, MMX+
 TEXT ·panel256r4v1(SB), NOSPLIT, $48-24
-	MOVQ p+0(FP), R14
-	MOVQ 96(R14), AX
-	MOVQ 104(R14), BX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, (SP)
-	MOVQ 160(R14), AX
-	SHLQ $0x02, AX
-	MOVQ AX, 8(SP)
-	MOVQ first+8(FP), BX
-	MOVQ 72(R14), AX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, 16(SP)
-	MOVQ 120(R14), AX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, 24(SP)
-	MOVQ tiles+16(FP), AX
-	MOVQ AX, 32(SP)
-	MOVQ 176(R14), AX
-	MOVQ AX, 40(SP)
+	MOVQ  p+0(FP), R14
+	MOVQ  96(R14), AX
+	MOVQ  104(R14), BX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, (SP)
+	MOVQ  160(R14), AX
+	SHLQ  $0x02, AX
+	MOVQ  AX, 8(SP)
+	MOVQ  first+8(FP), BX
+	MOVQ  72(R14), AX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, 16(SP)
+	MOVQ  120(R14), AX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, 24(SP)
+	MOVQ  tiles+16(FP), AX
+	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
+	MOVQ  8(SP), R8
+	MOVQ  (SP), R9
+	MOVQ  40(SP), R10
+	MOVQ  208(R14), R11
+	SHLQ  $0x02, R11
+	TESTQ R10, R10
+	JNZ   tile
+	XORQ  R11, R11
+	MOVQ  24(R14), R10
 
 tile:
-	MOVQ  p+0(FP), R14
-	MOVQ  200(R14), CX
-	TESTQ CX, CX
-	JZ    fetched
-	MOVQ  40(SP), AX
-
-fetch:
-	PREFETCHT1 (AX)
-	ADDQ       $0x40, AX
-	DECQ       CX
-	JNZ        fetch
-	MOVQ       AX, 40(SP)
-
-fetched:
+	MOVQ       p+0(FP), R14
 	MOVQ       48(R14), R15
 	MOVQ       24(SP), BP
 	MOVLQSX    (BP), R14
@@ -5610,6 +5614,8 @@ fetched:
 
 summand:
 	MOVLQSX      (BP), R14
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R15), Y12
 	VBROADCASTSS (AX)(R14*4), Y14
 	VFMADD231PS  Y12, Y14, Y0
@@ -5619,9 +5625,9 @@ summand:
 	VFMADD231PS  Y12, Y14, Y2
 	VBROADCASTSS (DX)(R14*4), Y15
 	VFMADD231PS  Y12, Y15, Y3
-	ADDQ         8(SP), R15
+	ADDQ         R8, R15
 	ADDQ         $0x04, BP
-	CMPQ         BP, (SP)
+	CMPQ         BP, R9
 	JNE          summand
 	MOVQ         p+0(FP), R14
 	CMPQ         152(R14), $0x08
@@ -5657,6 +5663,9 @@ set:
 	VMOVUPS Y3, (R15)(R14*4)
 
 stored:
+	XORQ R11, R11
+	MOVQ p+0(FP), R14
+	MOVQ 24(R14), R10
 	ADDQ $0x10, 24(SP)
 	DECQ 32(SP)
 	JNZ  tile
@@ -5777,41 +5786,37 @@ row3end:
 // func panel256r3v1(p *panel, first int, tiles int)
 // Requires: AVX, FMA3, MMX+
 TEXT ·panel256r3v1(SB), NOSPLIT, $48-24
-	MOVQ p+0(FP), R14
-	MOVQ 96(R14), AX
-	MOVQ 104(R14), BX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, (SP)
-	MOVQ 160(R14), AX
-	SHLQ $0x02, AX
-	MOVQ AX, 8(SP)
-	MOVQ first+8(FP), BX
-	MOVQ 72(R14), AX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, 16(SP)
-	MOVQ 120(R14), AX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, 24(SP)
-	MOVQ tiles+16(FP), AX
-	MOVQ AX, 32(SP)
-	MOVQ 176(R14), AX
-	MOVQ AX, 40(SP)
+	MOVQ  p+0(FP), R14
+	MOVQ  96(R14), AX
+	MOVQ  104(R14), BX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, (SP)
+	MOVQ  160(R14), AX
+	SHLQ  $0x02, AX
+	MOVQ  AX, 8(SP)
+	MOVQ  first+8(FP), BX
+	MOVQ  72(R14), AX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, 16(SP)
+	MOVQ  120(R14), AX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, 24(SP)
+	MOVQ  tiles+16(FP), AX
+	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
+	MOVQ  8(SP), R8
+	MOVQ  (SP), R9
+	MOVQ  40(SP), R10
+	MOVQ  208(R14), R11
+	SHLQ  $0x02, R11
+	TESTQ R10, R10
+	JNZ   tile
+	XORQ  R11, R11
+	MOVQ  24(R14), R10
 
 tile:
-	MOVQ  p+0(FP), R14
-	MOVQ  200(R14), CX
-	TESTQ CX, CX
-	JZ    fetched
-	MOVQ  40(SP), AX
-
-fetch:
-	PREFETCHT1 (AX)
-	ADDQ       $0x40, AX
-	DECQ       CX
-	JNZ        fetch
-	MOVQ       AX, 40(SP)
-
-fetched:
+	MOVQ       p+0(FP), R14
 	MOVQ       48(R14), R15
 	MOVQ       24(SP), BP
 	MOVLQSX    (BP), R14
@@ -5841,6 +5846,8 @@ fetched:
 
 summand:
 	MOVLQSX      (BP), R14
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R15), Y12
 	VBROADCASTSS (AX)(R14*4), Y14
 	VFMADD231PS  Y12, Y14, Y0
@@ -5848,9 +5855,9 @@ summand:
 	VFMADD231PS  Y12, Y15, Y1
 	VBROADCASTSS (CX)(R14*4), Y14
 	VFMADD231PS  Y12, Y14, Y2
-	ADDQ         8(SP), R15
+	ADDQ         R8, R15
 	ADDQ         $0x04, BP
-	CMPQ         BP, (SP)
+	CMPQ         BP, R9
 	JNE          summand
 	MOVQ         p+0(FP), R14
 	CMPQ         152(R14), $0x08
@@ -5881,6 +5888,9 @@ set:
 	VMOVUPS Y2, (R15)(R14*4)
 
 stored:
+	XORQ R11, R11
+	MOVQ p+0(FP), R14
+	MOVQ 24(R14), R10
 	ADDQ $0x0c, 24(SP)
 	DECQ 32(SP)
 	JNZ  tile
@@ -5978,41 +5988,37 @@ row2end:
 // func panel256r2v1(p *panel, first int, tiles int)
 // Requires: AVX, FMA3, MMX+
 TEXT ·panel256r2v1(SB), NOSPLIT, $48-24
-	MOVQ p+0(FP), R14
-	MOVQ 96(R14), AX
-	MOVQ 104(R14), BX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, (SP)
-	MOVQ 160(R14), AX
-	SHLQ $0x02, AX
-	MOVQ AX, 8(SP)
-	MOVQ first+8(FP), BX
-	MOVQ 72(R14), AX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, 16(SP)
-	MOVQ 120(R14), AX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, 24(SP)
-	MOVQ tiles+16(FP), AX
-	MOVQ AX, 32(SP)
-	MOVQ 176(R14), AX
-	MOVQ AX, 40(SP)
+	MOVQ  p+0(FP), R14
+	MOVQ  96(R14), AX
+	MOVQ  104(R14), BX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, (SP)
+	MOVQ  160(R14), AX
+	SHLQ  $0x02, AX
+	MOVQ  AX, 8(SP)
+	MOVQ  first+8(FP), BX
+	MOVQ  72(R14), AX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, 16(SP)
+	MOVQ  120(R14), AX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, 24(SP)
+	MOVQ  tiles+16(FP), AX
+	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
+	MOVQ  8(SP), R8
+	MOVQ  (SP), R9
+	MOVQ  40(SP), R10
+	MOVQ  208(R14), R11
+	SHLQ  $0x02, R11
+	TESTQ R10, R10
+	JNZ   tile
+	XORQ  R11, R11
+	MOVQ  24(R14), R10
 
 tile:
-	MOVQ  p+0(FP), R14
-	MOVQ  200(R14), CX
-	TESTQ CX, CX
-	JZ    fetched
-	MOVQ  40(SP), AX
-
-fetch:
-	PREFETCHT1 (AX)
-	ADDQ       $0x40, AX
-	DECQ       CX
-	JNZ        fetch
-	MOVQ       AX, 40(SP)
-
-fetched:
+	MOVQ       p+0(FP), R14
 	MOVQ       48(R14), R15
 	MOVQ       24(SP), BP
 	MOVLQSX    (BP), R14
@@ -6036,14 +6042,16 @@ fetched:
 
 summand:
 	MOVLQSX      (BP), R14
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R15), Y12
 	VBROADCASTSS (AX)(R14*4), Y14
 	VFMADD231PS  Y12, Y14, Y0
 	VBROADCASTSS (BX)(R14*4), Y15
 	VFMADD231PS  Y12, Y15, Y1
-	ADDQ         8(SP), R15
+	ADDQ         R8, R15
 	ADDQ         $0x04, BP
-	CMPQ         BP, (SP)
+	CMPQ         BP, R9
 	JNE          summand
 	MOVQ         p+0(FP), R14
 	CMPQ         152(R14), $0x08
@@ -6069,6 +6077,9 @@ set:
 	VMOVUPS Y1, (R15)(R14*4)
 
 stored:
+	XORQ R11, R11
+	MOVQ p+0(FP), R14
+	MOVQ 24(R14), R10
 	ADDQ $0x08, 24(SP)
 	DECQ 32(SP)
 	JNZ  tile
@@ -6143,41 +6154,37 @@ row1end:
 // func panel256r1v1(p *panel, first int, tiles int)
 // Requires: AVX, FMA3, MMX+
 TEXT ·panel256r1v1(SB), NOSPLIT, $48-24
-	MOVQ p+0(FP), R14
-	MOVQ 96(R14), AX
-	MOVQ 104(R14), BX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, (SP)
-	MOVQ 160(R14), AX
-	SHLQ $0x02, AX
-	MOVQ AX, 8(SP)
-	MOVQ first+8(FP), BX
-	MOVQ 72(R14), AX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, 16(SP)
-	MOVQ 120(R14), AX
-	LEAQ (AX)(BX*4), AX
-	MOVQ AX, 24(SP)
-	MOVQ tiles+16(FP), AX
-	MOVQ AX, 32(SP)
-	MOVQ 176(R14), AX
-	MOVQ AX, 40(SP)
+	MOVQ  p+0(FP), R14
+	MOVQ  96(R14), AX
+	MOVQ  104(R14), BX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, (SP)
+	MOVQ  160(R14), AX
+	SHLQ  $0x02, AX
+	MOVQ  AX, 8(SP)
+	MOVQ  first+8(FP), BX
+	MOVQ  72(R14), AX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, 16(SP)
+	MOVQ  120(R14), AX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, 24(SP)
+	MOVQ  tiles+16(FP), AX
+	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
+	MOVQ  8(SP), R8
+	MOVQ  (SP), R9
+	MOVQ  40(SP), R10
+	MOVQ  208(R14), R11
+	SHLQ  $0x02, R11
+	TESTQ R10, R10
+	JNZ   tile
+	XORQ  R11, R11
+	MOVQ  24(R14), R10
 
 tile:
-	MOVQ  p+0(FP), R14
-	MOVQ  200(R14), CX
-	TESTQ CX, CX
-	JZ    fetched
-	MOVQ  40(SP), AX
-
-fetch:
-	PREFETCHT1 (AX)
-	ADDQ       $0x40, AX
-	DECQ       CX
-	JNZ        fetch
-	MOVQ       AX, 40(SP)
-
-fetched:
+	MOVQ       p+0(FP), R14
 	MOVQ       48(R14), R15
 	MOVQ       24(SP), BP
 	MOVLQSX    (BP), R14
@@ -6195,12 +6202,14 @@ fetched:
 
 summand:
 	MOVLQSX      (BP), R14
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
 	VMOVUPS      (R15), Y12
 	VBROADCASTSS (AX)(R14*4), Y14
 	VFMADD231PS  Y12, Y14, Y0
-	ADDQ         8(SP), R15
+	ADDQ         R8, R15
 	ADDQ         $0x04, BP
-	CMPQ         BP, (SP)
+	CMPQ         BP, R9
 	JNE          summand
 	MOVQ         p+0(FP), R14
 	CMPQ         152(R14), $0x08
@@ -6221,6 +6230,9 @@ set:
 	VMOVUPS Y0, (R15)(R14*4)
 
 stored:
+	XORQ R11, R11
+	MOVQ p+0(FP), R14
+	MOVQ 24(R14), R10
 	ADDQ $0x04, 24(SP)
 	DECQ 32(SP)
 	JNZ  tile

@@ -94,19 +94,27 @@ func (s *Scratch) multiply(buf []float32) {
 				p.b = panelBuf
 			default:
 				p.b = m.packed[(j/t.nr*len(m.ko)+k0)*t.nr:]
-				p.next, p.ahead = nil, 0
-				switch next := k0 + kc; {
-				case j+t.nr < m.n:
-					p.next = m.packed[((j/t.nr+1)*len(m.ko)+k0)*t.nr:]
-				case next < len(m.ko):
-					p.next = m.packed[next*t.nr:]
-				}
-				if p.next != nil {
-					p.ahead = ceilDiv(kc*t.nr/16, ceilDiv(m.rows, t.mr))
-				}
 			}
+			m.lookAhead(p, k0, kc, j)
 			t.run(p)
 		}
+	}
+}
+
+// lookAhead tells p what part of B comes after the summands k0 … k0+kc−1 for the columns from j on.
+func (m *product) lookAhead(p *panel, k0, kc, j int) {
+	p.next, p.ahead = nil, 0
+	k, nr := k0, m.t.nr
+	if j += nr; j >= m.n {
+		k, j = k0+kc, 0
+	}
+	switch {
+	case k >= len(m.ko):
+	case m.source == bPhase:
+		p.next, p.pitch = m.packed[(j/nr*len(m.ko)+k)*nr:], nr
+		p.ahead = ceilDiv(kc*nr/16, ceilDiv(m.rows, m.t.mr))
+	case m.bStride == 1 && kc > 1:
+		p.next, p.pitch = m.b[int(m.bo[k])+j:], int(m.bo[1]-m.bo[0])
 	}
 }
 

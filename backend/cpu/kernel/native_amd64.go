@@ -79,27 +79,27 @@ func panelAVX2(p *panel) {
 	runTiles(p, panels256[v][:])
 }
 
-// runTiles covers the rows of p with tiles of the greatest height and one lower
-// tile, or two, since the lowest leave the multipliers waiting.
+// runTiles covers the rows of p with tiles of the greatest height, and what is
+// left together with the last of them, or the last two, with lower ones, since
+// the lowest leave the multipliers waiting.
 func runTiles(p *panel, byHeight []panelFunc) {
+	const least = 4 // rows that keep the multipliers busy
 	height := len(byHeight) - 1
 	tiles, rest := p.rows/height, p.rows%height
-	if tiles > 0 && rest > 0 && rest <= height/4 {
+	lower := ceilDiv(rest, height)
+	for rest < least*lower && tiles > 0 {
 		tiles--
+		lower++
 		rest += height
 	}
 	if tiles > 0 {
 		byHeight[height](p, 0, tiles)
 	}
-	first := tiles * height
-	if rest > height {
-		half := (rest + 1) / 2
-		byHeight[half](p, first, 1)
-		first += half
-		rest -= half
-	}
-	if rest > 0 {
-		byHeight[rest](p, first, 1)
+	for first := tiles * height; rest > 0; lower-- {
+		rows := ceilDiv(rest, lower)
+		byHeight[rows](p, first, 1)
+		first += rows
+		rest -= rows
 	}
 }
 

@@ -17,6 +17,7 @@ type panel struct {
 	add        bool
 	next       []float32 // what B will be in the next call, nil if that is not known
 	ahead      int       // cache lines of next to fetch with each tile
+	pitch      int       // values between the rows of next, for kernels that fetch it row by row
 }
 
 // maxDotColumns is the number of columns up to which lanes go along the sum.

@@ -21,6 +21,7 @@ const (
 	panelAdd = 168
 	panelNxt = 176
 	panelFar = 200
+	panelPit = 208
 )
 
 // Registers of a panel kernel. The twelve row pointers leave three for the rest,
@@ -114,16 +115,16 @@ func (f frame) eachRowOfC(rows int, do func(row int, c Mem)) {
 	}
 }
 
-// kLoop emits the loop over the summands around body.
-func (f frame) kLoop(body func()) {
+// kLoop emits the loop over the summands around body. ldb and end are where the frame has them, or registers with the same.
+func (f frame) kLoop(ldb, end Op, body func()) {
 	MOVQ(Mem{Base: idx, Disp: panelB}, bPtr)
 	MOVQ(Mem{Base: idx, Disp: panelKo}, koPtr)
 	Label("summand")
 	MOVLQSX(Mem{Base: koPtr}, idx)
 	body()
-	ADDQ(f.ldb, bPtr)
+	ADDQ(ldb, bPtr)
 	ADDQ(Imm(4), koPtr)
-	CMPQ(koPtr, f.end)
+	CMPQ(koPtr, end)
 	JNE(LabelRef("summand"))
 }
 
@@ -182,7 +183,7 @@ func panel512(rows, vecs int) {
 	})
 	Load(Param("p"), idx)
 	Label("sum")
-	f.kLoop(func() {
+	f.kLoop(f.ldb, f.end, func() {
 		for v := range vecs {
 			VMOVUPS_Z(Mem{Base: bPtr, Disp: 64 * v}, masks[v], b[v])
 		}
@@ -258,10 +259,20 @@ func panel256(rows, vecs int, table Mem) {
 		}
 	}
 	b, temps := []VecPhysical{Y12, Y13}, []VecPhysical{Y14, Y15}
+	// The first tile asks for the next panel of B, row by row, the others again and again for the first line of this one.
+	ldb, end, next, pitch := R8, R9, R10, R11
+	MOVQ(f.ldb, ldb)
+	MOVQ(f.end, end)
+	MOVQ(f.next, next)
+	MOVQ(Mem{Base: idx, Disp: panelPit}, pitch)
+	SHLQ(Imm(2), pitch)
+	TESTQ(next, next)
+	JNZ(LabelRef("tile"))
+	XORQ(pitch, pitch)
+	MOVQ(Mem{Base: idx, Disp: panelB}, next)
 
 	Label("tile")
 	Load(Param("p"), idx)
-	f.fetchAhead()
 	f.fetchC(rows, 32*vecs)
 	f.loadRows(rows)
 	for i := range rows {
@@ -269,7 +280,9 @@ func panel256(rows, vecs int, table Mem) {
 			VXORPS(acc[i][v], acc[i][v], acc[i][v])
 		}
 	}
-	f.kLoop(func() {
+	f.kLoop(ldb, end, func() {
+		PREFETCHT1(Mem{Base: next})
+		ADDQ(pitch, next)
 		for v := range vecs {
 			VMOVUPS(Mem{Base: bPtr, Disp: 32 * v}, b[v])
 		}
@@ -300,6 +313,9 @@ func panel256(rows, vecs int, table Mem) {
 		}
 	})
 	Label("stored")
+	XORQ(pitch, pitch)
+	Load(Param("p"), idx)
+	MOVQ(Mem{Base: idx, Disp: panelB}, next)
 	f.nextTile(rows)
 	VZEROUPPER()
 	RET()
