@@ -119,6 +119,9 @@ func (g *Gemm) cut() {
 	}
 	perPanel := max(g.mBlock*s.K*width, 1)
 	g.nBlock = min(max(work/perPanel, 1), max(g.panels, 1)) * t.nr
+	if s.B.Col == 1 && s.M <= groupedRows && !g.inPlace() {
+		g.nBlock = max(g.nBlock, g.group()*t.nr)
+	}
 	switch {
 	case g.packA && g.nBlock < t.large.columns:
 		g.cutPacked()
@@ -135,7 +138,7 @@ func (g *Gemm) cut() {
 	switch {
 	case g.dot:
 		g.source = bDirect
-	case s.B.Col == 1 && s.M <= 2*t.mr && (s.M <= t.mr*2/3 || s.K*s.N <= bigB):
+	case g.inPlace():
 		g.source = bDirect
 	case g.mBlocks <= 1 || s.K == 0:
 		g.source = bTask
@@ -143,6 +146,26 @@ func (g *Gemm) cut() {
 		g.source = bPhase
 		g.workLen = g.batch * g.panels * t.nr * s.K
 	}
+}
+
+// inPlace tells whether the tasks read B where it lies.
+func (g *Gemm) inPlace() bool {
+	s, t := &g.s, g.t
+	if s.B.Col != 1 || s.M > 2*t.mr {
+		return false
+	}
+	return s.M <= t.large.fewRows || s.K*s.N <= t.large.directB
+}
+
+// group is how many panels of a B with contiguous rows a task packs at least: an even number of tasks, if there can be one.
+func (g *Gemm) group() int {
+	most := g.t.together()
+	for n := most; n > 1; n-- {
+		if ceilDiv(g.panels, n)%2 == 0 {
+			return n
+		}
+	}
+	return most
 }
 
 // cutPacked chooses the blocks of a product whose A is packed by each task.
@@ -256,8 +279,8 @@ func (p *gemmPack) Tasks() int { return p.c.Plan.batch * ceilDiv(p.c.Plan.panels
 
 // packed is the number of panels of a task of gemmPack.
 func (g *Gemm) packed() int {
-	if g.s.B.Col == 1 && g.t.panelRows != nil {
-		return 4
+	if g.s.B.Col == 1 {
+		return g.t.together()
 	}
 	return 1
 }

@@ -14,11 +14,11 @@ const (
 // keeps a panel of B (maxKBlock × nr) within the first-level cache, and a block of
 // maxMBlock rows of A within the second.
 const (
-	maxKBlock = 320
-	maxMBlock = 192
-	bigB      = 1 << 20 // values of B from which on it comes from memory, and is better copied than read in place twice
-	minWork   = 1 << 18 // multiplications that are worth a task: some microseconds
-	manyTasks = 32      // a call that is big enough is cut into about so many
+	maxKBlock   = 320
+	maxMBlock   = 192
+	groupedRows = 64      // of A, up to which reading B takes as long as multiplying
+	minWork     = 1 << 18 // multiplications that are worth a task: some microseconds
+	manyTasks   = 32      // a call that is big enough is cut into about so many
 )
 
 // product is one task's share of a multiplication: for 0 ≤ i < rows, 0 ≤ j < n
@@ -46,7 +46,7 @@ type product struct {
 func productScratch(t *tile, source bSource, packA bool, rows, kBlock int) int {
 	n := 0
 	if source == bTask || source == bDirect && !t.partialB {
-		n += kBlock * t.nr
+		n += kBlock * t.nr * t.together()
 	}
 	if packA {
 		n += roundUp(rows, t.mr) * kBlock
@@ -60,7 +60,8 @@ func (s *Scratch) multiply(buf []float32) {
 	t := m.t
 	var panelBuf []float32
 	if m.source == bTask || m.source == bDirect && !t.partialB {
-		panelBuf, buf = buf[:m.kBlock*t.nr], buf[m.kBlock*t.nr:]
+		n := m.kBlock * t.nr * t.together()
+		panelBuf, buf = buf[:n], buf[n:]
 	}
 	if len(m.ko) == 0 {
 		m.clear()
@@ -80,6 +81,7 @@ func (s *Scratch) multiply(buf []float32) {
 			t.packTiles(buf, p.a, p.ro[:p.rows], p.ko, m.packedRo)
 			p.a, p.ro, p.ko = buf, m.packedRo, m.packedKo[:kc]
 		}
+		packed := 0 // panels in panelBuf that are still to come
 		for j := 0; j < m.n; j += t.nr {
 			p.n = min(t.nr, m.n-j)
 			p.c, p.ldb = m.c[j:], t.nr
@@ -90,8 +92,13 @@ func (s *Scratch) multiply(buf []float32) {
 					p.ldb = int(m.bo[1] - m.bo[0])
 				}
 			case m.source != bPhase:
-				t.pack(panelBuf, m.b[j*m.bStride:], m.bo[k0:k0+kc], p.n, t.nr, t.nr, m.bStride)
-				p.b = panelBuf
+				if packed == 0 {
+					packed = m.packPanels(panelBuf, k0, kc, j)
+					p.b = panelBuf
+				} else {
+					p.b = p.b[kc*t.nr:]
+				}
+				packed--
 			default:
 				p.b = m.packed[(j/t.nr*len(m.ko)+k0)*t.nr:]
 			}
@@ -101,15 +108,33 @@ func (s *Scratch) multiply(buf []float32) {
 	}
 }
 
+// packPanels packs the next panels of B from column j on, and returns how many.
+func (m *product) packPanels(dst []float32, k0, kc, j int) int {
+	t, ko, src := m.t, m.bo[k0:k0+kc], m.b[j*m.bStride:]
+	left := ceilDiv(m.n-j, t.nr)
+	group := ceilDiv(left, ceilDiv(left, t.together()))
+	if whole := min(group, (m.n-j)/t.nr); whole > 1 && m.bStride == 1 {
+		t.panelRows(dst, src, ko, whole, kc*t.nr)
+		return whole
+	}
+	t.pack(dst, src, ko, min(t.nr, m.n-j), t.nr, t.nr, m.bStride)
+	return 1
+}
+
 // lookAhead tells p what part of B comes after the summands k0 … k0+kc−1 for the columns from j on.
 func (m *product) lookAhead(p *panel, k0, kc, j int) {
 	p.next, p.ahead = nil, 0
-	k, nr := k0, m.t.nr
-	if j += nr; j >= m.n {
-		k, j = k0+kc, 0
+	nr := m.t.nr
+	far := nr // columns from this panel to the one to fetch
+	if m.source == bTask {
+		far *= min(m.t.together(), ceilDiv(m.n, nr)) // those up to there are packed
+	}
+	k := k0
+	if j += far; j >= m.n {
+		k, j = k0+kc, j%far
 	}
 	switch {
-	case k >= len(m.ko):
+	case k >= len(m.ko) || j >= m.n:
 	case m.source == bPhase:
 		p.next, p.pitch = m.packed[(j/nr*len(m.ko)+k)*nr:], nr
 		p.ahead = ceilDiv(kc*nr/16, ceilDiv(m.rows, m.t.mr))

@@ -5,7 +5,7 @@ import "fmt"
 // nativePaths lists the paths of this processor: every arm64 has Advanced SIMD.
 func nativePaths() []Path { return []Path{NEON} }
 
-var tileNEON = tile{mr: 8, nr: 8, packA: true, large: wideLarge, run: panelNEON, gather: gatherNEON}
+var tileNEON = tile{mr: 8, nr: 8, packA: true, large: plainCut(8), run: panelNEON, gather: gatherNEON}
 
 func nativeTile(p Path) *tile {
 	if p == NEON {

@@ -30,6 +30,15 @@ func (t *tile) pack(dst, src []float32, ko []int32, n, width, pitch, stride int)
 	}
 }
 
+// together is the number of panels that lie side by side in rows of B and are
+// packed at the same time, so that more than one cache line is read of each row.
+func (t *tile) together() int {
+	if t.panelRows != nil {
+		return 4
+	}
+	return 1
+}
+
 // runLength is the number of offsets at the beginning of ko, which ascend, that follow one another.
 func runLength(ko []int32) int {
 	follows := func(i int) bool { return int(ko[i]-ko[0]) == i }

@@ -49,19 +49,26 @@ type tile struct {
 	sumVectors func(dst, src []float32, pitch, parts int) (done int)     // sum of the first done values
 }
 
-var portableTile = tile{mr: 4, nr: 8, partialB: true, large: wideLarge, run: panelPortable}
+var portableTile = tile{mr: 4, nr: 8, partialB: true, large: plainCut(4), run: panelPortable}
 
-// wideLarge is for paths that read A in place wherever they can.
-var wideLarge = largeCut{bigA: 1 << 18, stridedA: 1 << 18, minN: 256, columns: 512}
-
-// largeCut is how a path cuts products whose A is packed.
+// largeCut is how a path treats operands that its caches do not hold.
 type largeCut struct {
+	fewRows int // of A, up to which B is read in place whatever its size
+	directB int // values of B up to which it is read in place once or twice: a larger one comes from memory, and is better copied first
+
+	// Products whose A is packed:
+
 	bigA     int // values of A above which it is packed: its rows would not stay in the caches
 	stridedA int // the same for an A with contiguous columns
 	minN     int // columns above which it is worth it
 	columns  int // of a task at most
 	tasks    int // into which a product is cut, 0 for one for each block of maxMBlock rows
 	minRows  int // of such a task
+}
+
+// plainCut is for paths that read operands in place wherever they can, with tiles of mr rows.
+func plainCut(mr int) largeCut {
+	return largeCut{fewRows: mr * 2 / 3, directB: 1 << 20, bigA: 1 << 18, stridedA: 1 << 18, minN: 256, columns: 512}
 }
 
 // tileOf returns the kernels of path p. It panics if this machine cannot run them.
