@@ -8511,6 +8511,31 @@ pixel:
 	MOVQ 112(BX), R10
 
 channels:
+	CMPQ    R10, $0x08
+	JL      few
+	XORQ    R11, R11
+	MOVLQSX (CX)(R11*4), AX
+	VMOVUPS (R8)(AX*4), Y0
+	MOVQ    $0x00000001, R11
+	CMPQ    R11, DX
+	JGE     tapsWholeEnd
+
+tapsWhole:
+	MOVLQSX   (CX)(R11*4), AX
+	VMOVUPS   (R8)(AX*4), Y1
+	VCMPPS    $0x1e, Y0, Y1, Y14
+	VCMPPS    $0x03, Y1, Y1, Y13
+	VORPS     Y13, Y14, Y14
+	VBLENDVPS Y14, Y1, Y0, Y0
+	INCQ      R11
+	CMPQ      R11, DX
+	JLT       tapsWhole
+
+tapsWholeEnd:
+	VMOVUPS Y0, (R9)
+	JMP     next
+
+few:
 	MOVQ       $0x00000008, AX
 	CMPQ       R10, AX
 	CMOVQLT    R10, AX
@@ -8539,16 +8564,18 @@ taps:
 
 tapsEnd:
 	VMASKMOVPS Y0, Y15, (R9)
-	ADDQ       $0x20, R8
-	ADDQ       $0x20, R9
-	SUBQ       $0x08, R10
-	JG         channels
-	MOVQ       104(BX), AX
-	LEAQ       (SI)(AX*4), SI
-	MOVQ       112(BX), AX
-	LEAQ       (DI)(AX*4), DI
-	DECQ       R12
-	JNZ        pixel
+
+next:
+	ADDQ $0x20, R8
+	ADDQ $0x20, R9
+	SUBQ $0x08, R10
+	JG   channels
+	MOVQ 104(BX), AX
+	LEAQ (SI)(AX*4), SI
+	MOVQ 112(BX), AX
+	LEAQ (DI)(AX*4), DI
+	DECQ R12
+	JNZ  pixel
 	VZEROUPPER
 	RET
 
@@ -8571,6 +8598,56 @@ pixel:
 	MOVQ 112(BX), R10
 
 channels:
+	CMPQ         R10, $0x08
+	JL           few
+	XORQ         R11, R11
+	MOVLQSX      (CX)(R11*4), AX
+	VMOVUPS      (R8)(AX*4), Y0
+	VMOVD        R11, X12
+	VPBROADCASTD X12, Y2
+	MOVQ         $0x00000001, R11
+	CMPQ         R11, DX
+	JGE          tapsWholeEnd
+
+tapsWhole:
+	MOVLQSX      (CX)(R11*4), AX
+	VMOVUPS      (R8)(AX*4), Y1
+	VMOVD        R11, X12
+	VPBROADCASTD X12, Y3
+	VCMPPS       $0x1e, Y0, Y1, Y14
+	VCMPPS       $0x03, Y1, Y1, Y13
+	VORPS        Y13, Y14, Y14
+	VBLENDVPS    Y14, Y1, Y0, Y0
+	VBLENDVPS    Y14, Y3, Y2, Y2
+	INCQ         R11
+	CMPQ         R11, DX
+	JLT          tapsWhole
+
+tapsWholeEnd:
+	VMOVUPS (R9), Y4
+	MOVQ    $0x00000000, R11
+	CMPQ    R11, DX
+	JGE     giveWholeEnd
+
+giveWhole:
+	MOVLQSX      (CX)(R11*4), AX
+	LEAQ         (R8)(AX*4), AX
+	ADDQ         R13, AX
+	VMOVUPS      (AX), Y1
+	VMOVD        R11, X12
+	VPBROADCASTD X12, Y3
+	VPCMPEQD     Y2, Y3, Y14
+	VANDPS       Y4, Y14, Y14
+	VADDPS       Y14, Y1, Y1
+	VMOVUPS      Y1, (AX)
+	INCQ         R11
+	CMPQ         R11, DX
+	JLT          giveWhole
+
+giveWholeEnd:
+	JMP next
+
+few:
 	MOVQ         $0x00000008, AX
 	CMPQ         R10, AX
 	CMOVQLT      R10, AX
@@ -8624,6 +8701,7 @@ give:
 	JLT          give
 
 giveEnd:
+next:
 	ADDQ $0x20, R8
 	ADDQ $0x20, R9
 	SUBQ $0x08, R10
@@ -8656,6 +8734,54 @@ pixel:
 	MOVQ 112(BX), R10
 
 channels:
+	CMPQ         R10, $0x08
+	JL           few
+	XORQ         R11, R11
+	MOVLQSX      (CX)(R11*4), AX
+	VMOVUPS      (R8)(AX*4), Y0
+	VMOVD        R11, X12
+	VPBROADCASTD X12, Y2
+	MOVQ         $0x00000001, R11
+	CMPQ         R11, DX
+	JGE          tapsWholeEnd
+
+tapsWhole:
+	MOVLQSX      (CX)(R11*4), AX
+	VMOVUPS      (R8)(AX*4), Y1
+	VMOVD        R11, X12
+	VPBROADCASTD X12, Y3
+	VCMPPS       $0x1e, Y0, Y1, Y14
+	VCMPPS       $0x03, Y1, Y1, Y13
+	VORPS        Y13, Y14, Y14
+	VBLENDVPS    Y14, Y1, Y0, Y0
+	VBLENDVPS    Y14, Y3, Y2, Y2
+	INCQ         R11
+	CMPQ         R11, DX
+	JLT          tapsWhole
+
+tapsWholeEnd:
+	VMOVUPS (R9), Y4
+	MOVQ    $0x00000000, R11
+	CMPQ    R11, DX
+	JGE     giveWholeEnd
+
+giveWhole:
+	MOVLQSX      (CX)(R11*4), AX
+	LEAQ         (R8)(AX*4), AX
+	ADDQ         R13, AX
+	VMOVD        R11, X12
+	VPBROADCASTD X12, Y3
+	VPCMPEQD     Y2, Y3, Y14
+	VANDPS       Y4, Y14, Y1
+	VMOVUPS      Y1, (AX)
+	INCQ         R11
+	CMPQ         R11, DX
+	JLT          giveWhole
+
+giveWholeEnd:
+	JMP next
+
+few:
 	MOVQ         $0x00000008, AX
 	CMPQ         R10, AX
 	CMOVQLT      R10, AX
@@ -8707,6 +8833,7 @@ give:
 	JLT          give
 
 giveEnd:
+next:
 	ADDQ $0x20, R8
 	ADDQ $0x20, R9
 	SUBQ $0x08, R10
@@ -8739,6 +8866,29 @@ pixel:
 	MOVQ 112(BX), R10
 
 channels:
+	CMPQ    R10, $0x08
+	JL      few
+	XORQ    R11, R11
+	MOVLQSX (CX)(R11*4), AX
+	VMOVUPS (R8)(AX*4), Y0
+	MOVQ    $0x00000001, R11
+	CMPQ    R11, DX
+	JGE     tapsWholeEnd
+
+tapsWhole:
+	MOVLQSX (CX)(R11*4), AX
+	VMOVUPS (R8)(AX*4), Y1
+	VADDPS  Y1, Y0, Y0
+	INCQ    R11
+	CMPQ    R11, DX
+	JLT     tapsWhole
+
+tapsWholeEnd:
+	VMULPS  Y5, Y0, Y0
+	VMOVUPS Y0, (R9)
+	JMP     next
+
+few:
 	MOVQ       $0x00000008, AX
 	CMPQ       R10, AX
 	CMOVQLT    R10, AX
@@ -8765,16 +8915,18 @@ taps:
 tapsEnd:
 	VMULPS     Y5, Y0, Y0
 	VMASKMOVPS Y0, Y15, (R9)
-	ADDQ       $0x20, R8
-	ADDQ       $0x20, R9
-	SUBQ       $0x08, R10
-	JG         channels
-	MOVQ       104(BX), AX
-	LEAQ       (SI)(AX*4), SI
-	MOVQ       112(BX), AX
-	LEAQ       (DI)(AX*4), DI
-	DECQ       R12
-	JNZ        pixel
+
+next:
+	ADDQ $0x20, R8
+	ADDQ $0x20, R9
+	SUBQ $0x08, R10
+	JG   channels
+	MOVQ 104(BX), AX
+	LEAQ (SI)(AX*4), SI
+	MOVQ 112(BX), AX
+	LEAQ (DI)(AX*4), DI
+	DECQ R12
+	JNZ  pixel
 	VZEROUPPER
 	RET
 
@@ -8797,6 +8949,27 @@ pixel:
 	MOVQ 112(BX), R10
 
 channels:
+	CMPQ    R10, $0x08
+	JL      few
+	VMOVUPS (R9), Y4
+	VMULPS  Y5, Y4, Y4
+	MOVQ    $0x00000000, R11
+	CMPQ    R11, DX
+	JGE     giveWholeEnd
+
+giveWhole:
+	MOVLQSX (CX)(R11*4), AX
+	VMOVUPS (R8)(AX*4), Y1
+	VADDPS  Y4, Y1, Y1
+	VMOVUPS Y1, (R8)(AX*4)
+	INCQ    R11
+	CMPQ    R11, DX
+	JLT     giveWhole
+
+giveWholeEnd:
+	JMP next
+
+few:
 	MOVQ       $0x00000008, AX
 	CMPQ       R10, AX
 	CMOVQLT    R10, AX
@@ -8821,6 +8994,7 @@ give:
 	JLT        give
 
 giveEnd:
+next:
 	ADDQ $0x20, R8
 	ADDQ $0x20, R9
 	SUBQ $0x08, R10
@@ -8853,6 +9027,25 @@ pixel:
 	MOVQ 112(BX), R10
 
 channels:
+	CMPQ    R10, $0x08
+	JL      few
+	VMOVUPS (R9), Y4
+	VMULPS  Y5, Y4, Y4
+	MOVQ    $0x00000000, R11
+	CMPQ    R11, DX
+	JGE     giveWholeEnd
+
+giveWhole:
+	MOVLQSX (CX)(R11*4), AX
+	VMOVUPS Y4, (R8)(AX*4)
+	INCQ    R11
+	CMPQ    R11, DX
+	JLT     giveWhole
+
+giveWholeEnd:
+	JMP next
+
+few:
 	MOVQ       $0x00000008, AX
 	CMPQ       R10, AX
 	CMOVQLT    R10, AX
@@ -8875,6 +9068,7 @@ give:
 	JLT        give
 
 giveEnd:
+next:
 	ADDQ $0x20, R8
 	ADDQ $0x20, R9
 	SUBQ $0x08, R10

@@ -12,7 +12,7 @@ const panelRows = 144
 
 func dots(table Mem) {
 	for _, bits := range []int{512, 256} {
-		lanes{bits, table}.dot()
+		lanes{bits: bits, table: table}.dot()
 	}
 }
 
@@ -87,7 +87,7 @@ const maxDotColumns = 4
 func runDots(table Mem) {
 	for _, bits := range []int{512, 256} {
 		for n := 1; n <= maxDotColumns; n++ {
-			lanes{bits, table}.runDot(n)
+			lanes{bits: bits, table: table}.runDot(n)
 		}
 	}
 }

@@ -25,6 +25,7 @@ const (
 type lanes struct {
 	bits  int
 	table Mem
+	whole bool // no lane is masked out
 }
 
 func (l lanes) reg(i int) VecPhysical {
@@ -53,17 +54,23 @@ func (l lanes) only(rest GPPhysical) {
 }
 
 func (l lanes) load(m Mem, r VecPhysical) {
-	if l.bits == 512 {
+	switch {
+	case l.whole:
+		VMOVUPS(m, r)
+	case l.bits == 512:
 		VMOVUPS_Z(m, K1, r)
-	} else {
+	default:
 		VMASKMOVPS(m, Y15, r)
 	}
 }
 
 func (l lanes) store(r VecPhysical, m Mem) {
-	if l.bits == 512 {
+	switch {
+	case l.whole:
+		VMOVUPS(r, m)
+	case l.bits == 512:
 		VMOVUPS(r, K1, m)
-	} else {
+	default:
 		VMASKMOVPS(r, Y15, m)
 	}
 }
@@ -126,13 +133,13 @@ func (l lanes) addWhereEqual(a, b, v, sum VecPhysical) {
 
 func pools(table Mem) {
 	for _, bits := range []int{512, 256} {
-		l := lanes{bits, table}
-		l.kernel("maxPool", "sets y to the greatest x of each window", poolX, l.maxPool)
-		l.kernel("maxPoolGrad", "adds y to dx where x is the first greatest of its window", poolX, l.maxPoolGrad)
-		l.kernel("maxPoolGradSet", "sets dx to y where x is the first greatest of its window, and to zero elsewhere", poolX, l.maxPoolGradSet)
-		l.kernel("sumPool", "sets y to scale times the sum of x over each window", poolX, l.sumPool)
-		l.kernel("sumPoolGrad", "adds scale·y to dx all over each window", poolDX, l.sumPoolGrad)
-		l.kernel("sumPoolGradSet", "sets dx to scale·y all over each window", poolDX, l.sumPoolGradSet)
+		l := lanes{bits: bits, table: table}
+		l.kernel("maxPool", "sets y to the greatest x of each window", poolX, lanes.maxPool)
+		l.kernel("maxPoolGrad", "adds y to dx where x is the first greatest of its window", poolX, lanes.maxPoolGrad)
+		l.kernel("maxPoolGradSet", "sets dx to y where x is the first greatest of its window, and to zero elsewhere", poolX, lanes.maxPoolGradSet)
+		l.kernel("sumPool", "sets y to scale times the sum of x over each window", poolX, lanes.sumPool)
+		l.kernel("sumPoolGrad", "adds scale·y to dx all over each window", poolDX, lanes.sumPoolGrad)
+		l.kernel("sumPoolGradSet", "sets dx to scale·y all over each window", poolDX, lanes.sumPoolGradSet)
 	}
 }
 
@@ -155,6 +162,9 @@ func (l lanes) tap() Mem {
 
 // eachTap emits a loop over the taps from number first on.
 func (l lanes) eachTap(label string, first int, body func()) {
+	if l.whole {
+		label += "Whole"
+	}
 	MOVQ(U32(uint32(first)), poolTap)
 	CMPQ(poolTap, poolN)
 	JGE(LabelRef(label + "End"))
@@ -167,7 +177,7 @@ func (l lanes) eachTap(label string, first int, body func()) {
 }
 
 // kernel emits a kernel that runs body for each pixel and block of channels.
-func (l lanes) kernel(name, doc string, input int, body func()) {
+func (l lanes) kernel(name, doc string, input int, body func(lanes)) {
 	name = fmt.Sprintf("%s%d", name, l.bits)
 	TEXT(name, NOSPLIT, "func(p *poolRow)")
 	Doc(name + " " + doc + ".")
@@ -187,8 +197,18 @@ func (l lanes) kernel(name, doc string, input int, body func()) {
 	MOVQ(RDI, poolOut)
 	MOVQ(Mem{Base: p, Disp: poolC}, poolRest)
 	Label("channels")
+	if l.bits == 256 { // a store with a mask takes long on some processors
+		CMPQ(poolRest, Imm(8))
+		JL(LabelRef("few"))
+		whole := l
+		whole.whole = true
+		body(whole)
+		JMP(LabelRef("next"))
+		Label("few")
+	}
 	l.only(poolRest)
-	body()
+	body(l)
+	Label("next")
 	ADDQ(Imm(uint64(l.bits/8)), poolIn)
 	ADDQ(Imm(uint64(l.bits/8)), poolOut)
 	SUBQ(Imm(uint64(l.bits/32)), poolRest)
