@@ -16,7 +16,7 @@ const module = "github.com/cohort-learning/cohort/"
 // rooms are the packages from the ground up; docs/architecture.md draws them. A package imports only what stands on a line
 // above its own, and besides what its own line allows. Sub-packages belong to the line of the longest prefix.
 var rooms = [][]string{
-	{"rng"},
+	{"parallel", "rng"},
 	{"weights"},
 	{"backend/cpu/kernel"},
 	{"backend/cpu/loops", "backend/cpu/workers"},

@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/cohort-learning/cohort/parallel"
 	"gonum.org/v1/gonum/mat"
 )
 
@@ -23,7 +24,7 @@ func (b *binned) missing(column int) uint16 { return uint16(len(b.cuts[column]) 
 func bin(x *mat.Dense, rows []int, most int) *binned {
 	n, d := x.Dims()
 	b := &binned{n: n, cuts: make([][]float64, d), bins: make([][]uint16, d)}
-	parallel(d, func(j int) {
+	parallel.Do(d, 0, func(j int) {
 		known := make([]float64, 0, len(rows))
 		for _, i := range rows {
 			if v := x.At(i, j); !math.IsNaN(v) {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/cohort-learning/cohort/parallel"
 	"github.com/cohort-learning/cohort/rng"
 	"gonum.org/v1/gonum/floats"
 	"gonum.org/v1/gonum/mat"
@@ -61,7 +62,7 @@ func (l boosting) Fit(ctx context.Context, x, y *mat.Dense, w []float64, r *rng.
 		}
 	}
 	columns := make([][]tree, k)
-	parallel(k, func(c int) {
+	parallel.Do(k, 0, func(c int) {
 		columns[c] = l.column(ctx, x, mat.Col(nil, c, y), w, m.base[c], b, rows, streams[c])
 		for t := range columns[c] {
 			columns[c][t].first = c
@@ -177,7 +178,7 @@ func (l boosting) FitClasses(ctx context.Context, x *mat.Dense, labels []int, k 
 				}
 			}
 		}
-		parallel(k, func(c int) {
+		parallel.Do(k, 0, func(c int) {
 			t := l.step(growths[c], x, rows, streams[c], rate, scores[c], 1)
 			t.first = c
 			m.trees[step*k+c] = t

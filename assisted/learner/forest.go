@@ -7,6 +7,7 @@ import (
 	"math"
 	"strconv"
 
+	"github.com/cohort-learning/cohort/parallel"
 	"github.com/cohort-learning/cohort/rng"
 	"gonum.org/v1/gonum/mat"
 )
@@ -126,7 +127,7 @@ func (l bagging) fit(ctx context.Context, x *mat.Dense, d int, y *mat.Dense, w [
 			streams[t] = r.Fork("tree " + strconv.Itoa(t))
 		}
 	}
-	parallel(l.trees, func(t int) {
+	parallel.Do(l.trees, 0, func(t int) {
 		if ctx.Err() != nil {
 			return
 		}
@@ -142,7 +143,7 @@ func (l bagging) fit(ctx context.Context, x *mat.Dense, d int, y *mat.Dense, w [
 		return m, nil
 	}
 	oob := mat.NewDense(n, k, nil)
-	parallel(n, func(i int) {
+	parallel.Do(n, 0, func(i int) {
 		lacks := func(t int) bool { return bags[t][i] == 0 }
 		for t := range bags {
 			if lacks(t) {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/cohort-learning/cohort/parallel"
 	"github.com/cohort-learning/cohort/rng"
 )
 
@@ -95,7 +96,7 @@ func (g *growth) each(n, rows int, do func(j int)) {
 		}
 		return
 	}
-	parallel(n, do)
+	parallel.Do(n, 0, do)
 }
 
 // add adds the statistics of the rows to the histogram of column j.

@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/cohort-learning/cohort/parallel"
 	"github.com/cohort-learning/cohort/rng"
 	"gonum.org/v1/gonum/floats"
 	"gonum.org/v1/gonum/mat"
@@ -85,7 +86,7 @@ func (m *nearest) Predict(x *mat.Dense) (*mat.Dense, error) {
 	}
 	_, k := m.y.Dims()
 	out, z := mat.NewDense(n, k, nil), m.apply(x)
-	parallel(n, func(i int) { m.mean(out.RawRowView(i), z.RawRowView(i)) })
+	parallel.Do(n, 0, func(i int) { m.mean(out.RawRowView(i), z.RawRowView(i)) })
 	return finite(out)
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/cohort-learning/cohort/parallel"
 	"github.com/cohort-learning/cohort/rng"
 	"gonum.org/v1/gonum/floats"
 	"gonum.org/v1/gonum/mat"
@@ -76,7 +77,7 @@ func (l supportVectors) Fit(ctx context.Context, x, y *mat.Dense, w []float64, _
 		}
 	}
 	if kernel.roomy() {
-		parallel(k, optimise)
+		parallel.Do(k, 0, optimise)
 	} else {
 		for c := range k {
 			optimise(c)
@@ -126,7 +127,7 @@ func (m *gaussians) Predict(x *mat.Dense) (*mat.Dense, error) {
 	}
 	out := mat.NewDense(n, len(m.bias), nil)
 	z := m.apply(x)
-	parallel(n, func(i int) {
+	parallel.Do(n, 0, func(i int) {
 		o := out.RawRowView(i)
 		copy(o, m.bias)
 		if m.vectors == nil {

@@ -3,6 +3,7 @@ package learner
 import (
 	"math"
 
+	"github.com/cohort-learning/cohort/parallel"
 	"gonum.org/v1/gonum/mat"
 )
 
@@ -65,7 +66,7 @@ func (m *ensemble) Predict(x *mat.Dense) (*mat.Dense, error) {
 	}
 	out := mat.NewDense(n, len(m.base), nil)
 	const block = 256
-	parallel((n+block-1)/block, func(b int) {
+	parallel.Do((n+block-1)/block, 0, func(b int) {
 		for i := b * block; i < min(n, (b+1)*block); i++ {
 			m.row(out.RawRowView(i), x.RawRowView(i), nil)
 		}

@@ -6,6 +6,8 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
+
+	"github.com/cohort-learning/cohort/parallel"
 )
 
 // ShortestSecret is the least number of bytes of a shared secret.
@@ -20,7 +22,7 @@ func Hash(secret []byte, scope string, ids []string) ([]string, error) {
 	prefix := binary.BigEndian.AppendUint64([]byte("cohort/key/1\x00"), uint64(len(scope)))
 	prefix = append(prefix, scope...)
 	out := make([]string, len(ids))
-	err := each(len(ids), func(i int) error {
+	err := parallel.Try(len(ids), 0, func(i int) error {
 		h := hmac.New(sha256.New, secret)
 		h.Write(prefix)
 		h.Write([]byte(ids[i]))

@@ -8,9 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"runtime"
-	"sync"
 
+	"github.com/cohort-learning/cohort/parallel"
 	"github.com/gtank/ristretto255"
 )
 
@@ -80,10 +79,9 @@ func newParty(scope string, ids []string, secret Secret) (party, error) {
 // blind returns H(id)^k of the identifiers, in their order.
 func (p party) blind() []Point {
 	out := make([]Point, len(p.ids))
-	_ = each(len(out), func(i int) error {
+	parallel.Do(len(out), 0, func(i int) {
 		e := hash(p.scope, p.ids[i])
 		out[i] = pointOf(e.ScalarMult(p.exp, e))
-		return nil
 	})
 	return out
 }
@@ -91,7 +89,7 @@ func (p party) blind() []Point {
 // raise returns each point to the power k.
 func raise(in []Point, k *ristretto255.Scalar) ([]Point, error) {
 	out := make([]Point, len(in))
-	err := each(len(in), func(i int) error {
+	err := parallel.Try(len(in), 0, func(i int) error {
 		e, err := in[i].element()
 		if err != nil {
 			return fmt.Errorf("psi: point %d: %w", i, err)
@@ -100,30 +98,6 @@ func raise(in []Point, k *ristretto255.Scalar) ([]Point, error) {
 		return nil
 	})
 	return out, err
-}
-
-// each calls f for 0 ≤ i < n on all processors, and returns the error of the smallest i that has one.
-func each(n int, f func(int) error) error {
-	workers := min(runtime.GOMAXPROCS(0), n)
-	at, errs := make([]int, workers), make([]error, workers)
-	var wg sync.WaitGroup
-	for w := range workers {
-		wg.Go(func() {
-			for i := w * n / workers; i < (w+1)*n/workers; i++ {
-				if err := f(i); err != nil {
-					at[w], errs[w] = i, err
-					return
-				}
-			}
-		})
-	}
-	wg.Wait()
-	for _, err := range errs { // parts ascend
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Initiator is the party that learns who is in both lists. It is for one session with one responder.
@@ -194,7 +168,7 @@ func (n *Initiator) Finish(r Reply) (Match, error) {
 	}
 	m := Match{Both: make([]bool, len(n.ids)), Tokens: make([]Point, len(n.ids))}
 	inverse := ristretto255.NewScalar().Invert(n.exp)
-	err = each(len(n.ids), func(i int) error {
+	err = parallel.Try(len(n.ids), 0, func(i int) error {
 		x := r.Again[n.order[i]]
 		if _, m.Both[i] = known[x]; !m.Both[i] {
 			m.Tokens[i] = n.decoy(i)

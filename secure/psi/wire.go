@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/cohort-learning/cohort/parallel"
 	"github.com/gtank/ristretto255"
 )
 
@@ -68,7 +69,7 @@ func ReadPoints(b []byte) (points []Point, rest []byte, err error) {
 	for i := range points {
 		copy(points[i][:], b[i*PointSize:])
 	}
-	err = each(len(points), func(i int) error {
+	err = parallel.Try(len(points), 0, func(i int) error {
 		if _, err := points[i].element(); err != nil {
 			return fmt.Errorf("psi: point %d: %w", i, err)
 		}

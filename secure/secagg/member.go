@@ -12,6 +12,8 @@ import (
 	"io"
 	"maps"
 	"slices"
+
+	"github.com/cohort-learning/cohort/parallel"
 )
 
 // Verifier knows the members' signing keys.
@@ -134,7 +136,7 @@ func (m *Member) Share(adverts Adverts) (Shared, error) {
 	if !ok || !bytes.Equal(r.adverts[me].signed(m.terms), m.advert.signed(m.terms)) {
 		return Shared{}, refuse(ErrAdvert, m.advert.Name, "this member's own advert is missing or was changed")
 	}
-	if err := each(len(r.adverts), m.trust.Workers, func(i int) error {
+	if err := parallel.Try(len(r.adverts), m.trust.Workers, func(i int) error {
 		if i == me {
 			return nil
 		}
@@ -157,7 +159,7 @@ func (m *Member) Share(adverts Adverts) (Shared, error) {
 	before := m.roster
 	m.roster, m.me = r, me
 	poly := m.polynomials()
-	err = each(len(near), m.trust.Workers, func(i int) error {
+	err = parallel.Try(len(near), m.trust.Workers, func(i int) error {
 		j := near[i]
 		aead, err := m.aead(j, me, j)
 		if err != nil {
@@ -288,7 +290,7 @@ func (m *Member) Mask(boxes Boxes, x *Vector) (*Vector, error) {
 	input := sha256.Sum256(b)
 	shares := make([][2]secret, len(boxes))
 	bodies, extras := make([]mask, len(boxes), len(boxes)+1), make([]mask, len(boxes), len(boxes)+1)
-	err = each(len(boxes), m.trust.Workers, func(i int) error {
+	err = parallel.Try(len(boxes), m.trust.Workers, func(i int) error {
 		j := from[i]
 		if err := m.open(boxes[i], j, &shares[i]); err != nil {
 			return err
@@ -479,7 +481,7 @@ func (r *roster) confirmed(v Verifier, list Survivors, confirmations Confirmatio
 	if len(seen) < r.p.Survivors {
 		return refuse(ErrTooFew, "", "%d confirmations of the survivors: expected %d", len(seen), r.p.Survivors)
 	}
-	return each(len(confirmations), workers, func(i int) error {
+	return parallel.Try(len(confirmations), workers, func(i int) error {
 		c := &confirmations[i]
 		if err := verify(v, ErrList, c.From, c.signed(), c.Sig); err != nil {
 			return err

@@ -4,6 +4,8 @@ import (
 	"crypto/ecdh"
 	"fmt"
 	"slices"
+
+	"github.com/cohort-learning/cohort/parallel"
 )
 
 // Sum is what a session yields.
@@ -67,7 +69,7 @@ func (s *Server) Recover(workers int) (*Sum, error) {
 			}
 		}
 	}
-	err = each(len(pairs), workers, func(i int) error {
+	err = parallel.Try(len(pairs), workers, func(i int) error {
 		p := pairs[i]
 		shared, err := agree(keys[p.v], r.adverts[p.u].Mask, r.adverts[p.u].Name)
 		if err != nil {
@@ -128,7 +130,7 @@ func (s *Server) secrets(workers int) ([][32]byte, error) {
 		o.lambda = known[key]
 		work = append(work, o)
 	}
-	return out, each(len(work), workers, func(i int) (err error) {
+	return out, parallel.Try(len(work), workers, func(i int) (err error) {
 		out[work[i].of], err = s.recover(work[i])
 		return err
 	})

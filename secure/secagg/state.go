@@ -3,10 +3,7 @@ package secagg
 import (
 	"cmp"
 	"maps"
-	"runtime"
 	"slices"
-	"sync"
-	"sync/atomic"
 )
 
 const stateVersion = 1
@@ -131,36 +128,4 @@ func RestoreMember(p Params, trust Trust, state []byte) (*Member, error) {
 		m.roster, m.me = ros, me
 	}
 	return m, nil
-}
-
-// each calls f(0) … f(n−1) from up to workers goroutines (0: one a processor) and returns the error of the least index, so that
-// whom a refusal names does not depend on timing. After an error no further calls begin.
-func each(n, workers int, f func(i int) error) error {
-	if workers <= 0 {
-		workers = runtime.GOMAXPROCS(0)
-	}
-	var next atomic.Int64
-	var failed atomic.Bool
-	errs := make([]error, n)
-	var wg sync.WaitGroup
-	for range min(workers, n) {
-		wg.Go(func() {
-			for !failed.Load() {
-				i := int(next.Add(1)) - 1
-				if i >= n {
-					return
-				}
-				if errs[i] = f(i); errs[i] != nil {
-					failed.Store(true)
-				}
-			}
-		})
-	}
-	wg.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
