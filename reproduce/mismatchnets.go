@@ -20,7 +20,9 @@ import (
 	"github.com/cohort-learning/cohort/nn"
 	"github.com/cohort-learning/cohort/recipe"
 	"github.com/cohort-learning/cohort/rng"
+	"gonum.org/v1/gonum/floats"
 	"gonum.org/v1/gonum/mat"
+	"gonum.org/v1/gonum/stat"
 )
 
 // net builds an architecture.
@@ -325,7 +327,10 @@ func (l *Lab) mismatchDiabetes(ctx context.Context, alpha float64) error {
 	}
 	names := []rival{oracle, naiveFit, huberFit, twoStage, hardEM, mixture, msl("MSL", mismatch.Options{})}
 	references := map[float64][]float64{.3: {.529, .584, .569, .562, .698, .554, .559}, .5: {.529, .683, .666, .621, .783, .625, .622}}
-	errs := make([]float64, len(names))
+	errs, bySplit := make([]float64, len(names)), make([][]float64, len(names))
+	for c := range bySplit {
+		bySplit[c] = make([]float64, splits)
+	}
 	for split := range splits {
 		r := rng.New(l.Seed, split, "", "diabetes")
 		order := r.Perm(n)
@@ -349,14 +354,18 @@ func (l *Lab) mismatchDiabetes(ctx context.Context, alpha float64) error {
 				for k, v := range x.RawRowView(i) {
 					at += v * coef.At(k, 0)
 				}
-				errs[c] += (at - y.At(i, 0)) * (at - y.At(i, 0)) / variance / float64(n-part) / splits
+				bySplit[c][split] += (at - y.At(i, 0)) * (at - y.At(i, 0)) / variance / float64(n-part)
 			}
+			errs[c] += bySplit[c][split] / splits
 		}
 	}
 	for c, v := range names {
 		l.report(fmt.Sprintf("diabetes, α = %v: %s, test error over the variance", alpha, v.name), references[alpha][c], prototype, errs[c])
 	}
 	l.require(fmt.Sprintf("diabetes, α = %v: MSL less naive", alpha), references[alpha][6]-references[alpha][1], prototype, errs[6]-errs[1], "<=", -.02)
+	gains := make([]float64, splits)
+	floats.SubTo(gains, bySplit[6], bySplit[1])
+	l.report(fmt.Sprintf("diabetes, α = %v: standard error of MSL less naive over splits", alpha), math.NaN(), "", stat.StdErr(stat.StdDev(gains, nil), splits))
 	return nil
 }
 

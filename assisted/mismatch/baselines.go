@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 
+	"github.com/cohort-learning/cohort/parallel"
 	"github.com/cohort-learning/cohort/rng"
 	"gonum.org/v1/gonum/mat"
 )
@@ -211,7 +212,7 @@ func LocalSearch(ctx context.Context, p Problem, x *mat.Dense, m Model, v Rival)
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}
-		chunks(n, rowChunk, cores(), func(_, lo, hi int) {
+		parallel.Chunks(n, rowChunk, parallel.Threads(), func(_, lo, hi int) {
 			for i := lo; i < hi; i++ {
 				b, row := swap{}, h.RawRowView(i)
 				for j := i + 1; j < n; j++ {

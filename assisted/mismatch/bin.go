@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/cohort-learning/cohort/parallel"
 	"gonum.org/v1/gonum/blas/blas64"
 )
 
@@ -15,6 +16,7 @@ import (
 //
 // and a row's own label one more entry, o_i = (1−α)·exp(−(y_i−f_i)²/(2σ²)). With K̄ = K + o at the row's own bin, sweeps
 // u = 1/(K̄v), v = n_b/(K̄ᵀu) give every bin as much as it has labels; that own labels stand in single file is relaxed.
+// A clue s_ij about another label is an entry of its own, too, exp(s_ij) − exp(rest_i) times what the label has in its bin.
 // Within a bin the posterior label has mean m_ib = clip((σ²c_b + v_b f_i)/(σ²+v_b), bin) and variance v_bσ²/(σ²+v_b).
 type binPlan struct {
 	*block
@@ -26,6 +28,7 @@ type binPlan struct {
 
 	kernel []float64   // rows·B, other labels, each row divided by its largest entry
 	mine   []float64   // o_i on the same scale
+	hints  [][]float64 // by row the entries of its clues on the same scale, 0 for its own label's; nil without evidence
 	aside  []float64   // the dustbin's column on the same scale; 0 without one
 	u, v   []float64   // v: bins, then the dustbin
 	cap    []float64   // of the columns
@@ -125,6 +128,12 @@ func (p *binPlan) keepFilled(all []bin) {
 	}
 	p.kernel = p.kernel[:n]
 	p.mine, p.aside, p.u = make([]float64, len(p.rows)), make([]float64, len(p.rows)), make([]float64, len(p.rows))
+	if p.clues != nil && p.hints == nil {
+		p.hints = make([][]float64, len(p.rows))
+		for r, c := range p.clues {
+			p.hints[r] = make([]float64, len(c))
+		}
+	}
 	p.v, p.cap = make([]float64, len(p.bins)+1), make([]float64, len(p.bins)+1)
 	for b := range p.v {
 		p.v[b] = 1
@@ -160,18 +169,23 @@ func (p *binPlan) fill(b *belief, threads int) {
 		}
 	}
 	other, own, none := math.Log(b.alpha/max(1, labels-1)), math.Log1p(-b.alpha), -math.Log(labels)
-	chunks(len(p.rows), binChunk, threads, func(_, lo, hi int) {
+	parallel.Chunks(len(p.rows), binChunk, threads, func(_, lo, hi int) {
 		l := make([]float64, len(p.bins))
 		for r := lo; r < hi; r++ {
 			f := b.f.RawRowView(p.rows[r])
 			prior, mine, aside := none, math.Inf(-1), math.Inf(-1)
 			if j := p.own[r]; j >= 0 {
-				prior, mine = other, own+p.likelihood(p.labels[j], f, b.noise)
+				known, _ := p.known(r)
+				prior, mine = other, own+known+p.likelihood(p.labels[j], f, b.noise)
 			}
 			if dustRows > 0 {
 				aside = 0
 			}
 			top := max(mine, aside)
+			if p.clues != nil {
+				top = max(top, p.hint(r, prior, f, b.noise))
+				prior += p.rest[r]
+			}
 			for c := range l {
 				if p.l.classes != nil {
 					l[c] = prior + constant[c] + f[int(p.bins[c].mean)]
@@ -189,8 +203,36 @@ func (p *binPlan) fill(b *belief, threads int) {
 				}
 			}
 			p.mine[r], p.aside[r] = math.Exp(mine-top), math.Exp(aside-top)
+			if p.clues != nil {
+				exponentials(p.hints[r], top)
+			}
 		}
 	})
+}
+
+// hint writes the logarithms of the entries of the r-th row's clues and returns the largest.
+func (p *binPlan) hint(r int, prior float64, f []float64, noise float64) float64 {
+	top := math.Inf(-1)
+	for c, k := range p.clues[r] {
+		p.hints[r][c] = math.Inf(-1)
+		if more := k.odds - p.rest[r]; more > 0 && k.at != p.own[r] {
+			p.hints[r][c] = prior + k.odds + math.Log(-math.Expm1(-more)) + p.likelihood(p.labels[k.at], f, noise)
+			top = max(top, p.hints[r][c])
+		}
+	}
+	return top
+}
+
+// eachHint calls f for the entries of the r-th row's clues: what they weigh, and the place of the label.
+func (p *binPlan) eachHint(r int, f func(w float64, at int)) {
+	if p.hints == nil {
+		return
+	}
+	for c, w := range p.hints[r] {
+		if w > 0 {
+			f(w, p.clues[r][c].at)
+		}
+	}
 }
 
 // likelihood returns log p(y_j|f) up to what is common to all.
@@ -209,6 +251,7 @@ func (p *binPlan) rowSum(r int) float64 {
 	if j := p.own[r]; j >= 0 {
 		sum += p.mine[r] * p.v[p.of[j]]
 	}
+	p.eachHint(r, func(w float64, at int) { sum += w * p.v[p.of[at]] })
 	return sum
 }
 
@@ -217,7 +260,7 @@ func (p *binPlan) rowSum(r int) float64 {
 func (p *binPlan) sweep(omega float64, threads int) float64 {
 	n := len(p.bins)
 	worst := make([]float64, len(p.parts))
-	chunks(len(p.rows), binChunk, threads, func(at, lo, hi int) {
+	parallel.Chunks(len(p.rows), binChunk, threads, func(at, lo, hi int) {
 		sum := blas64.Vector{N: n, Inc: 1, Data: p.parts[at]}
 		clear(p.parts[at])
 		for r := lo; r < hi; r++ {
@@ -230,6 +273,7 @@ func (p *binPlan) sweep(omega float64, threads int) float64 {
 			if j := p.own[r]; j >= 0 {
 				sum.Data[p.of[j]] += u * p.mine[r]
 			}
+			p.eachHint(r, func(w float64, at int) { sum.Data[p.of[at]] += u * w })
 		}
 	})
 	total := make([]float64, n+1)
@@ -278,7 +322,7 @@ func (p *binPlan) solve(b *belief, out *posterior, threads int) (float64, int) {
 		worst, more = p.polish(sweeps, tolerance, threads)
 		made += more
 	}
-	chunks(len(p.rows), binChunk, threads, func(_, lo, hi int) {
+	parallel.Chunks(len(p.rows), binChunk, threads, func(_, lo, hi int) {
 		for r := lo; r < hi; r++ {
 			p.read(b, out, r)
 		}
@@ -345,32 +389,58 @@ func (p *binPlan) read(b *belief, out *posterior, r int) {
 			out.entropy[i] -= w * math.Log(w/k.count)
 		}
 	}
-	if j := p.own[r]; j >= 0 {
-		w := p.mine[r] * p.v[p.of[j]] / real
+	one := func(w float64, at int) float64 { // a label with an entry of its own
+		w *= p.v[p.of[at]] / real
 		label := 0.0
 		if p.l.classes == nil {
-			label = p.l.y.At(p.labels[j], 0)
+			label = p.l.y.At(p.labels[at], 0)
 		}
-		add(w, p.of[j], label, 0)
+		add(w, p.of[at], label, 0)
 		if w > 0 {
 			out.entropy[i] -= w * math.Log(w)
 		}
-		out.own[i] = w * real / total
+		return w
 	}
+	if j := p.own[r]; j >= 0 {
+		out.own[i] = one(p.mine[r], j) * real / total
+	}
+	p.eachHint(r, func(w float64, at int) { one(w, at) })
 }
 
-// pair implements [plan]. Rows that believe in their own label more than not keep it; the others share out what is left: numbers
-// by rank, classes to the rows that are surest of them. With a dustbin the rows least sure of any label get none.
+// pair implements [plan]. Rows that believe in their own label more than not keep it, then those that believe so in another by a clue get
+// that, the surest first; the others share out what is left: numbers by rank, classes to the rows that are surest of them. With a
+// dustbin the rows least sure of any label get none.
 func (p *binPlan) pair(b *belief, of []int) {
 	taken := make([]bool, len(p.labels))
-	var rest []int
+	type wish struct {
+		r, at int
+		w     float64
+	}
+	var wishes []wish
 	for r, i := range p.rows {
 		of[i] = -1
-		if j := p.own[r]; j >= 0 && 2*p.mine[r]*p.v[p.of[j]] > p.rowSum(r) {
+		total := p.rowSum(r)
+		if j := p.own[r]; j >= 0 && 2*p.mine[r]*p.v[p.of[j]] > total {
 			of[i], taken[j] = p.labels[j], true
 			continue
 		}
-		rest = append(rest, r)
+		p.eachHint(r, func(w float64, at int) {
+			if w *= p.v[p.of[at]] / total; w > .5 {
+				wishes = append(wishes, wish{r, at, w})
+			}
+		})
+	}
+	slices.SortStableFunc(wishes, func(x, y wish) int { return cmp.Compare(y.w, x.w) })
+	for _, w := range wishes {
+		if !taken[w.at] {
+			of[p.rows[w.r]], taken[w.at] = p.labels[w.at], true
+		}
+	}
+	var rest []int
+	for r, i := range p.rows {
+		if of[i] < 0 {
+			rest = append(rest, r)
+		}
 	}
 	var labels []int
 	for c, j := range p.labels {

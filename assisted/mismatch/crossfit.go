@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/cohort-learning/cohort/assisted/learner"
+	"github.com/cohort-learning/cohort/parallel"
 	"github.com/cohort-learning/cohort/rng"
 	"gonum.org/v1/gonum/mat"
 )
@@ -71,7 +72,7 @@ func (c *CrossFit) Predict(ctx context.Context, rows []int, out *mat.Dense) erro
 
 func (c *CrossFit) all(do func(f int) error) error {
 	errs := make([]error, len(c.models))
-	split(len(errs), cores(), func(f int) { errs[f] = do(f) })
+	parallel.Do(len(errs), 0, func(f int) { errs[f] = do(f) })
 	for f, err := range errs {
 		if err != nil {
 			return fmt.Errorf("fold %d: %w", f, err)

@@ -13,9 +13,13 @@
 // λ = 2σ² log((1−α)(n−1)/α), and both are estimated as the fit goes on.
 //
 // Three nouns:
-//   - [Problem]: labels, which row each came with, blocks, certain rows.
+//   - [Problem]: labels, which row each came with, blocks, certain rows, evidence.
 //   - [Model]: f_θ on the rows of one table: [Linear], [Neural], [Learned], and [CrossFit] around flexible ones.
 //   - [Result]: soft labels, the probability of every link, α̂, σ̂² and what to be careful about.
+//
+// The plan departs from entropic transport where that is known to err: its entropy counts too many ways to move rows, so that α̂ would be
+// about 0.1 too high. Of small blocks all permutations are counted, of others own links are counted by Bethe's entropy; [Options].Sinkhorn
+// brings the plan of J back. What else is known of links, names that agree for instance, comes in as [linkage.Evidence].
 //
 // [Fit] runs the three stages: a robust start, a mixture of right and wrong links, and the transport, n×n for blocks of up to
 // some thousand rows (MSL-full) and n×bins beyond (MSL-bin). [Align] does it for an assistor's rows and a
@@ -37,5 +41,5 @@
 // Xian, Hong, Ding, Mismatched Supervised Learning, ICASSP 2022. Slawski and Ben-David (two stages), Slawski, Diao and
 // Ben-David (mixture), Xie et al., arXiv 2012.00123 (ROBOT), Mazumder and Wang, arXiv 2106.02175 (local search), Abid and Zou,
 // arXiv 1804.00681 (stochastic EM). Transport is scaled as Sinkhorn and Knopp do; assignments are found by the shortest
-// augmenting paths of Jonker and Volgenant (1987).
+// augmenting paths of Jonker and Volgenant (1987). Vontobel, The Bethe permanent of a nonnegative matrix, IEEE T-IT 2013.
 package mismatch

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/cohort-learning/cohort/parallel"
 	"gonum.org/v1/gonum/mat"
 )
 
@@ -102,7 +103,7 @@ func (s *search) prepare() error {
 		if size > full {
 			s.plans = append(s.plans, &binPlan{block: b, l: l})
 		} else {
-			s.plans = append(s.plans, &fullPlan{block: b, l: l, scratch: scratch})
+			s.plans = append(s.plans, &fullPlan{block: b, l: l, sinkhorn: s.Sinkhorn, scratch: scratch})
 		}
 		s.big = append(s.big, size >= 512)
 	}
@@ -285,13 +286,13 @@ func (s *search) weights() []float64 {
 func (s *search) expect(last bool) error {
 	b := &belief{f: s.f, noise: s.noise, alpha: s.alpha, unmatched: s.Unmatched, sweeps: s.Sweeps, tolerance: s.Tolerance, last: last}
 	worst, sweeps := make([]float64, len(s.plans)), make([]int, len(s.plans))
-	threads := cores()
+	threads := parallel.Threads()
 	for i, p := range s.plans {
 		if s.big[i] {
 			worst[i], sweeps[i] = p.solve(b, s.post, threads)
 		}
 	}
-	split(len(s.plans), threads, func(i int) {
+	parallel.Do(len(s.plans), threads, func(i int) {
 		if !s.big[i] {
 			worst[i], sweeps[i] = s.plans[i].solve(b, s.post, 1)
 		}

@@ -373,50 +373,61 @@ func TestLabelsArePreserved(t *testing.T) {
 	}
 }
 
-// TestFreeEnergyFalls: with α and σ² held, neither the plan nor the fit may raise J.
+// TestFreeEnergyFalls: with α and σ² held, neither the plan nor the fit may raise J, with either entropy.
 func TestFreeEnergyFalls(t *testing.T) {
 	x, p, _ := shuffled(10, 60, 2, .3, .5)
-	l, err := p.layout()
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := naive(t, x, p)
-	b := &belief{f: mat.NewDense(60, 1, nil), noise: .2, alpha: .5, sweeps: 10_000, tolerance: 1e-12}
-	last, post := math.Inf(1), newPosterior(60, 1)
-	plan := &fullPlan{block: &l.blocks[0], l: l, scratch: &pool{}}
-	var scaled *transport // of the last plan
-	step := func(what string) {
-		sum := 0.0
-		for i := range 60 {
-			for j := range 60 {
-				if w := scaled.mass(i, j); w > 0 {
-					d := b.f.At(i, 0) - p.Y.At(j, 0)
-					prior := math.Log(b.alpha / 59)
-					if j == p.Own[i] {
-						prior = math.Log(1 - b.alpha)
+	for _, sinkhorn := range []bool{false, true} {
+		l, err := p.layout()
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := naive(t, x, p)
+		b := &belief{f: mat.NewDense(60, 1, nil), noise: .2, alpha: .5, sweeps: 10_000, tolerance: 1e-12}
+		last, post := math.Inf(1), newPosterior(60, 1)
+		plan := &fullPlan{block: &l.blocks[0], l: l, sinkhorn: sinkhorn, scratch: &pool{}}
+		var scaled *transport // of the last plan
+		step := func(what string) {
+			sum := 0.0
+			for i := range 60 {
+				for j := range 60 {
+					w := scaled.mass(i, j)
+					if w == 0 {
+						continue
 					}
-					sum += w * (d*d/(2*b.noise) - prior + math.Log(w) - 1)
+					d := b.f.At(i, 0) - p.Y.At(j, 0)
+					sum += w * (d*d/(2*b.noise) + math.Log(w) - 1)
+					switch {
+					case j != p.Own[i] && sinkhorn:
+						sum -= w * math.Log(b.alpha/59)
+					case j != p.Own[i]:
+						sum += w*math.Log(59) + w // −(1−P) log(1−P) of a small P
+					default:
+						sum -= w * math.Log(1-b.alpha)
+						if !sinkhorn && w < 1 {
+							sum -= (1 - w) * math.Log1p(-w)
+						}
+					}
 				}
 			}
+			if sum > last+1e-9 {
+				t.Errorf("%s raises J from %v to %v (Sinkhorn's entropy: %v)", what, last, sum, sinkhorn)
+			}
+			last = sum
 		}
-		if sum > last+1e-9 {
-			t.Errorf("%s raises J from %v to %v", what, last, sum)
-		}
-		last = sum
-	}
-	for range 15 {
-		if err := m.Predict(context.Background(), nil, b.f); err != nil {
-			t.Fatal(err)
-		}
-		if scaled != nil {
-			step("the fit")
-		}
-		plan.solve(b, post, 1)
-		scaled = plan.scratch.take()
-		plan.scratch.put(scaled)
-		step("the plan")
-		if err := m.Fit(context.Background(), nil, post.soft, nil); err != nil {
-			t.Fatal(err)
+		for range 15 {
+			if err := m.Predict(context.Background(), nil, b.f); err != nil {
+				t.Fatal(err)
+			}
+			if scaled != nil {
+				step("the fit")
+			}
+			plan.solve(b, post, 1)
+			scaled = plan.scratch.take()
+			plan.scratch.put(scaled)
+			step("the plan")
+			if err := m.Fit(context.Background(), nil, post.soft, nil); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 }

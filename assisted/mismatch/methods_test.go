@@ -197,7 +197,7 @@ func TestVectorLabels(t *testing.T) {
 	p.Y = two
 	m, res := fit(t, x, p, Options{})
 	close(t, "a coefficient of the second number", m.Coefficients().At(0, 1), 1, .05)
-	close(t, "α̂", res.Alpha, .4, .1)
+	close(t, "α̂", res.Alpha, .4, .05)
 	if _, err := Fit(context.Background(), p, m, Options{Full: 100}); err == nil || !strings.Contains(err.Error(), "blocks") {
 		t.Errorf("vector labels in a block that is too large: %v", err)
 	}

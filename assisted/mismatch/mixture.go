@@ -73,18 +73,19 @@ func median(v []float64) float64 {
 	return (v[(n-1)/2] + v[n/2]) / 2
 }
 
-// startFromBlocks fits labels averaged over blocks: the plan of a model that knows nothing.
+// startFromBlocks fits labels averaged over blocks, weighted by what the evidence says of them: the plan of a model that knows nothing.
 func (s *search) startFromBlocks(ctx context.Context) error {
 	t := mat.NewDense(s.l.n, s.l.k, nil)
-	for _, b := range s.l.blocks {
+	for k := range s.l.blocks {
+		b := &s.l.blocks[k]
 		mean := make([]float64, s.l.k)
 		for _, j := range b.labels {
 			for c, v := range s.l.y.RawRowView(j) {
 				mean[c] += v / float64(len(b.labels))
 			}
 		}
-		for _, i := range b.rows {
-			t.SetRow(i, mean)
+		for r, i := range b.rows {
+			s.l.lean(t.RawRowView(i), b, r, mean)
 		}
 	}
 	for i := range max(1, rounds(s.Warm, 50)) {
@@ -101,9 +102,37 @@ func (s *search) startFromBlocks(ctx context.Context) error {
 	return nil
 }
 
+// lean writes the mean of a block's labels, weighted by the evidence of its r-th row.
+func (l *layout) lean(out []float64, b *block, r int, mean []float64) {
+	copy(out, mean)
+	if b.clues == nil {
+		return
+	}
+	// exp s over exp rest: 1 for all, and more or less for labels with a clue.
+	top := 0.0
+	for _, c := range b.clues[r] {
+		top = max(top, c.odds-b.rest[r])
+	}
+	total := float64(len(b.labels)) * math.Exp(-top)
+	for c := range out {
+		out[c] *= total
+	}
+	for _, at := range b.clues[r] {
+		w := math.Exp(at.odds-b.rest[r]-top) - math.Exp(-top)
+		total += w
+		for c, v := range l.y.RawRowView(b.labels[at.at]) {
+			out[c] += w * v
+		}
+	}
+	for c := range out {
+		out[c] /= total
+	}
+}
+
 // mixture is the second stage: EM for the density (1−α)·N(y; f, σ²) + α·g(y) of the given pairs, with g = N(ȳ, s²) by column
 // (after Slawski, Diao and Ben-David); for classes (1−α)·p_θ(y|x) + α·n_y/n. With w_i the posterior of a right link:
-// θ ← weighted fit, σ² = Σw‖r‖²/(kΣw), α = 1 − mean w. It returns what the model was last fitted to.
+// θ ← weighted fit, σ² = Σw‖r‖²/(kΣw), α = 1 − mean w. Evidence about a link multiplies the odds of its being right. It returns what
+// the model was last fitted to.
 func (s *search) mixture(ctx context.Context) (*mat.Dense, []float64, error) {
 	t, _ := s.given()
 	w := s.right()
@@ -139,7 +168,8 @@ func (s *search) right() []float64 {
 			} else {
 				fit = -distance(s.l.y.RawRowView(j), f) / (2 * s.noise)
 			}
-			odds := math.Log(s.alpha/(1-s.alpha)) + s.l.background(j, s.noise) - fit
+			own, others := b.known(r)
+			odds := math.Log(s.alpha/(1-s.alpha)) + s.l.background(j, s.noise) - fit + others - own
 			w[i] = 1 / (1 + math.Exp(odds))
 		}
 	}

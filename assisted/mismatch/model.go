@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/cohort-learning/cohort/parallel"
 	"gonum.org/v1/gonum/mat"
 )
 
@@ -88,7 +89,7 @@ func (m *Linear) sums(rows []int, size int, f func(i int, sum []float64)) []floa
 		n = len(rows)
 	}
 	parts := make([][]float64, (n+linearChunk-1)/linearChunk)
-	chunks(n, linearChunk, cores(), func(at, lo, hi int) {
+	parallel.Chunks(n, linearChunk, parallel.Threads(), func(at, lo, hi int) {
 		sum := make([]float64, size)
 		for r := lo; r < hi; r++ {
 			i := r
@@ -215,10 +216,10 @@ func (m *Linear) Predict(_ context.Context, rows []int, out *mat.Dense) error {
 		}
 	}
 	if rows != nil {
-		chunks(len(rows), linearChunk, cores(), func(_, lo, hi int) { each(rows[lo:hi], n, predict) })
+		parallel.Chunks(len(rows), linearChunk, parallel.Threads(), func(_, lo, hi int) { each(rows[lo:hi], n, predict) })
 		return nil
 	}
-	chunks(n, linearChunk, cores(), func(_, lo, hi int) {
+	parallel.Chunks(n, linearChunk, parallel.Threads(), func(_, lo, hi int) {
 		for i := lo; i < hi; i++ {
 			predict(i)
 		}

@@ -3,6 +3,7 @@ package mismatch
 import (
 	"math"
 
+	"github.com/cohort-learning/cohort/parallel"
 	"gonum.org/v1/gonum/mat"
 )
 
@@ -57,15 +58,19 @@ func (b *block) dust(unmatched float64) (rows, labels float64) {
 	return rows, max(0, c+rows-r)
 }
 
-// fullPlan is an n×n plan (the specification's MSL-full). With own labels the kernel is
+// fullPlan is an n×n plan (MSL-full). With own labels the kernel is
 //
-//	L_ij = log p(y_j | f_i) + (own label of i: log(1−α); other: log(α/(m−1)))
+//	L_ij = log p(y_j | f_i) + (own label of i: log(1−α); other: log w) + s_ij
 //
-// and for rows without one log(1/m).
+// and for rows without one log w as well (log(1/m) if there are no others); s_ij is the evidence about the link, 0 without any. In small blocks P is what all
+// permutations say, in others own links are counted by Bethe's entropy (see [betheLinks]). With both, w is such that P_ii = 1−α where
+// rows and labels say nothing, about 1/(n−1): there are as many fewer ways to deal out labels as there are fewer rows that moved.
+// The specification's plan, sinkhorn, has w = α/(n−1).
 type fullPlan struct {
 	*block
-	l *layout
-	b []float64 // potentials, kept between calls
+	l        *layout
+	sinkhorn bool
+	b, c     []float64 // potentials, and what [betheLinks] keep, between calls
 	// scratch hands out the large arrays, which blocks that are worked on one after another share.
 	scratch *pool
 }
@@ -75,22 +80,38 @@ func (p *fullPlan) solve(b *belief, out *posterior, threads int) (float64, int) 
 	t := p.scratch.take()
 	defer p.scratch.put(t)
 	p.fill(t, b, threads)
-	if len(p.b) != t.cols {
-		t.anneal()
-	}
-	worst, made := t.reach(b)
-	if worst > astray {
-		clear(t.b)
-		t.anneal()
-		worst, made = t.reach(b)
-	}
-	p.b = append(p.b[:0], t.b...)
-	chunks(len(p.rows), rowChunk, threads, func(_, lo, hi int) {
+	worst, made := p.sweepOrCount(t, b)
+	parallel.Chunks(len(p.rows), rowChunk, threads, func(_, lo, hi int) {
 		q := make([]float64, len(p.labels))
 		for r := lo; r < hi; r++ {
 			p.read(t, b, out, r, q)
 		}
 	})
+	return worst, made
+}
+
+// sweepOrCount finds the plan, by sweeps from the potentials of the last call, or from afresh if they are no help.
+func (p *fullPlan) sweepOrCount(t *transport, b *belief) (worst float64, made int) {
+	if p.exact(b) {
+		t.enumerate()
+		return 0, 0
+	}
+	if len(p.b) != t.cols {
+		t.anneal()
+	}
+	worst, made = t.reach(b)
+	if worst > astray {
+		clear(t.b)
+		if t.bethe != nil {
+			clear(t.bethe.log)
+		}
+		t.anneal()
+		worst, made = t.reach(b)
+	}
+	p.b = append(p.b[:0], t.b...)
+	if t.bethe != nil {
+		p.c = append(p.c[:0], t.bethe.log...)
+	}
 	return worst, made
 }
 
@@ -122,21 +143,39 @@ func (p *fullPlan) fill(t *transport, b *belief, threads int) {
 	if len(p.b) != t.cols {
 		clear(t.b)
 	}
+	t.bethe = nil
+	if p.counted(b) {
+		t.bethe = &betheLinks{}
+		t.bethe.size(t.rows, t.cols, p.own)
+		copy(t.bethe.log, p.c)
+	}
 	for i := range t.r {
 		t.r[i] = 1
 	}
 	for j := range t.c {
 		t.c[j] = 1
 	}
-	other, own, none := math.Log(b.alpha/float64(max(1, labels-1))), math.Log1p(-b.alpha), -math.Log(float64(labels))
-	chunks(rows, rowChunk, threads, func(_, lo, hi int) {
+	other, own := p.other(b, dustLabels), math.Log1p(-b.alpha)
+	none := other
+	if p.sinkhorn || p.pairs() == 0 {
+		none = -math.Log(float64(labels))
+	}
+	parallel.Chunks(rows, rowChunk, threads, func(_, lo, hi int) {
 		for r := lo; r < hi; r++ {
 			l, f := t.l[r*t.cols:(r+1)*t.cols], b.f.RawRowView(p.rows[r])
 			prior := other
 			if p.own[r] < 0 {
 				prior = none
 			}
+			if p.clues != nil {
+				prior += p.rest[r]
+			}
 			p.likelihoods(l[:labels], f, b.noise, prior)
+			if p.clues != nil {
+				for _, c := range p.clues[r] {
+					l[c.at] += c.odds - p.rest[r]
+				}
+			}
 			if j := p.own[r]; j >= 0 && labels > 1 {
 				l[j] += own - other
 				if b.alpha == 0 {
@@ -161,6 +200,34 @@ func (p *fullPlan) fill(t *transport, b *belief, threads int) {
 			l[labels] = math.Inf(-1)
 		}
 	}
+}
+
+// counted reports whether own links are counted by Bethe's entropy.
+func (p *fullPlan) counted(b *belief) bool {
+	return !p.sinkhorn && b.alpha > 0 && len(p.labels) > 1 && p.pairs() > 0 && !p.exact(b)
+}
+
+// pairs counts the rows with a label of their own.
+func (b *block) pairs() int {
+	n := 0
+	for _, j := range b.own {
+		n += flag(j >= 0)
+	}
+	return n
+}
+
+// other returns the logarithm of the prior weight of a label that is not the row's own. A moved row chooses among the labels that are
+// not with their own row: α(n−1) of n pairs and those, rest, that came with no row, of which the dustbin has its part.
+func (p *fullPlan) other(b *belief, dustLabels float64) float64 {
+	pairs := p.pairs()
+	rest := float64(len(p.rows)-pairs) + dustLabels
+	switch {
+	case p.sinkhorn || pairs == 0 || b.alpha == 0 || len(p.labels) < 2:
+		return math.Log(b.alpha / float64(max(1, len(p.labels)-1)))
+	case p.exact(b):
+		return fairWeight(b.alpha, pairs, int(rest))
+	}
+	return math.Log(b.alpha / (b.alpha*float64(pairs-1) + rest))
 }
 
 // likelihood returns log p(y_j|f) up to what is common to all: −‖y_j−f‖²/(2σ²), or log p_θ(class of j).
@@ -214,7 +281,7 @@ func (p *fullPlan) read(t *transport, b *belief, out *posterior, r int, q []floa
 	i, labels := p.rows[r], len(p.labels)
 	total := 0.0
 	for j := range q {
-		q[j] = t.kernel[r*t.cols+j] * t.v[j]
+		q[j] = t.share(r, j)
 		total += q[j]
 	}
 	soft, f := out.soft.RawRowView(i), b.f.RawRowView(i)
@@ -250,7 +317,7 @@ func (p *fullPlan) read(t *transport, b *belief, out *posterior, r int, q []floa
 func (p *fullPlan) pair(b *belief, of []int) {
 	t := p.scratch.take()
 	defer p.scratch.put(t)
-	p.fill(t, b, cores())
+	p.fill(t, b, parallel.Threads())
 	rows, labels := len(p.rows), len(p.labels)
 	if t.rows == rows && t.cols == labels {
 		cost := mat.NewDense(rows, labels, nil)
@@ -262,7 +329,7 @@ func (p *fullPlan) pair(b *belief, of []int) {
 		return
 	}
 	// The dustbin as single places, so that each takes one row or label.
-	t.reach(b)
+	p.sweepOrCount(t, b)
 	dustRows := int(math.Ceil(t.cDust(labels) - 1e-9))
 	dustLabels := max(0, labels+dustRows-rows)
 	size := rows + dustLabels

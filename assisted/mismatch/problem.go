@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/cohort-learning/cohort/assisted/mismatch/linkage"
 	"gonum.org/v1/gonum/mat"
 )
 
@@ -26,6 +27,8 @@ type Problem struct {
 	LabelBlocks []int
 	// Certain marks rows whose own label is surely right.
 	Certain []bool
+	// Evidence, if not nil, is what else is known of links, such as how much names and dates agree.
+	Evidence *linkage.Evidence
 }
 
 // InputError tells what of a problem or of the options cannot be.
@@ -38,7 +41,9 @@ func badInput(format string, args ...any) error { return &InputError{fmt.Sprintf
 // block is a set of rows whose labels are among a set of labels.
 type block struct {
 	rows, labels []int
-	own          []int // by position in rows: position in labels, or −1
+	own          []int     // by position in rows: position in labels, or −1
+	clues        [][]clue  // by position in rows, ascending; nil without evidence
+	rest         []float64 // by position in rows: what is known of labels without a clue
 }
 
 // layout is a checked problem.
@@ -56,6 +61,8 @@ type layout struct {
 	mean    []float64  // of the labels, by column
 	spread  []float64  // their variances, by column
 	scale   float64    // mean of spread
+	// evidence tells whether something is known of links beside keys and blocks.
+	evidence bool
 }
 
 func (p *Problem) sizes() (n, m int) {
@@ -95,7 +102,10 @@ func (p *Problem) layout() (*layout, error) {
 	if err := l.readOwn(p); err != nil {
 		return nil, err
 	}
-	return l, l.sort(p)
+	if err := l.sort(p); err != nil {
+		return nil, err
+	}
+	return l, l.readEvidence(p.Evidence)
 }
 
 // read checks the labels and describes them.
@@ -260,10 +270,12 @@ func (l *layout) largest() int {
 // Options says how [Fit] goes about it. The zero value is right for models that are fitted exactly.
 type Options struct {
 	// Plan is "full" for n×n plans, "bin" for plans by bins of alike labels or by classes; "": full for blocks of up to Full rows
-	// of numbers, bins else. Bins give the same accuracy in a hundredth of the time and a better α̂; a full plan takes some
-	// mass off right links, since its entropy counts too many ways to move rows (docs/results/mismatch.md).
+	// of numbers, bins else. Bins give the same accuracy in a hundredth of the time.
 	Plan string
 	Full int // 0: 500, or 3000 of vector labels, for which there are no bins
+	// Sinkhorn makes full plans those of the specification: −Σ P log P for entropy, and α/(n−1) for the prior weight of a wrong link. It
+	// takes mass off right links, and α̂ is about 0.1 too high (docs/results/mismatch.md). Left out, own links are counted rightly.
+	Sinkhorn bool
 
 	// Alpha fixes the share of wrong links among the rows that are in doubt, 0 ≤ α < 1; nil: estimated. Bound keeps the
 	// estimate at or below it; 0: 0.95.

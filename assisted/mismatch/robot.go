@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/cohort-learning/cohort/parallel"
 	"github.com/cohort-learning/cohort/rng"
 	"gonum.org/v1/gonum/mat"
 )
@@ -36,7 +37,7 @@ func ROBOT(ctx context.Context, x *mat.Dense, y []float64, o Robot, r *rng.Strea
 		return nil, badInput("no %d rows of the features determine a fit", d)
 	}
 	f, l, cost := make([]float64, n), mat.NewDense(n, n, nil), mat.NewDense(n, n, nil)
-	t := &transport{threads: cores()}
+	t := &transport{threads: parallel.Threads()}
 	first, second := make([]float64, d), make([]float64, d)
 	for step := 1; step <= orElse(o.Rounds, 200); step++ {
 		if err := ctx.Err(); err != nil {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/cohort-learning/cohort/parallel"
 	"gonum.org/v1/gonum/blas/blas64"
 	"gonum.org/v1/gonum/mat"
 )
@@ -33,6 +34,7 @@ type transport struct {
 	b          []float64 // log potentials of the columns, kept from call to call
 	u, v       []float64
 	den        []float64
+	bethe      *betheLinks // entries that are counted by Bethe's entropy; nil: none
 	threads    int
 }
 
@@ -87,6 +89,9 @@ func (t *transport) anneal() {
 		t.solve(100, 1e-3)
 		scale(t.l, 2)
 		scale(t.b, 2)
+		if t.bethe != nil {
+			scale(t.bethe.log, 2)
+		}
 	}
 }
 
@@ -130,6 +135,9 @@ func (t *transport) solve(sweeps int, tolerance float64) (float64, int) {
 
 // keep moves the scalings into the potentials for the next call; v stays, for whoever reads the plan.
 func (t *transport) keep() {
+	if t.bethe != nil {
+		t.bethe.keep(t.b)
+	}
 	for j, v := range t.v {
 		if v > 0 && !math.IsInf(v, 1) {
 			t.b[j] += math.Log(v)
@@ -139,7 +147,7 @@ func (t *transport) keep() {
 
 // exponentiate makes the kernel at the potentials.
 func (t *transport) exponentiate() {
-	chunks(t.rows, rowChunk, t.threads, func(_, lo, hi int) {
+	parallel.Chunks(t.rows, rowChunk, t.threads, func(_, lo, hi int) {
 		for i := lo; i < hi; i++ {
 			l, k := t.l[i*t.cols:(i+1)*t.cols], t.kernel[i*t.cols:(i+1)*t.cols]
 			top := math.Inf(-1)
@@ -150,11 +158,19 @@ func (t *transport) exponentiate() {
 			exponentials(k, top)
 		}
 	})
+	t.unscale()
+}
+
+// unscale makes all scalings 1, the potentials being in the kernel, and takes the links of Bethe's entropy out of it.
+func (t *transport) unscale() {
 	for i := range t.u {
 		t.u[i] = 1
 	}
 	for j := range t.v {
 		t.v[j] = 1
+	}
+	if t.bethe != nil {
+		t.bethe.takeOut(t)
 	}
 }
 
@@ -173,17 +189,20 @@ func exponentials(x []float64, top float64) {
 // rowSums computes Kv into den and reports whether a row has no support within reach.
 func (t *transport) rowSums() bool {
 	v := blas64.Vector{N: t.cols, Inc: 1, Data: t.v}
-	chunks(t.rows, rowChunk, t.threads, func(_, lo, hi int) {
+	parallel.Chunks(t.rows, rowChunk, t.threads, func(_, lo, hi int) {
 		for i := lo; i < hi; i++ {
 			t.den[i] = blas64.Dot(blas64.Vector{N: t.cols, Inc: 1, Data: t.kernel[i*t.cols : (i+1)*t.cols]}, v)
 		}
 	})
-	return outOfBounds(t.den[:t.rows])
+	if t.bethe != nil {
+		t.bethe.addToRows(t.den)
+	}
+	return t.outOfBounds(t.den[:t.rows])
 }
 
 // columnSums computes v = c/(Kᵀu) and reports whether scalings have grown out of bounds.
 func (t *transport) columnSums() bool {
-	chunks(t.cols, columnChunk, t.threads, func(_, lo, hi int) {
+	parallel.Chunks(t.cols, columnChunk, t.threads, func(_, lo, hi int) {
 		sum := t.den[lo:hi]
 		clear(sum)
 		for i := range t.rows {
@@ -191,7 +210,10 @@ func (t *transport) columnSums() bool {
 				blas64.Vector{N: hi - lo, Inc: 1, Data: sum})
 		}
 	})
-	bad := outOfBounds(t.den[:t.cols])
+	if t.bethe != nil {
+		t.bethe.addToColumns(t.den)
+	}
+	bad := t.outOfBounds(t.den[:t.cols])
 	for j, d := range t.den[:t.cols] {
 		if t.c[j] == 0 {
 			t.v[j] = 0
@@ -202,9 +224,15 @@ func (t *transport) columnSums() bool {
 	return bad
 }
 
-func outOfBounds(sums []float64) bool {
+// outOfBounds reports whether a sum is so small or so large that logarithms have to help. A large one is no trouble where it comes
+// of a link that nearly all of a row or column goes to.
+func (t *transport) outOfBounds(sums []float64) bool {
+	most := extreme
+	if t.bethe != nil {
+		most = math.Inf(1)
+	}
 	for _, s := range sums {
-		if !(s > 1/extreme && s < extreme) {
+		if !(s > 1/extreme && s < most) {
 			return true
 		}
 	}
@@ -214,25 +242,33 @@ func outOfBounds(sums []float64) bool {
 // sweepLogarithms moves the scalings into the potentials, makes one sweep with logarithms, which nothing underflows, and makes
 // the kernel anew: a_i = log r_i − log Σ_j exp(L_ij + b_j), b_j = log c_j − log Σ_i exp(L_ij + a_i), K = exp(L + a + b).
 func (t *transport) sweepLogarithms() {
-	for j, v := range t.v {
-		if v > 0 && !math.IsInf(v, 1) {
-			t.b[j] += math.Log(v)
-		}
-	}
-	a := t.u
-	chunks(t.rows, rowChunk, t.threads, func(_, lo, hi int) {
+	t.keep()
+	a, links := t.u, t.bethe
+	parallel.Chunks(t.rows, rowChunk, t.threads, func(_, lo, hi int) {
 		for i := lo; i < hi; i++ {
-			a[i] = math.Log(t.r[i]) - logSum(t.cols, func(j int) float64 { return t.l[i*t.cols+j] + t.b[j] })
+			sum := logSum(t.cols, func(j int) float64 {
+				if links.has(i, j) {
+					return math.Inf(-1)
+				}
+				return t.l[i*t.cols+j] + t.b[j]
+			})
+			a[i] = math.Log(t.r[i]) - links.logRow(t, i, sum)
 		}
 	})
-	chunks(t.cols, rowChunk, t.threads, func(_, lo, hi int) {
+	parallel.Chunks(t.cols, rowChunk, t.threads, func(_, lo, hi int) {
 		for j := lo; j < hi; j++ {
-			if sum := logSum(t.rows, func(i int) float64 { return t.l[i*t.cols+j] + a[i] }); !math.IsInf(sum, -1) {
+			sum := logSum(t.rows, func(i int) float64 {
+				if links.has(i, j) {
+					return math.Inf(-1)
+				}
+				return t.l[i*t.cols+j] + a[i]
+			})
+			if sum = links.logColumn(t, j, sum); !math.IsInf(sum, -1) {
 				t.b[j] = math.Log(t.c[j]) - sum
 			}
 		}
 	})
-	chunks(t.rows, rowChunk, t.threads, func(_, lo, hi int) {
+	parallel.Chunks(t.rows, rowChunk, t.threads, func(_, lo, hi int) {
 		for i := lo; i < hi; i++ {
 			for j := range t.cols {
 				t.kernel[i*t.cols+j] = t.l[i*t.cols+j] + t.b[j] + a[i]
@@ -240,12 +276,7 @@ func (t *transport) sweepLogarithms() {
 			exponentials(t.kernel[i*t.cols:(i+1)*t.cols], 0)
 		}
 	})
-	for i := range t.u {
-		t.u[i] = 1
-	}
-	for j := range t.v {
-		t.v[j] = 1
-	}
+	t.unscale()
 }
 
 // logSum returns log Σ exp x(i), −∞ if all are.
@@ -264,15 +295,28 @@ func logSum(n int, x func(int) float64) float64 {
 	return top + math.Log(sum)
 }
 
-// mass returns u_i·K_ij·v_j.
-func (t *transport) mass(i, j int) float64 { return t.u[i] * t.kernel[i*t.cols+j] * t.v[j] }
+// mass returns P_ij: u_i·K_ij·v_j, of a link in Bethe's entropy what that says.
+func (t *transport) mass(i, j int) float64 {
+	if t.bethe.has(i, j) {
+		return t.bethe.mass(i)
+	}
+	return t.u[i] * t.kernel[i*t.cols+j] * t.v[j]
+}
+
+// share returns P_ij on the scale of its row, before u_i.
+func (t *transport) share(i, j int) float64 {
+	if t.bethe.has(i, j) {
+		return t.bethe.share(i)
+	}
+	return t.kernel[i*t.cols+j] * t.v[j]
+}
 
 // Sinkhorn returns the plan P of row sums 1 and column sums n/m nearest to exp(logKernel), n×m, in relative entropy:
 // P = diag(u)·exp(logKernel)·diag(v). With logKernel = −C/τ it minimises Σ P∘C + τ Σ P(log P − 1). Entries of −∞ forbid a pair.
 // It sweeps until every row adds up to 1 within tolerance, and returns a [*MarginError] if that takes too many sweeps.
 func Sinkhorn(logKernel mat.Matrix, sweeps int, tolerance float64) (*mat.Dense, error) {
 	n, m := logKernel.Dims()
-	t := &transport{threads: cores()}
+	t := &transport{threads: parallel.Threads()}
 	t.size(n, m)
 	for i := range n {
 		t.r[i] = 1

@@ -20,8 +20,14 @@ func TestLoans(t *testing.T) { checkDrawn(t, loans()) }
 // checkDrawn compares tables of examples/assist with what is drawn.
 func checkDrawn(t *testing.T, tables map[string]string) {
 	t.Helper()
+	checkExamples(t, "assist", tables)
+}
+
+// checkExamples compares tables of a folder of examples with what is drawn.
+func checkExamples(t *testing.T, folder string, tables map[string]string) {
+	t.Helper()
 	for name, text := range tables {
-		path := filepath.Join("..", "..", "examples", "assist", name)
+		path := filepath.Join("..", "..", "examples", folder, name)
 		if os.Getenv("UPDATE_SCRIPTS") != "" {
 			if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 				t.Fatal(err)
@@ -93,11 +99,17 @@ func loans() map[string]string {
 // assistScript runs a script in a folder that has the files of examples/assist where a clone has them.
 func assistScript(t *testing.T, script string, setup func(e *testscript.Env, dir string) error) {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "assist.txt")
+	exampleScript(t, "assist", script, setup)
+}
+
+// exampleScript runs a script in a folder that has a folder of examples where a clone has it.
+func exampleScript(t *testing.T, folder, script string, setup func(e *testscript.Env, dir string) error) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), folder+".txt")
 	if err := os.WriteFile(file, []byte(script), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	examples, err := filepath.Abs(filepath.Join("..", "..", "examples", "assist"))
+	examples, err := filepath.Abs(filepath.Join("..", "..", "examples", folder))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +117,7 @@ func assistScript(t *testing.T, script string, setup func(e *testscript.Env, dir
 		if err := prepareScript(e); err != nil {
 			return err
 		}
-		dir := filepath.Join(e.WorkDir, "examples", "assist")
+		dir := filepath.Join(e.WorkDir, "examples", folder)
 		if err := os.CopyFS(dir, os.DirFS(examples)); err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/cohort-learning/cohort/assisted/mismatch"
+	"github.com/cohort-learning/cohort/assisted/mismatch/linkage"
 	"github.com/cohort-learning/cohort/assisted/mismatch/pairing"
 	"github.com/cohort-learning/cohort/backend"
 	"github.com/cohort-learning/cohort/recipe"
@@ -35,13 +36,16 @@ func newMatch(io streams, _ <-chan struct{}) *cobra.Command {
 
 FEATURES and LABELS are tables (CSV, TSV, gzipped or Parquet). Rows of the two that share a key are linked, but the link may be wrong;
 a row and its label agree in their blocks. With one file its rows are the links in doubt. A model of the target on the features and a
-plan between rows and labels are fitted together, so that what the features say about the target decides.
+plan between rows and labels are fitted together, so that what the features say about the target decides. Columns that both files have,
+such as names and dates of birth, help where they agree more or less (--compare): how much each level of agreement is worth is estimated
+(Fellegi and Sunter 1969).
 
 Written is, by row of FEATURES, the probability that its link is right, the label that it has in expectation, and a hard pairing. Hard
 pairings overstate what is known: keep the probabilities. Where one side of a block has more rows than the other, the rest stays
 unmatched. After Xian, Hong, Ding (2022); formulation reconstructed.`,
 		Example: `  cohort match visits.csv --target cost --block postcode
   cohort match people.csv incomes.csv --target income --key name --out matched.csv
+  cohort match people.csv incomes.csv --target income --key id --compare name,birth --block town
   cohort match sensors.csv yields.parquet --target yield --block day --block plant --model boosted --json`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -62,6 +66,7 @@ unmatched. After Xian, Hong, Ding (2022); formulation reconstructed.`,
 	f.StringVar(&o.Target, "target", "", "column to match: numbers or classes")
 	f.StringVar(&o.Key, "key", "", "column of both files that links their rows, even if it is wrong for some")
 	f.StringArrayVar(&o.Blocks, "block", nil, "column of both files in which a row and its label agree; may be given again")
+	f.StringSliceVar(&o.Compare, "compare", nil, "columns of both files that agree more or less where rows belong together, such as names and dates of birth")
 	f.StringVar(&o.Certain, "certain", "", "column of the features that says which links are surely right")
 	f.StringArrayVar(&o.Drop, "drop", nil, "column of the features to leave out; may be given again")
 	f.StringVar(&o.Task, "task", "", "regression or classification; found out from the target if left out")
@@ -98,9 +103,23 @@ type matchResult struct {
 	Entropy   float64    `json:"entropy"`
 	Margin    float64    `json:"margin_error"`
 	Rounds    int        `json:"rounds"`
+	Compared  []compared `json:"compared,omitempty"`
 	Warnings  []string   `json:"warnings"`
 	Rows      []matchRow `json:"rows,omitempty"` // unless they are in a file
 	Out       string     `json:"out,omitempty"`
+}
+
+// compared is what a column that was compared is worth, by how far it agrees.
+type compared struct {
+	Column string         `json:"column"`
+	Levels []compareLevel `json:"levels"`
+}
+
+type compareLevel struct {
+	Level    string  `json:"level"`
+	Together float64 `json:"m"` // its probability where rows belong together
+	Other    float64 `json:"u"` // and where they do not
+	Bits     float64 `json:"bits"`
 }
 
 type matchRow struct {
@@ -114,6 +133,7 @@ type matchRow struct {
 	Pair     string  `json:"paired,omitempty"`
 	From     int     `json:"paired_line,omitempty"`
 	Mass     float64 `json:"matched_probability"`
+	Bits     float64 `json:"given_bits,omitempty"` // what compared columns say of the given label
 }
 
 func (o *matchCommand) run(ctx context.Context, io streams) error {
@@ -181,18 +201,38 @@ func (o *matchCommand) result(found *pairing.Outcome) matchResult {
 	if found.Classes == nil {
 		r.Noise, r.Explained = &found.Noise, &found.Explained
 	}
+	r.Compared = o.compared(found)
 	if o.out != "" {
 		return r
 	}
 	for _, row := range found.Rows {
 		m := matchRow{Line: row.Line, Key: row.Key, Block: row.Block, Given: row.Given, Link: row.Link, Expected: row.Mean, Pair: row.Pair,
-			From: row.From, Mass: row.Mass}
+			From: row.From, Mass: row.Mass, Bits: row.Bits}
 		if found.Classes != nil {
 			m.Expected, m.Sure = row.Best, row.Mean
 		}
 		r.Rows = append(r.Rows, m)
 	}
 	return r
+}
+
+// compared lists what the compared columns are worth.
+func (o *matchCommand) compared(found *pairing.Outcome) (all []compared) {
+	if found.Linkage == nil {
+		return nil
+	}
+	for f, name := range o.Compare {
+		c := compared{Column: name}
+		for _, l := range []struct {
+			name  string
+			level linkage.Level
+		}{{"exact", linkage.Exact}, {"close", linkage.Close}, {"different", linkage.Different}} {
+			m, u := found.Linkage.M[f][l.level], found.Linkage.U[f][l.level]
+			c.Levels = append(c.Levels, compareLevel{l.name, m, u, math.Log2(m / u)})
+		}
+		all = append(all, c)
+	}
+	return all
 }
 
 func (o *matchCommand) print(io streams, found *pairing.Outcome) {
@@ -211,6 +251,16 @@ func (o *matchCommand) print(io streams, found *pairing.Outcome) {
 	}
 	t.add("spread", fmt.Sprintf("a row's label is spread over %.1f labels in the mean", math.Exp(found.Entropy)))
 	t.body(io.out)
+	if all := o.compared(found); all != nil {
+		io.say("")
+		t = newTable("compared", "agrees", ">of right links", ">of others", ">bits")
+		for _, c := range all {
+			for _, l := range c.Levels {
+				t.add(c.Column, l.Level, fmt.Sprintf("%.2f %%", 100*l.Together), fmt.Sprintf("%.2f %%", 100*l.Other), fmt.Sprintf("%+.1f", l.Bits))
+			}
+		}
+		t.write(io.out)
+	}
 	if o.out != "" {
 		io.say("\n%s has every row", o.out)
 		return

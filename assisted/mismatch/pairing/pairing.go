@@ -11,6 +11,7 @@ import (
 
 	"github.com/cohort-learning/cohort/assisted/learner"
 	"github.com/cohort-learning/cohort/assisted/mismatch"
+	"github.com/cohort-learning/cohort/assisted/mismatch/linkage"
 	"github.com/cohort-learning/cohort/dataset"
 	"github.com/cohort-learning/cohort/dataset/table"
 	"github.com/cohort-learning/cohort/nn"
@@ -27,6 +28,7 @@ type Spec struct {
 	Task     string   // "regression", "classification", or "": classes if the target has words
 	Key      string   // column of both files that links rows, or that names the rows of one file
 	Blocks   []string // columns of both files in which a row and its label agree
+	Compare  []string // columns of both files, such as names and dates, that agree more or less where rows belong together
 	Certain  string   // column of the features that says which links are surely right
 	Drop     []string // columns of the features to leave out
 	Model    string   // "linear" (default), "mlp", or a learner of [learner.Names]
@@ -42,7 +44,8 @@ type MissingLinkError struct{}
 
 func (MissingLinkError) Error() string {
 	return "nothing says which rows of the two files could belong together: name a column of both that links them, even if it is wrong for " +
-		"some rows (key), or one in which a row and its label agree, such as a postcode or a day (block)"
+		"some rows (key), one in which a row and its label agree, such as a postcode or a day (block), or some that agree more or less, such " +
+		"as names and dates of birth (compare)"
 }
 
 // Models lists the models that a [Spec] can name.
@@ -63,8 +66,14 @@ func (s Spec) Validate() error {
 		return fmt.Errorf("which file holds the features?")
 	case s.Target == "":
 		return fmt.Errorf("which column is the target? Name it")
-	case s.Labels != "" && s.Key == "" && len(s.Blocks) == 0:
+	case s.Labels != "" && s.Key == "" && len(s.Blocks) == 0 && len(s.Compare) == 0:
 		return MissingLinkError{}
+	case s.Labels == "" && len(s.Compare) > 0:
+		return fmt.Errorf("columns are compared between two files; in one file a row agrees with itself")
+	case len(s.Compare) > linkage.MostFields:
+		return fmt.Errorf("%d columns to compare: %d can be", len(s.Compare), linkage.MostFields)
+	case slices.Contains(s.Compare, s.Target):
+		return fmt.Errorf("column %q is the target: that is not compared", s.Target)
 	case s.Task != "" && s.Task != table.Regression && s.Task != table.Classification:
 		return fmt.Errorf("task %q: expected %s or %s", s.Task, table.Regression, table.Classification)
 	case s.Model != "" && !slices.Contains(Models(), s.Model):
@@ -91,6 +100,8 @@ type Outcome struct {
 	Refused   int     // links by key between rows of different blocks
 	Doubted   int     // given links less likely right than wrong
 	Explained float64 // 1 − σ̂²/s²: how much of a numeric target the model explains along the plan
+	// Linkage is what the compared columns are worth, nil if there are none.
+	Linkage *linkage.Model
 }
 
 // Row is what is known of a row of features.
@@ -105,6 +116,8 @@ type Row struct {
 	Pair  string  // label of the hard pairing, "" for none
 	From  int     // line of that label, 0 for none
 	Mass  float64 // probability that it has a label at all
+	// Bits is what the compared columns say of the given label, log₂ of how much likelier they make it; 0 without one.
+	Bits float64
 }
 
 // side is one file, read for linking.
@@ -114,6 +127,7 @@ type side struct {
 	blocks  []string
 	target  []string
 	certain []bool
+	compare [][]string // by row: values of the compared columns
 }
 
 // Match reads the files and matches them. Engine opens the engine of networks; it is asked only if the model is one.
@@ -145,6 +159,9 @@ func Match(ctx context.Context, s Spec, engine func() (*train.Engine, error)) (*
 	if err != nil {
 		return nil, err
 	}
+	if err := s.compare(left, right, labels, &p, o); err != nil {
+		return nil, err
+	}
 	m, options, finish, err := s.model(t.Features, labels, engine)
 	if err != nil {
 		return nil, err
@@ -163,7 +180,10 @@ func (s Spec) features() (*table.Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	drop := append(slices.Clone(s.Drop), s.Blocks...)
+	drop := slices.Concat(s.Drop, s.Blocks, s.Compare)
+	if s.Key != "" {
+		drop = slices.DeleteFunc(drop, func(name string) bool { return name == s.Key }) // it names rows, and may be compared as well
+	}
 	if s.Certain != "" {
 		drop = append(drop, s.Certain)
 	}
@@ -204,13 +224,23 @@ func (s Spec) side(path string, lines []int, target bool) (*side, error) {
 			return nil, err
 		}
 	}
-	var blocks []int
-	for _, name := range s.Blocks {
-		c, err := g.Column(name)
-		if err != nil {
-			return nil, err
+	several := func(names []string) (all []int, err error) {
+		for _, name := range names {
+			c, err := g.Column(name)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, c)
 		}
-		blocks = append(blocks, c)
+		return all, nil
+	}
+	blocks, err := several(s.Blocks)
+	if err != nil {
+		return nil, err
+	}
+	compared, err := several(s.Compare)
+	if err != nil {
+		return nil, err
 	}
 	of := &side{}
 	seen := map[string]int{}
@@ -226,6 +256,15 @@ func (s Spec) side(path string, lines []int, target bool) (*side, error) {
 			}
 			block = append(block, strings.Clone(v))
 		}
+		var values []string
+		for _, c := range compared {
+			v := ""
+			if _, kind := dataset.ReadCell(strings.TrimSpace(cells[c])); kind != dataset.Missing {
+				v = linkage.Normal(cells[c])
+			}
+			values = append(values, v)
+		}
+		of.compare = append(of.compare, values)
 		of.rows = append(of.rows, line)
 		of.blocks = append(of.blocks, strings.Join(block, " / "))
 		k := fmt.Sprint(len(of.rows))
@@ -364,6 +403,24 @@ func (s Spec) problem(left, right *side, l *labels, o *Outcome) (mismatch.Proble
 	return p, nil
 }
 
+// compare adds to the problem what the compared columns say of links.
+func (s Spec) compare(left, right *side, l *labels, p *mismatch.Problem, o *Outcome) error {
+	if len(s.Compare) == 0 {
+		return nil
+	}
+	records := make([][]string, len(l.at))
+	for j, at := range l.at {
+		records[j] = right.compare[at]
+	}
+	pairs, err := linkage.Compare(linkage.Table{Records: left.compare, Blocks: p.Blocks}, linkage.Table{Records: records, Blocks: p.LabelBlocks})
+	if err != nil {
+		return fmt.Errorf("comparing %s: %w", strings.Join(s.Compare, ", "), err)
+	}
+	o.Linkage = pairs.Estimate()
+	p.Evidence = pairs.Evidence(o.Linkage, p.Own)
+	return nil
+}
+
 // describe fills the rows in.
 func (o *Outcome) describe(left, right *side, l *labels, p mismatch.Problem) {
 	mean, variance := 0.0, 0.0
@@ -380,6 +437,9 @@ func (o *Outcome) describe(left, right *side, l *labels, p mismatch.Problem) {
 		r := Row{Line: line, Key: left.keys[i], Block: left.blocks[i], Link: o.Linked[i], Mass: o.Weight[i]}
 		if j := p.Own[i]; j >= 0 {
 			r.Given = right.target[l.at[j]]
+			if p.Evidence != nil {
+				r.Bits = p.Evidence.Of(i, j) / math.Ln2
+			}
 			if r.Link < .5 {
 				o.Doubted++
 			}
