@@ -43,6 +43,8 @@ type Desk struct {
 	Aligner Aligner
 	// Blocks names the block of each row, for an aligner that looks for a partner within one; nil: there are none.
 	Blocks []string
+	// Compared has of each row values, such as names, that agree more or less with the sponsor's, for an aligner; nil: there are none.
+	Compared [][]string
 	// Noise is the standard deviation of normal noise on every fitted value that is sent: for studies of organisations that
 	// are of no use.
 	Noise float64
@@ -85,6 +87,9 @@ func (d *Desk) Validate() error {
 	}
 	if d.Blocks != nil && len(d.Blocks) != len(d.Keys) {
 		return fmt.Errorf("%d blocks for %d rows of features", len(d.Blocks), len(d.Keys))
+	}
+	if d.Compared != nil && len(d.Compared) != len(d.Keys) {
+		return fmt.Errorf("values to compare of %d rows for %d rows of features", len(d.Compared), len(d.Keys))
 	}
 	for i := range d.Keys {
 		for j, v := range d.Features.RawRowView(i) {
@@ -142,11 +147,11 @@ func (d *Desk) Run(ctx context.Context, at federated.Local, task federated.Task,
 
 // roster is the rows of a run as a desk knows them.
 type roster struct {
-	digest string
-	fit    int
-	at     []int    // where each is among the desk's own; −1 if it has no such entity
-	strata []int    // of each, where every stratum is fitted apart; nil: there are none
-	blocks []string // of each, as the sponsor says; nil: it says nothing of blocks
+	digest    string
+	fit       int
+	at        []int // where each is among the desk's own; −1 if it has no such entity
+	strata    []int // of each, where every stratum is fitted apart; nil: there are none
+	alongside       // what the sponsor says of each
 }
 
 // features returns the features of a part of the rows that the desk has, and which rows these are. Where rows are in strata, that
@@ -192,7 +197,7 @@ func targetName(at federated.Local, s Slot) string {
 
 // learnRows keeps the keys of a run, and says how many of them the desk has.
 func (d *Desk) learnRows(at federated.Local, o order, task federated.Task) (federated.Result, error) {
-	named, keys, blocks, err := readRows(task.Attached)
+	named, keys, more, err := readRows(task.Attached)
 	if err != nil {
 		return federated.Result{}, err
 	}
@@ -212,7 +217,10 @@ func (d *Desk) learnRows(at federated.Local, o order, task federated.Task) (fede
 	if err != nil {
 		return federated.Result{}, err
 	}
-	have, fit := d.known(roster{digest: o.Rows, fit: o.Fit, at: d.find(keys), blocks: blocks})
+	if err := d.comparable(more); err != nil {
+		return federated.Result{}, err
+	}
+	have, fit := d.known(roster{digest: o.Rows, fit: o.Fit, at: d.find(keys), alongside: more})
 	if fit < 2 {
 		return federated.Result{}, fmt.Errorf("of the %d entities to fit, this organisation has %d: nothing can be learned; are keys written alike?", o.Fit, fit)
 	}
@@ -234,11 +242,11 @@ func (d *Desk) roster(at federated.Local) (roster, error) {
 	if err := json.Unmarshal(b, &k); err != nil {
 		return roster{}, fmt.Errorf("the rows of this run: %w", err)
 	}
-	named, keys, blocks, err := readRows(k.Keys)
+	named, keys, more, err := readRows(k.Keys)
 	if err != nil {
 		return roster{}, fmt.Errorf("the rows of this run: %w", err)
 	}
-	return roster{digest: digestOf(named), fit: k.Fit, at: d.find(keys), blocks: blocks}, nil
+	return roster{digest: digestOf(named), fit: k.Fit, at: d.find(keys), alongside: more}, nil
 }
 
 // fit fits a model to the targets, or takes that which it fitted to them before, and answers with its values for all rows.

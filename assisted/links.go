@@ -22,6 +22,9 @@ type Links struct {
 	Blocks, SponsorBlocks []int
 	// Certain marks rows of the assistor whose link is surely right.
 	Certain []bool
+	// Compared and SponsorCompared have by row of either side values, such as names and dates of birth, that agree more or less where rows
+	// belong together; nil: there are none.
+	Compared, SponsorCompared [][]string
 }
 
 // Aligner finds out, from what the sponsor asks to be fitted, which of an organisation's rows is which of the sponsor's, where links
@@ -54,38 +57,51 @@ func LinkScalars() []string {
 	return []string{linksWrong, linksDoubted, linksExplained, linksSpread}
 }
 
-// appendRows appends the keys of a run's rows, and their blocks if there are any.
-func appendRows(b []byte, keys, blocks []string) ([]byte, error) {
+// alongside is what goes with the keys of a run's rows, for organisations whose keys are in doubt. What is nil is not told.
+type alongside struct {
+	Blocks   []string   `json:"blocks,omitempty"`
+	Compared [][]string `json:"compared,omitempty"` // values such as names, by row
+}
+
+// appendRows appends the keys of a run's rows, and what goes with them if there is anything.
+func appendRows(b []byte, keys []string, more alongside) ([]byte, error) {
 	b = AppendKeys(b, keys)
-	if blocks == nil {
+	if more.Blocks == nil && more.Compared == nil {
 		return b, nil
 	}
-	text, err := json.Marshal(blocks)
+	text, err := json.Marshal(more)
 	return append(binary.LittleEndian.AppendUint64(b, uint64(len(text))), text...), err
 }
 
 // readRows reads what [appendRows] wrote; named is what it says of keys alone, to be digested.
-func readRows(b []byte) (named []byte, keys, blocks []string, err error) {
+func readRows(b []byte) (named []byte, keys []string, more alongside, err error) {
 	size := keysLength(b)
 	if size == len(b) || size < 0 {
 		keys, err = ReadKeys(b)
-		return b, keys, nil, err
+		return b, keys, more, err
 	}
 	named = b[:size]
 	if keys, err = ReadKeys(named); err != nil {
-		return nil, nil, nil, err
+		return nil, nil, more, err
 	}
 	rest := b[size:]
 	if len(rest) < 8 || binary.LittleEndian.Uint64(rest) != uint64(len(rest)-8) {
-		return nil, nil, nil, fmt.Errorf("%d bytes follow the last key", len(rest))
+		return nil, nil, more, fmt.Errorf("%d bytes follow the last key", len(rest))
 	}
-	if err := json.Unmarshal(rest[8:], &blocks); err != nil {
-		return nil, nil, nil, fmt.Errorf("blocks of rows: %w", err)
+	if err := json.Unmarshal(rest[8:], &more); err != nil {
+		return nil, nil, more, fmt.Errorf("blocks of rows: %w", err)
 	}
-	if len(blocks) != len(keys) {
-		return nil, nil, nil, fmt.Errorf("%d blocks for %d rows", len(blocks), len(keys))
+	for what, n := range map[string]int{"blocks": len(more.Blocks), "values to compare": len(more.Compared)} {
+		if n != 0 && n != len(keys) {
+			return nil, nil, more, fmt.Errorf("%s of %d rows, there are %d", what, n, len(keys))
+		}
 	}
-	return named, keys, blocks, nil
+	for _, values := range more.Compared {
+		if len(values) != len(more.Compared[0]) {
+			return nil, nil, more, fmt.Errorf("%d values to compare in one row, %d in another", len(more.Compared[0]), len(values))
+		}
+	}
+	return named, keys, more, nil
 }
 
 // keysLength returns how many bytes a list of keys takes at the beginning of b, −1 if there is none.
@@ -120,7 +136,7 @@ func linksName(at federated.Local) string { return at.Scope + "/links" }
 func (d *Desk) known(rows roster) (have, fit int) {
 	members := d.blockMembers(rows)
 	for i, own := range rows.at {
-		if own >= 0 || members != nil && len(members[rows.blocks[i]]) > 0 {
+		if own >= 0 || members != nil && len(members[rows.Blocks[i]]) > 0 {
 			have++
 			if i < rows.fit {
 				fit++
@@ -132,7 +148,7 @@ func (d *Desk) known(rows roster) (have, fit int) {
 
 // blockMembers returns the desk's rows by block, nil if it does not align by blocks.
 func (d *Desk) blockMembers(rows roster) map[string][]int {
-	if d.Aligner == nil || d.Blocks == nil || rows.blocks == nil {
+	if d.Aligner == nil || d.Blocks == nil || rows.Blocks == nil {
 		return nil
 	}
 	members := map[string][]int{}
@@ -140,6 +156,20 @@ func (d *Desk) blockMembers(rows roster) map[string][]int {
 		members[b] = append(members[b], i)
 	}
 	return members
+}
+
+// comparable returns an error unless the sponsor says of its rows what the desk compares.
+func (d *Desk) comparable(rows alongside) error {
+	if d.Aligner == nil || d.Compared == nil {
+		return nil
+	}
+	if len(rows.Compared) == 0 {
+		return errors.New("this organisation compares columns with the sponsor's, which tells none: it names them in table.compare")
+	}
+	if mine, theirs := len(d.Compared[0]), len(rows.Compared[0]); mine != theirs {
+		return fmt.Errorf("this organisation compares %d columns with %d of the sponsor's: both name the same ones, in the same order", mine, theirs)
+	}
+	return nil
 }
 
 // align finds out whose rows the rows to fit are, once a run, by the first targets that come; without an aligner keys are right.
@@ -206,10 +236,10 @@ func (d *Desk) findLinks(ctx context.Context, at federated.Local, s Slot, rows r
 		if members == nil {
 			break
 		}
-		if _, ok := number[rows.blocks[i]]; !ok {
-			number[rows.blocks[i]] = len(number)
+		if _, ok := number[rows.Blocks[i]]; !ok {
+			number[rows.Blocks[i]] = len(number)
 		}
-		l.SponsorBlocks = append(l.SponsorBlocks, number[rows.blocks[i]])
+		l.SponsorBlocks = append(l.SponsorBlocks, number[rows.Blocks[i]])
 	}
 	var candidates []int
 	for own, to := range linked {
@@ -239,6 +269,9 @@ func (d *Desk) findLinks(ctx context.Context, at federated.Local, s Slot, rows r
 		if by < 2 {
 			return keptLinks{}, errors.New("nothing says which rows could belong together: neither do keys agree, nor is there a block that both sides know")
 		}
+	}
+	if d.Compared != nil && rows.Compared != nil {
+		l.Compared, l.SponsorCompared = reorder(d.Compared, candidates), reorder(rows.Compared, labels)
 	}
 	x, y := Pick(d.Features, candidates), Pick(r, labels)
 	found, err := d.Aligner.Align(ctx, x, y, l, at.Rand(s.Round, fmt.Sprintf("align/%d", s.Step)))
@@ -276,7 +309,7 @@ func (d *Desk) expect(rows roster, g *mat.Dense, predict func(*mat.Dense) (*mat.
 	count := strataOf(rows.strata)
 	values := map[int]*mat.Dense{} // by stratum, of all of the desk's rows
 	for i, own := range rows.at {
-		mates := members[rows.blocks[i]]
+		mates := members[rows.Blocks[i]]
 		if own >= 0 || len(mates) == 0 {
 			continue
 		}

@@ -17,6 +17,7 @@ type Sponsor struct {
 	Objective Objective
 	Keys      []string   // of the rows, none twice
 	Blocks    []string   // of the rows, told to organisations whose keys are in doubt; nil: none
+	Compared  [][]string // of the rows, values that are compared with those of organisations whose keys are in doubt; nil: none
 	Labels    *mat.Dense // n×1 classes or n×K values
 	Fit       int        // rows to fit models to
 	Solve     int        // rows on which weights and rate are solved; 0: on those of Fit
@@ -84,6 +85,8 @@ func (s *Sponsor) Validate() error {
 		return fmt.Errorf("rows are in strata %d to %d: there are %d, from 0", slices.Min(s.Stratum), slices.Max(s.Stratum), s.Strata.Count)
 	case s.Blocks != nil && len(s.Blocks) != n:
 		return fmt.Errorf("%d blocks for %d labels", len(s.Blocks), n)
+	case s.Compared != nil && len(s.Compared) != n:
+		return fmt.Errorf("values to compare of %d rows for %d labels", len(s.Compared), n)
 	case s.Fit < 2 || s.Solve < 0 || s.Held < 0 || s.Test < 0:
 		return fmt.Errorf("%d rows to fit, %d to solve on, %d held out, %d to test on: need at least 2 to fit and no negative number", s.Fit, s.Solve, s.Held, s.Test)
 	case s.Fit+s.Solve+s.Held+s.Test != n:
@@ -137,7 +140,8 @@ func part(share float64, n int) int { return int(float64(share*float64(n)) + 1e-
 
 // Arrange returns a sponsor's rows in the order dealt, of all its keys and labels.
 func (s Sponsor) Arrange(order []int, fit, solve, held, test int) *Sponsor {
-	s.Keys, s.Blocks, s.Stratum, s.Labels = reorder(s.Keys, order), reorder(s.Blocks, order), reorder(s.Stratum, order), Pick(s.Labels, order)
+	s.Keys, s.Blocks, s.Compared, s.Stratum = reorder(s.Keys, order), reorder(s.Blocks, order), reorder(s.Compared, order), reorder(s.Stratum, order)
+	s.Labels = Pick(s.Labels, order)
 	s.Fit, s.Solve, s.Held, s.Test = fit, solve, held, test
 	return &s
 }

@@ -201,7 +201,7 @@ func (t *Table) Next(s federated.State, c Course) (p federated.Phase, step int, 
 
 // RowsTask tells a member the keys of the rows.
 func (t *Table) RowsTask() (federated.Task, error) {
-	rows, err := appendRows(nil, t.Sponsor.Keys, t.Sponsor.Blocks)
+	rows, err := appendRows(nil, t.Sponsor.Keys, alongside{t.Sponsor.Blocks, t.Sponsor.Compared})
 	if err != nil {
 		return federated.Task{}, err
 	}

@@ -310,6 +310,10 @@ func (r *Assist) validate() error {
 			return fieldf("organisations", "%stable.blocks are for rows whose key is in doubt: say with align (linear, for instance) what explains residuals while they are aligned", field)
 		case len(o.Table.Blocks) > 0 && len(r.Table.Blocks) == 0:
 			return fieldf("organisations", "%sits table names blocks and the sponsor's does not: table.blocks has to name the same kind of columns of both", field)
+		case len(o.Table.Compare) > 0 && o.Align == "":
+			return fieldf("organisations", "%stable.compare is for rows whose key is in doubt: say with align (linear, for instance) what explains residuals while they are aligned", field)
+		case len(o.Table.Compare) > 0 && len(r.Table.Compare) != len(o.Table.Compare):
+			return fieldf("organisations", "%sits table compares %d columns and the sponsor's %d: table.compare has to name the same kind of columns of both, in the same order", field, len(o.Table.Compare), len(r.Table.Compare))
 		case !o.unlinked() && ((o.Table.Key == "") != (r.Table.Key == "") || o.Table.Key == "" && o.Table.Path != r.Table.Path):
 			return fieldf("organisations", "%swithout a key in both tables nobody knows which rows belong together; name the column in table.key of both, even if it is wrong for some, or columns in which they agree in table.blocks of both, with align", field)
 		}
@@ -497,6 +501,9 @@ func (r *Assist) sponsor(t *table.Table) (*assisted.Sponsor, int, error) {
 		if t.Strata != nil {
 			kept = append(kept, t.Strata[i])
 		}
+		if t.Compared != nil {
+			s.Compared = append(s.Compared, t.Compared[i])
+		}
 	}
 	if len(labels) == 0 {
 		return nil, 0, fieldf("table", "target: no row of %s has one", t.Name)
@@ -576,7 +583,7 @@ func (p *AssistPlan) Desks(store func(name string) (assisted.Store, error)) (nam
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		names = append(names, name)
-		desks[name] = &assisted.Desk{Keys: t.Keys, Features: t.Features, Learner: l, Store: kept, Sketch: p.Recipe.Mixtures, Aligner: a, Blocks: t.Blocks}
+		desks[name] = &assisted.Desk{Keys: t.Keys, Features: t.Features, Learner: l, Store: kept, Sketch: p.Recipe.Mixtures, Aligner: a, Blocks: t.Blocks, Compared: t.Compared}
 		return nil
 	}
 	if err := add(p.Recipe.Sponsor, p.Table, p.Recipe.Learner, nil); err != nil {
@@ -621,6 +628,9 @@ func (p *AssistPlan) Terms() assisted.Terms {
 func (p *AssistPlan) Served(secret []byte) (federated.Algorithm, error) {
 	if p.Sponsor.Blocks != nil && p.Recipe.Keys == assisted.PrivateKeys {
 		return nil, p.Recipe.place(fieldf("keys", "private: blocks, such as postcodes, are few and can be guessed, so that no set intersection hides them; hash them together with the keys (keys: hashed), or send them as they are (plain)"))
+	}
+	if p.Sponsor.Compared != nil && p.Recipe.Keys != assisted.PlainKeys {
+		return nil, p.Recipe.place(fieldf("keys", "%s: columns to compare, such as names, are sent as they are, or else nobody could tell whether they are alike; if all parties may see them, say keys: plain, else leave table.compare out", p.Recipe.Keys))
 	}
 	switch p.Recipe.Keys {
 	case assisted.HashedKeys:

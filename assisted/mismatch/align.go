@@ -7,6 +7,7 @@ import (
 
 	"github.com/cohort-learning/cohort/assisted"
 	"github.com/cohort-learning/cohort/assisted/learner"
+	"github.com/cohort-learning/cohort/assisted/mismatch/linkage"
 	"github.com/cohort-learning/cohort/rng"
 	"gonum.org/v1/gonum/mat"
 )
@@ -15,7 +16,7 @@ import (
 // sponsor's residuals (m×k) through the linear model of the residuals on x. Result.Soft has by row of the assistor the residual that
 // belongs to it in expectation, Result.Linked the probability that the given link is right, Result.Weight how much of the row has a
 // partner at all: what a learner of the assistor fits in place of the residuals as they came. A nil model is linear with intercept and
-// a little ridge; another one must be made for the same n rows.
+// a little ridge; another one must be made for the same n rows. Values that both sides have, such as names, are compared (package linkage).
 //
 // The plan tells who is whom. It stays with the party that is entitled to both sides; only Soft goes to the other.
 func Align(ctx context.Context, x, residuals *mat.Dense, l assisted.Links, m Model, o Options) (*Result, error) {
@@ -30,6 +31,17 @@ func Align(ctx context.Context, x, residuals *mat.Dense, l assisted.Links, m Mod
 	p := Problem{Y: residuals, Own: l.Own, Blocks: l.Blocks, LabelBlocks: l.SponsorBlocks, Certain: l.Certain}
 	if rows, _ := p.sizes(); rows != n {
 		return nil, badInput("%d rows of features, %d links", n, rows)
+	}
+	if l.Compared != nil {
+		labelBlocks := l.SponsorBlocks
+		if l.Blocks == nil {
+			labelBlocks = nil
+		}
+		pairs, err := linkage.Compare(linkage.Table{Records: l.Compared, Blocks: l.Blocks}, linkage.Table{Records: l.SponsorCompared, Blocks: labelBlocks})
+		if err != nil {
+			return nil, fmt.Errorf("mismatch: comparing rows: %w", err)
+		}
+		p.Evidence = pairs.Evidence(pairs.Estimate(), l.Own)
 	}
 	return Fit(ctx, p, m, o)
 }

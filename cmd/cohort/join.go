@@ -103,6 +103,7 @@ An interrupt (Ctrl-C) stops; the same command goes on where it was. Nothing that
 	f.StringSliceVar(&o.table.Columns, "columns", nil, "with --key: columns to learn from (default all)")
 	f.StringSliceVar(&o.table.Drop, "drop", nil, "with --key: columns to leave out")
 	f.StringVar(&o.table.Align, "align", "", "where keys are wrong for some rows, or there is --block alone, align your rows to the sponsor's first; linear, or another learner that explains what you are sent while that is done")
+	f.StringSliceVar(&o.table.Compare, "compare", nil, "with --align: columns, such as names and dates of birth, that are compared with those that the sponsor names, in the same order; your values are not sent")
 	f.StringArrayVar(&o.table.Blocks, "block", nil, "with --align: column in which your rows and the sponsor's agree, such as a postcode; may be given again")
 	f.StringVar(&o.table.Secret, "key-secret", "", "with --key: file with the secret that keys are hashed with, the same at all parties")
 	f.IntVar(&o.parallel, "parallel", 1, "tasks to compute at a time")
@@ -378,6 +379,9 @@ func (o *joinOptions) columns(f *member.Folder) error {
 	if len(o.table.Blocks) > 0 {
 		t.Blocks = o.table.Blocks
 	}
+	if len(o.table.Compare) > 0 {
+		t.Compare = o.table.Compare
+	}
 	if o.table.Secret != "" {
 		abs, err := filepath.Abs(o.table.Secret)
 		if err != nil {
@@ -396,6 +400,9 @@ func (o *joinOptions) columns(f *member.Folder) error {
 		if _, err := t.Learner.New(); err != nil {
 			return usagef("--learner: %w", err)
 		}
+	}
+	if t.Align == "" && len(t.Compare) > 0 {
+		return usagef("--compare is for rows whose key is in doubt: say with --align what explains what you are sent while they are aligned, linear for instance")
 	}
 	if t.Align == "" && len(t.Blocks) > 0 {
 		return usagef("--block is for rows whose key is in doubt or missing: say with --align what explains what you are sent while they are aligned, linear for instance")

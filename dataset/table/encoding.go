@@ -227,6 +227,11 @@ func infer(g *dataset.Grid, s Spec) (*Encoding, error) {
 	for _, name := range s.Blocks {
 		uses = append(uses, use{"blocks", name, OtherUse})
 	}
+	for _, name := range s.Compare {
+		if name != s.Key { // which may be compared as well
+			uses = append(uses, use{"compare", name, OtherUse})
+		}
+	}
 	for _, use := range uses {
 		if use.column == "" {
 			continue

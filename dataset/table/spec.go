@@ -12,6 +12,7 @@ type Spec struct {
 	Key        string   `yaml:"key,omitempty" json:"key,omitempty" doc:"Column that names each row, the same in the tables of all parties; without one, rows are numbered."`
 	Duplicates string   `yaml:"duplicates,omitempty" json:"duplicates,omitempty" doc:"What rows of one key are: error (the default), first (later ones are left out)."`
 	Blocks     []string `yaml:"blocks,omitempty" json:"blocks,omitempty" doc:"Columns in which a row and what belongs to it elsewhere agree, such as a postcode or a day, where keys are in doubt or missing; they are not learned from."`
+	Compare    []string `yaml:"compare,omitempty" json:"compare,omitempty" doc:"Columns, such as names and dates of birth, that agree more or less with those of what belongs to a row elsewhere, where keys are in doubt; they are not learned from."`
 	Target     string   `yaml:"target,omitempty" json:"target,omitempty" doc:"Column to predict."`
 	Task       string   `yaml:"task,omitempty" json:"task,omitempty" doc:"classification or regression; found out from the target if left out."`
 	Test       string   `yaml:"test,omitempty" json:"test,omitempty" doc:"Column that says which rows are for testing: 1, true, yes or test."`

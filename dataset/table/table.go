@@ -18,6 +18,7 @@ type Table struct {
 	Keys     []string   // of the rows, none twice
 	Lines    []int      // of the rows, in the file
 	Blocks   []string   // of the rows, where columns name them
+	Compared [][]string // of the rows, the values of columns to compare; "" is missing
 	Features *mat.Dense // n×d; NaN is missing
 	Encoding *Encoding
 	Target   []float64 // n values or class numbers, NaN where it is missing; nil: the file has no target
@@ -61,7 +62,7 @@ func Read(g *dataset.Grid, s Spec, e *Encoding) (*Table, error) {
 type places struct {
 	columns                   []int
 	key, target, test, strata int
-	blocks                    []int
+	blocks, compared          []int
 }
 
 func (e *Encoding) places(g *dataset.Grid, s Spec) (p places, err error) {
@@ -86,14 +87,17 @@ func (e *Encoding) places(g *dataset.Grid, s Spec) (p places, err error) {
 			return p, fmt.Errorf("key: %w", err)
 		}
 	}
-	for _, name := range s.Blocks { // rows to predict for need none
-		i, err := g.Column(name)
-		if err != nil {
-			p.blocks = nil
-			break
+	all := func(names []string) (at []int) { // rows to predict for need none
+		for _, name := range names {
+			i, err := g.Column(name)
+			if err != nil {
+				return nil
+			}
+			at = append(at, i)
 		}
-		p.blocks = append(p.blocks, i)
+		return at
 	}
+	p.blocks, p.compared = all(s.Blocks), all(s.Compare)
 	if s.Test != "" {
 		if p.test, err = g.Column(s.Test); err != nil {
 			return p, fmt.Errorf("test: %w", err)
@@ -161,6 +165,9 @@ func (t *Table) read(g *dataset.Grid, s Spec) error {
 		if at.strata >= 0 {
 			t.Strata = append(t.Strata, word(cells[at.strata]))
 		}
+		if len(at.compared) > 0 {
+			t.Compared = append(t.Compared, words(at.compared, cells))
+		}
 		for i, c := range e.Columns {
 			if len(c.features()) == 0 {
 				continue
@@ -192,6 +199,15 @@ func (t *Table) read(g *dataset.Grid, s Spec) error {
 	}
 	t.Features = mat.NewDense(len(t.Keys), width, values)
 	return nil
+}
+
+// words are the values of columns to compare, "" where one is missing.
+func words(columns []int, cells []string) []string {
+	out := make([]string, len(columns))
+	for i, c := range columns {
+		out[i] = word(cells[c])
+	}
+	return out
 }
 
 // blockOf names the block of a row.

@@ -198,7 +198,7 @@ func (s *Study) assist(p Proposal) (*Part, error) {
 	c := &assisted.Clerk{Mode: p.Assist.Keys, Study: p.Assist.Study, Strata: p.Assist.Strata, Answers: s.Policy.Answers,
 		Now: time.Now,
 		Desk: &assisted.Desk{Keys: keys, Features: t.Features, Learner: l, Store: store, Limit: s.Policy.Vectors, Sketch: s.Policy.Mixtures, Blur: s.Policy.Blur,
-			Aligner: aligner, Blocks: blocks}}
+			Aligner: aligner, Blocks: blocks, Compared: t.Compared}}
 	if p.Assist.Of != "" {
 		c.Of = scope
 	}
