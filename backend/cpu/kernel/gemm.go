@@ -56,7 +56,8 @@ type Gemm struct {
 
 	mBlock, nBlock, kBlock    int // rows and columns of a task, length of a partial sum
 	mBlocks, nBlocks, panels  int
-	perTask                   int // products of the batch in a task
+	even                      bool // the tiles are dealt evenly to the blocks of rows, the greatest of which are of mBlock
+	perTask                   int  // products of the batch in a task
 	ro, co, ko, bo            []int32
 	packedRo, packedKo        []int32 // the tables of a packed A, for paths that want it
 	aLen, bLen, cLen, workLen int
@@ -130,7 +131,10 @@ func (g *Gemm) cut() {
 		perTileRow := max(t.mr*s.K*width, 1)
 		g.mBlock = min(g.mBlock, max(work/perTileRow, 1)*t.mr)
 	}
-	g.mBlocks, g.nBlocks = ceilDiv(s.M, max(g.mBlock, 1)), ceilDiv(s.N, g.nBlock)
+	if !g.even {
+		g.mBlocks = ceilDiv(s.M, max(g.mBlock, 1))
+	}
+	g.nBlocks = ceilDiv(s.N, g.nBlock)
 	g.perTask = 1
 	if g.mBlocks*g.nBlocks == 1 {
 		g.perTask = min(max(work/max(s.M*s.N*s.K, 1), 1), max(g.batch, 1))
@@ -178,8 +182,10 @@ func (g *Gemm) cutPacked() {
 	batch := max(g.batch, 1)
 	parts := min(ceilDiv(l.tasks, ceilDiv(s.N, g.nBlock)*batch), s.M/l.minRows)
 	parts = max(parts+parts&1, 1) // an even number, for two threads
-	g.mBlock = blockOf(s.M, min(g.mBlock, ceilDiv(s.M, parts)), t.mr)
-	columns := s.N * ceilDiv(s.M, g.mBlock) * batch / l.tasks
+	tiles := ceilDiv(s.M, t.mr)
+	g.even, g.mBlocks = true, max(parts, ceilDiv(s.M, maxMBlock))
+	g.mBlock = ceilDiv(tiles, g.mBlocks) * t.mr
+	columns := s.N * g.mBlocks * batch / l.tasks
 	g.nBlock = max(blockOf(s.N, min(max(columns, l.columns/2), g.nBlock), t.nr), t.nr)
 }
 
@@ -330,17 +336,30 @@ func (m *gemmMul) Do(task int, s *Scratch) {
 	nBlock := task % g.nBlocks
 	first := task / g.nBlocks * g.perTask
 	for b := first; b < min(first+g.perTask, g.batch); b++ {
-		m.block(b, mBlock*g.mBlock, nBlock*g.nBlock, s)
+		m.block(b, mBlock, nBlock*g.nBlock, s)
 	}
 }
 
-// block computes the block of C that begins at row i0 and column j0 of product b.
-func (m *gemmMul) block(batch, i0, j0 int, s *Scratch) {
+// rows are those of a block: from i0 on, and how many.
+func (g *Gemm) rows(block int) (i0, n int) {
+	if !g.even {
+		i0 = block * g.mBlock
+		return i0, min(g.mBlock, g.s.M-i0)
+	}
+	mr := g.t.mr
+	tiles := ceilDiv(g.s.M, mr)
+	i0 = block * tiles / g.mBlocks * mr
+	return i0, min((block+1)*tiles/g.mBlocks*mr, g.s.M) - i0
+}
+
+// block computes a block of rows of C from column j0 on, of one product of the batch.
+func (m *gemmMul) block(batch, mBlock, j0 int, s *Scratch) {
 	g := m.c.Plan
+	i0, rows := g.rows(mBlock)
 	a, b := m.c.operands()
 	p := &s.product
 	*p = product{
-		t: g.t, rows: min(g.mBlock, g.s.M-i0), n: min(g.nBlock, g.s.N-j0), kBlock: g.kBlock, add: g.s.Accumulate,
+		t: g.t, rows: rows, n: min(g.nBlock, g.s.N-j0), kBlock: g.kBlock, add: g.s.Accumulate,
 		c:  m.c.C[g.at(g.s.C, batch)+i0*g.s.C.Row+j0:],
 		ro: g.ro, co: g.co, ko: g.ko, bo: g.bo,
 		bStride: g.s.B.Col, source: g.source, packedRo: g.packedRo, packedKo: g.packedKo,
