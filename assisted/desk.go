@@ -133,7 +133,7 @@ func (d *Desk) Run(ctx context.Context, at federated.Local, task federated.Task,
 	switch o.Do {
 	case doRows:
 		return d.learnRows(at, o, task)
-	case doFit, doVote:
+	case doFit, doVote, doGLM:
 		return d.fit(ctx, at, o, task)
 	case doSketch:
 		return d.sketch(at, o, at.Rand(0, "mixtures"))
@@ -268,6 +268,9 @@ func (d *Desk) fit(ctx context.Context, at federated.Local, o order, task federa
 	if rows.strata != nil && (o.Do != doFit || o.Share != "") {
 		return federated.Result{}, errors.New("strata of rows are for models of residuals that share nothing, and for no others")
 	}
+	if d.Aligner != nil && o.Do == doGLM {
+		return federated.Result{}, errors.New("this organisation aligns its rows by residuals, and what it is sent is labels: let it join without aligning, or take al or gal")
+	}
 	rows, told, err := d.align(ctx, at, o.Slot, rows, r)
 	if err != nil {
 		return federated.Result{}, err
@@ -299,8 +302,11 @@ func (d *Desk) answer(ctx context.Context, at federated.Local, o order, rows ros
 		return nil, err
 	}
 	_, columns := r.Dims()
-	if o.Do == doVote {
+	switch o.Do {
+	case doVote:
 		columns = o.Classes
+	case doGLM:
+		columns = 1
 	}
 	g, err := d.values(rows.at, rows.strata, columns, m.Predict)
 	if err != nil {
@@ -329,8 +335,12 @@ func (d *Desk) targets(o order, task federated.Task) (*mat.Dense, error) {
 			}
 		}
 	}
-	if o.Do == doVote {
+	_, columns := r.Dims()
+	switch {
+	case o.Do == doVote:
 		return r, o.checkVotes(r)
+	case o.Do == doGLM && columns != 2:
+		return nil, fmt.Errorf("%d columns for a generalised linear model: a label and its offset are expected", columns)
 	}
 	return r, nil
 }
@@ -418,13 +428,19 @@ func (d *Desk) model(ctx context.Context, at federated.Local, o order, rows rost
 	return m, err
 }
 
-// learn fits what is asked for: values, apart in so many strata if there are any, or votes for classes with weights.
+// learn fits what is asked for: values, apart in so many strata if there are any, labels beside an offset, or votes for classes with weights.
 func (d *Desk) learn(ctx context.Context, o order, x, y *mat.Dense, strata int, r *rng.Stream) (learner.Model, error) {
 	switch {
 	case strata > 0:
 		return learner.FitStrata(ctx, d.Learner, x, y, strata, r)
 	case o.Do == doFit:
 		return d.Learner.Fit(ctx, x, y, nil, r)
+	case o.Do == doGLM:
+		l, ok := d.Learner.(learner.Generalised)
+		if !ok {
+			return nil, errors.New("the run is one of generalised linear models, and this organisation's is another: take linear or ridge for this run, or let the sponsor take al or gal")
+		}
+		return l.FitGLM(ctx, x, Columns(y, []int{0}), Columns(y, []int{1}), o.Family)
 	}
 	n, _ := y.Dims()
 	labels, w := make([]int, n), make([]float64, n)

@@ -53,6 +53,8 @@ type Likelihood func(v, r float64) float64
 //	classification  the class whose residuals make what was sent most likely; without noise (nil) the nearest ones
 //	squared         F⁰ + mean r/2 is within a tenth of the labels' deviation of the label
 //	absolute        the sign of mean r says on which side of F⁰ the label lies
+//	poisson         exp F⁰ + mean r/2 is within a tenth of the labels' deviation of the label
+//	log-cosh        F⁰ + artanh of mean r is
 //
 // Rows are those of the residuals; masked ones do not count. Of a row that is masked in some rounds the others tell; one that was never
 // sent is taken for the most frequent class, or for F⁰.
@@ -110,7 +112,14 @@ func (o Objective) guess(start []float64, received []*mat.Dense, i int, likely L
 // reads reports whether a label of regression is read off its mean residual.
 func (o Objective) reads(y, start, r []float64, width float64) bool {
 	for k, v := range r {
-		if o.Loss == Squared && !(math.Abs(start[k]+v/2-y[k]) <= width) {
+		guess := start[k] + v/2
+		switch o.Loss {
+		case Poisson:
+			guess = o.Expect(start[k]) + v/2
+		case LogCosh:
+			guess = start[k] + math.Atanh(v)
+		}
+		if o.Loss != Absolute && !(math.Abs(guess-y[k]) <= width) {
 			return false
 		}
 		if o.Loss == Absolute && (v > 0) != (y[k] > start[k]) {
@@ -132,7 +141,7 @@ func (o Objective) deviation(y *mat.Dense, start []float64) float64 {
 			continue
 		}
 		for k := range columns {
-			e := y.At(i, k) - start[k]
+			e := y.At(i, k) - o.Expect(start[k])
 			sum += float64(e * e)
 			n++
 		}
@@ -182,6 +191,23 @@ func (t *Table) Labels(s federated.State) (*mat.Dense, error) {
 		return t.Sponsor.Labels, nil
 	}
 	return Matrix(s, told)
+}
+
+// Shown is the part of the labels of the rows to fit that are as they are where the run's labels are told to all: 1, unless they were
+// exchanged at random before.
+func (t *Table) Shown(s federated.State) (float64, error) {
+	y, err := t.Labels(s)
+	if err != nil {
+		return 0, err
+	}
+	same, all := 0, 0
+	for i := range t.Sponsor.Fit {
+		if !Masked(t.Sponsor.Labels, i) {
+			all++
+			same += b2i(y.At(i, 0) == t.Sponsor.Labels.At(i, 0))
+		}
+	}
+	return float64(same) / float64(all), nil
 }
 
 // Here reports whether all organisations are in this process, so that nothing is disclosed to anybody.

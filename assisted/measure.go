@@ -11,11 +11,11 @@ import (
 
 // Measure returns how good predictions F of labels y are. The first number is the one that the method is judged by:
 //
-//	regression      mad: mean |y − F|; rmse: √mean (y − F)²
+//	regression      mad: mean |y − F|; rmse: √mean (y − F)²; of counts with exp(F) in place of F
 //	classification  accuracy; log-loss: mean −log p_y; with two classes auroc, too
 func (o Objective) Measure(y, f *mat.Dense) []federated.Metric {
 	if !o.Classifies() {
-		return errorsOf(y, f)
+		return o.errors(y, f)
 	}
 	out := []federated.Metric{{Name: "accuracy", Value: o.accuracy(y, f)}, {Name: "log-loss", Value: o.Value(y, f)}}
 	if o.classes() == 2 {
@@ -24,7 +24,7 @@ func (o Objective) Measure(y, f *mat.Dense) []federated.Metric {
 	return out
 }
 
-func errorsOf(y, f *mat.Dense) []federated.Metric {
+func (o Objective) errors(y, f *mat.Dense) []federated.Metric {
 	rows, columns := f.Dims()
 	absolute, square, n := 0.0, 0.0, 0
 	for i := range rows {
@@ -32,7 +32,7 @@ func errorsOf(y, f *mat.Dense) []federated.Metric {
 			continue
 		}
 		for k := range columns {
-			e := y.At(i, k) - f.At(i, k)
+			e := y.At(i, k) - o.Expect(f.At(i, k))
 			absolute += math.Abs(e)
 			square += float64(e * e)
 			n++

@@ -18,6 +18,7 @@ const (
 	doRows    = "rows"    // know the entities of a run by their keys, in their order; of which it has none, it says
 	doFit     = "fit"     // fit a model to targets and answer with its values for all rows
 	doVote    = "vote"    // fit a model to classes with weights and answer with its votes for all rows
+	doGLM     = "glm"     // fit a generalised linear model with an offset to labels and answer with its part of the linear predictor for all rows
 	doSketch  = "sketch"  // answer with a few random mixtures of features
 	doPredict = "predict" // answer with values of models that were fitted before
 	// doRecompute is to answer with the values that models of the run have by now, on its rows.
@@ -29,11 +30,13 @@ type order struct {
 	Do   string `json:"do"`
 	Rows string `json:"rows,omitempty"` // digest of the ordered keys that the rows of all matrices stand for
 	Fit  int    `json:"fit,omitempty"`  // of doRows: how many rows, the first ones, targets will come for
-	Slot Slot   `json:"slot"`           // of doFit and doVote: the name of the model
+	Slot Slot   `json:"slot"`           // of doFit, doVote and doGLM: the name of the model
 	// Share is of doFit: how models of several rounds share what they can, [ShareWarm] or [ShareRestart]; empty: not at all.
 	Share string `json:"share,omitempty"`
 	// Classes is of doVote: how many there are.
 	Classes int `json:"classes,omitempty"`
+	// Family is of doGLM: one of [learner.Families].
+	Family string `json:"family,omitempty"`
 	// Mixtures is of doSketch: how many.
 	Mixtures int `json:"mixtures,omitempty"`
 	// Of doPredict and doRecompute: the models, and of the former what their values are multiplied with before they are added; without coefficients they

@@ -14,12 +14,14 @@ const (
 	Absolute     = "absolute"      // |y − F|
 	CrossEntropy = "cross-entropy" // −log softmax(F)_y, for K ≥ 2 classes
 	Logistic     = "logistic"      // log(1 + exp(F)) − yF, for two classes and one output
+	Poisson      = "poisson"       // 2 (y log(y/μ) − y + μ), the deviance of counts y with the mean μ = exp(F)
+	LogCosh      = "log-cosh"      // log cosh(y − F)
 )
 
 // Objective is the sponsor's overarching loss L1, summed over rows as in Diao, Ding and Tarokh (2022). Labels are an n×1
 // matrix of classes 0…K−1 for the losses of classification, and n×K values for those of regression.
 type Objective struct {
-	Loss    string `yaml:"loss" json:"loss" doc:"squared, absolute, cross-entropy or logistic"`
+	Loss    string `yaml:"loss" json:"loss" doc:"squared, absolute, log-cosh, poisson, cross-entropy or logistic"`
 	Classes int    `yaml:"classes,omitempty" json:"classes,omitempty" doc:"number of classes of cross-entropy"`
 	// Smooth adds one to the count of every class in the initial value, so that a class without rows has a finite logit.
 	Smooth bool `yaml:"smooth,omitempty" json:"smooth,omitempty" doc:"count every class once more in the initial value"`
@@ -28,7 +30,7 @@ type Objective struct {
 // Validate returns an error that says what is wrong with the objective itself.
 func (o Objective) Validate() error {
 	switch o.Loss {
-	case Squared, Absolute:
+	case Squared, Absolute, LogCosh, Poisson:
 		if o.Classes != 0 {
 			return fmt.Errorf("a loss of regression, %s, has no classes: leave out classes (%d)", o.Loss, o.Classes)
 		}
@@ -41,7 +43,7 @@ func (o Objective) Validate() error {
 			return fmt.Errorf("the logistic loss is for 2 classes, not %d: take cross-entropy", o.Classes)
 		}
 	default:
-		return fmt.Errorf("loss %q, expected squared, absolute, cross-entropy or logistic", o.Loss)
+		return fmt.Errorf("loss %q, expected squared, absolute, log-cosh, poisson, cross-entropy or logistic", o.Loss)
 	}
 	return nil
 }
@@ -87,6 +89,8 @@ func (o Objective) Check(y *mat.Dense) error {
 				return fmt.Errorf("label %d is %v: expected a class of 0 to %d", i, v, o.classes()-1)
 			case math.IsInf(v, 0):
 				return fmt.Errorf("label %d, column %d is infinite", i, j)
+			case o.Loss == Poisson && (v < 0 || v != math.Trunc(v) && !math.IsNaN(v)):
+				return fmt.Errorf("label %d, column %d is %v: the loss poisson is for counts, 0, 1, 2 and so on", i, j, v)
 			case math.IsNaN(v):
 				masked++
 			}
@@ -113,7 +117,7 @@ func unmasked(y *mat.Dense) int {
 }
 
 // Initial returns F⁰, the constant row that everybody is predicted before the first round: the mean of the labels in
-// regression, also for the absolute loss, and the logarithm of the classes' shares in classification, log(n_k/n).
+// regression, also for the absolute loss, of counts its logarithm, and the logarithm of the classes' shares in classification, log(n_k/n).
 func (o Objective) Initial(y *mat.Dense) ([]float64, error) {
 	n, columns := y.Dims()
 	if unmasked(y) == 0 {
@@ -131,6 +135,12 @@ func (o Objective) Initial(y *mat.Dense) ([]float64, error) {
 		}
 		for j := range mean {
 			mean[j] /= float64(unmasked(y))
+			if o.Loss == Poisson {
+				if mean[j] == 0 {
+					return nil, errors.New("of the rows to fit none has a count above 0, so that the logarithm of their mean would be −∞")
+				}
+				mean[j] = math.Log(mean[j])
+			}
 		}
 		return mean, nil
 	}
@@ -163,6 +173,8 @@ func (o Objective) Initial(y *mat.Dense) ([]float64, error) {
 //	absolute       sign(y − F), 0 where equal
 //	cross-entropy  onehot(y) − softmax(F)
 //	logistic       y − 1/(1 + exp(−F))
+//	poisson        2(y − exp(F))
+//	log-cosh       tanh(y − F)
 //
 // Masked rows are NaN throughout.
 func (o Objective) Residual(y, f *mat.Dense) *mat.Dense {
@@ -199,7 +211,26 @@ func (o Objective) residual(y, f, r []float64) {
 		r[int(y[0])]++
 	case Logistic:
 		r[0] = y[0] - sigmoid(f[0])
+	case Poisson:
+		for k := range r {
+			r[k] = 2 * (y[k] - o.Expect(f[k]))
+		}
+	case LogCosh:
+		for k := range r {
+			r[k] = math.Tanh(y[k] - f[k])
+		}
 	}
+}
+
+// mostLog bounds F of counts, so that their means are finite numbers.
+const mostLog = 100
+
+// Expect returns the number that F stands for in regression: of counts their mean exp(F), else F itself.
+func (o Objective) Expect(f float64) float64 {
+	if o.Loss == Poisson {
+		return math.Exp(min(f, mostLog))
+	}
+	return f
 }
 
 // Value returns the mean of L1 over rows that are not masked.
@@ -231,6 +262,20 @@ func (o Objective) loss(y, f []float64) (l float64) {
 		l = logSumExp(f) - f[int(y[0])]
 	case Logistic:
 		l = softplus(f[0]) - float64(y[0]*f[0])
+	case Poisson:
+		for k := range f {
+			at := min(f[k], mostLog)
+			d := math.Exp(at) - y[k]
+			if y[k] > 0 {
+				d += float64(y[k] * (math.Log(y[k]) - at))
+			}
+			l += 2 * d
+		}
+	case LogCosh:
+		for k := range f {
+			e := math.Abs(y[k] - f[k])
+			l += e + math.Log1p(math.Exp(-2*e)) - math.Ln2
+		}
 	}
 	return l
 }

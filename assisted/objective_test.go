@@ -12,6 +12,7 @@ import (
 
 var objectives = []Objective{
 	{Loss: Squared}, {Loss: Absolute}, {Loss: CrossEntropy, Classes: 3}, {Loss: CrossEntropy, Classes: 2}, {Loss: Logistic},
+	{Loss: Poisson}, {Loss: LogCosh},
 }
 
 // problem draws labels and predictions for an objective.
@@ -22,6 +23,8 @@ func problem(t *rapid.T, o Objective) (y, f, g *mat.Dense) {
 	for i := range n {
 		if o.Classifies() {
 			y.Set(i, 0, float64(rapid.IntRange(0, o.classes()-1).Draw(t, "class")))
+		} else if o.Loss == Poisson {
+			y.Set(i, 0, float64(rapid.IntRange(0, 9).Draw(t, "count")))
 		} else {
 			y.Set(i, 0, number.Draw(t, "label"))
 		}
@@ -134,6 +137,7 @@ func TestLabelsThatCannotBe(t *testing.T) {
 		"need at least 2":           {Objective{Loss: CrossEntropy, Classes: 1}, column(0)},
 		"label 1 is 3":              {Objective{Loss: CrossEntropy, Classes: 3}, column(0, 3)},
 		"label 0 is 0.5":            {Objective{Loss: Logistic}, column(.5)},
+		"is for counts":             {Objective{Loss: Poisson}, column(1, 1.5)},
 		"label 1 is NaN":            {Objective{Loss: Logistic}, column(0, math.NaN())},
 		"infinite":                  {Objective{Loss: Squared}, column(math.Inf(1))},
 		"missing in 1 of 2 columns": {Objective{Loss: Squared}, mat.NewDense(1, 2, []float64{1, math.NaN()})},
@@ -160,7 +164,7 @@ func TestMasked(t *testing.T) {
 	if got := o.Value(y, f); got != 2 {
 		t.Errorf("loss %g, want 2", got)
 	}
-	if got := errorsOf(y, f)[0].Value; got != 2 {
+	if got := (Objective{Loss: Absolute}).errors(y, f)[0].Value; got != 2 {
 		t.Errorf("mean error %g, want 2", got)
 	}
 	r := o.Residual(y, f)

@@ -93,7 +93,20 @@ func median(y, f, g *mat.Dense) float64 {
 	return 0
 }
 
-// slope returns the first and second derivative of Σ L1(y, F + ηG) by η, for the losses of classification.
+// curve is the second derivative by F of a loss of one output that has one.
+func (o Objective) curve(y, f float64) float64 {
+	switch o.Loss {
+	case Poisson:
+		return 2 * o.Expect(f)
+	case LogCosh:
+		t := math.Tanh(y - f)
+		return 1 - float64(t*t)
+	}
+	p := sigmoid(f)
+	return float64(p * (1 - p))
+}
+
+// slope returns the first and second derivative of Σ L1(y, F + ηG) by η, for losses that are no polynomials.
 func (o Objective) slope(y, f, g *mat.Dense, eta float64) (first, second float64) {
 	rows, columns := f.Dims()
 	at, r := make([]float64, columns), make([]float64, columns)
@@ -103,10 +116,14 @@ func (o Objective) slope(y, f, g *mat.Dense, eta float64) (first, second float64
 			at[k] = v + float64(eta*gi[k])
 		}
 		o.residual(y.RawRowView(i), at, r)
-		if o.Loss == Logistic {
-			p := sigmoid(at[0])
-			first -= float64(r[0] * gi[0])
-			second += float64(p * (1 - p) * gi[0] * gi[0])
+		if o.Loss != CrossEntropy {
+			if Masked(y, i) {
+				continue
+			}
+			for k, label := range y.RawRowView(i) {
+				first -= float64(r[k] * gi[k])
+				second += float64(o.curve(label, at[k]) * gi[k] * gi[k])
+			}
 			continue
 		}
 		softmax(at, at)

@@ -303,6 +303,12 @@ func (t *Table) VoteTask(r weights.Set, classes int, slot Slot) (federated.Task,
 	return order{Do: doVote, Rows: digestOf(AppendKeys(nil, t.Sponsor.Keys)), Slot: slot, Classes: classes}.task(map[string]weights.Set{targetSet: r}, nil)
 }
 
+// GLMTask asks for a generalised linear model of labels beside an offset: r, for the rows to fit, is a label and its offset. The answer is
+// the model's part of the linear predictor ([learner.Generalised]).
+func (t *Table) GLMTask(r weights.Set, family string, slot Slot) (federated.Task, error) {
+	return order{Do: doGLM, Rows: digestOf(AppendKeys(nil, t.Sponsor.Keys)), Slot: slot, Family: family}.task(map[string]weights.Set{targetSet: r}, nil)
+}
+
 // Targets is the matrix r as it is sent.
 func Targets(r *mat.Dense) weights.Set { return setOf(targetSet, r) }
 
@@ -533,7 +539,7 @@ func (t *Table) suspect(c *Course, d *federated.Diagnostics, y, f *mat.Dense) {
 // errors is the root of the sum of squares of y − F, or of the residuals of classes.
 func (t *Table) errors(y, f *mat.Dense) float64 {
 	o := t.Sponsor.Objective
-	if !o.Classifies() {
+	if !o.Classifies() && o.Loss != Poisson {
 		o = Objective{Loss: Squared}
 	}
 	return mat.Norm(numbers(o.Residual(y, f), nil), 2)

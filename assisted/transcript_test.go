@@ -19,6 +19,7 @@ import (
 	"testing"
 
 	"github.com/cohort-learning/cohort/assisted"
+	"github.com/cohort-learning/cohort/assisted/aeal"
 	"github.com/cohort-learning/cohort/assisted/al"
 	"github.com/cohort-learning/cohort/assisted/ascii"
 	"github.com/cohort-learning/cohort/assisted/assisttest"
@@ -132,7 +133,7 @@ func TestTranscript(t *testing.T) {
 	}
 	classes := mat.NewDense(40, 1, nil)
 	classes.Apply(func(i, _ int, _ float64) float64 { return math.Min(2, math.Abs(math.Trunc(y.At(i, 0)))) }, classes)
-	for _, name := range []string{"gal", "al", "strata", "shared", "ascii"} {
+	for _, name := range []string{"gal", "al", "strata", "shared", "ascii", "ae-al"} {
 		w := assisttest.NewWorld(assisttest.OLS(t), x...)
 		log := &transcript{desks: w.Desks, fields: map[string]map[string]bool{}}
 		s := &assisted.Sponsor{Objective: assisted.Objective{Loss: assisted.Squared}, Keys: assisttest.Keys(40), Labels: y, Fit: 30, Test: 10, Own: "org-1"}
@@ -149,6 +150,9 @@ func TestTranscript(t *testing.T) {
 			s.Objective, s.Labels = assisted.Objective{Loss: assisted.CrossEntropy, Classes: 3}, classes
 			tasks[1], shapes = "vote", []string{"predict answer 40×3", "vote answer 40×3", "vote r [30 2]"}
 		}
+		if name == "ae-al" {
+			tasks[1], shapes = "glm", []string{"glm answer 40×1", "glm r [30 2]", "predict answer 40×1"}
+		}
 		const rounds = 3
 		with := func(disclose string) method {
 			var m method
@@ -161,6 +165,8 @@ func TestTranscript(t *testing.T) {
 				}
 				o.Disclosure.Disclose = disclose
 				m, err = o.New(rounds, s, log)
+			case "ae-al":
+				m, err = aeal.Options{Disclosure: assisted.Disclosure{Disclose: disclose}}.New(rounds, s, log)
 			case "ascii":
 				o := ascii.Defaults()
 				o.Stop, o.Disclosure.Disclose = "nobody", disclose
@@ -226,7 +232,7 @@ func (x *transcript) check(t *testing.T, method string, s *assisted.Sponsor, fea
 				}
 			}
 		}
-		if m.member != s.Own && method != "ascii" { // whose labels are told
+		if m.member != s.Own && method != "ascii" && method != "ae-al" { // whose labels are told
 			for _, v := range s.Labels.RawMatrix().Data {
 				if m.holds(v) {
 					t.Fatalf("%s: the label %v", about, v)
@@ -262,7 +268,7 @@ func (x *transcript) said() map[string][]string {
 }
 
 var (
-	tableRow = regexp.MustCompile("^\\| `(rows|fit|vote|predict|recompute)` \\|")
+	tableRow = regexp.MustCompile("^\\| `(rows|fit|vote|glm|predict|recompute)` \\|")
 	quoted   = regexp.MustCompile("`([^`]+)`")
 )
 

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/cohort-learning/cohort/assisted"
+	"github.com/cohort-learning/cohort/assisted/aeal"
 	"github.com/cohort-learning/cohort/assisted/al"
 	"github.com/cohort-learning/cohort/assisted/ascii"
 	"github.com/cohort-learning/cohort/assisted/gal"
@@ -34,6 +35,17 @@ type AssistedOptions interface {
 type Stratifier interface {
 	// StrataColumn names the column; empty: they fit one for all rows.
 	StrataColumn() string
+}
+
+// Objector is options of a method that makes something else of a sponsor's objective, or has none for it.
+type Objector interface {
+	Objective(assisted.Objective) (assisted.Objective, error)
+}
+
+// Labeller is options of a method that tells organisations more than residuals.
+type Labeller interface {
+	// Columns is how many columns of targets an organisation is sent in a round, for so many outputs.
+	Columns(outputs int) int
 }
 
 // Refitter is options of a method that may run its best rounds again.
@@ -109,6 +121,25 @@ func (o *asciiOptions) Recomputes() bool { return false }
 // Leads: whoever is first gets the labels, as all others do.
 func (o *asciiOptions) Leads() bool { return false }
 
+// Columns implements [Labeller]: labels and their scores.
+func (o *asciiOptions) Columns(int) int { return 2 }
+
+type aealOptions struct {
+	aeal.Options `yaml:",inline"`
+}
+
+func (o *aealOptions) New(rounds int, s *assisted.Sponsor, desks federated.Client) (Assistance, error) {
+	return o.Options.New(rounds, s, desks)
+}
+
+func (o *aealOptions) Recomputes() bool { return false }
+
+// Leads: whoever is first gets the labels, as all others do.
+func (o *aealOptions) Leads() bool { return false }
+
+// Columns implements [Labeller]: labels and linear predictors.
+func (o *aealOptions) Columns(int) int { return 2 }
+
 // AllAssisted lists the methods of organisations with different columns.
 func AllAssisted() []Assisted {
 	return []Assisted{
@@ -125,6 +156,9 @@ func AllAssisted() []Assisted {
 				o.Weights, o.Stop, o.Patience = "simple", "nobody", 10
 				return o
 			}},
+		{Name: "ae-al", Title: "Additive-Effect Assisted Learning", Paper: "Zhang, Yang and Ding",
+			Summary: "a generalised linear model on all columns, of a quantity, counts or two classes that all organisations know",
+			Options: func() AssistedOptions { o := &aealOptions{aeal.Defaults()}; o.Patience = 3; return o }},
 	}
 }
 

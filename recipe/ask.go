@@ -179,15 +179,16 @@ func (r *Assist) read(sponsor *table.Table, f *mat.Dense, away Away) (*Asked, er
 		return nil, err
 	}
 	rows, columns := f.Dims()
-	if k := len(sponsor.Encoding.Classes); rows != len(sponsor.Keys) || o.Classifies() && columns != k {
-		return nil, fmt.Errorf("%d×%d values for %d rows of the sponsor and %d classes", rows, columns, len(sponsor.Keys), k)
+	if rows != len(sponsor.Keys) || o.Classifies() && columns != o.Outputs(nil) {
+		return nil, fmt.Errorf("%d×%d values for %d rows of the sponsor and %d classes", rows, columns, len(sponsor.Keys), len(sponsor.Encoding.Classes))
 	}
 	out := &Asked{Regression: !o.Classifies(), Away: away}
 	for i, key := range sponsor.Keys {
 		p := Prediction{Input: key}
 		row := f.RawRowView(i)
 		if out.Regression {
-			p.Value = &row[0]
+			v := o.Expect(row[0])
+			p.Value = &v
 		} else {
 			class := o.Predict(row)
 			p.Class, p.Probability = sponsor.Encoding.Title(class), o.Probabilities(row)[class]

@@ -31,11 +31,11 @@ import (
 type Assist struct {
 	Version int             `yaml:"version" doc:"Version of this format."`
 	Name    string          `yaml:"name,omitempty" doc:"Your name for the run; shown in lists and reports."`
-	Method  string          `yaml:"method" doc:"How organisations assist: gal (all at once), al (one after the other) or ascii (classes that all may know)."`
+	Method  string          `yaml:"method" doc:"How organisations assist: gal (all at once), al (one after the other), ascii (classes that all may know) or ae-al (one generalised linear model, of a target that all may know)."`
 	Seed    uint64          `yaml:"seed" doc:"Seed of every random choice: rows, models, noise."`
 	Rounds  int             `yaml:"rounds" doc:"Rounds of the run."`
 	Table   table.Spec      `yaml:"table" doc:"The sponsor's table, with the target."`
-	Loss    string          `yaml:"loss,omitempty" doc:"What is to be small: cross-entropy, squared or absolute; left out: cross-entropy for classes, squared for a quantity."`
+	Loss    string          `yaml:"loss,omitempty" doc:"What is to be small: cross-entropy, squared, absolute, log-cosh (about squared for small errors and absolute for large ones) or poisson (counts, predicted by their mean); left out: cross-entropy for classes, squared for a quantity."`
 	Rows    assisted.Shares `yaml:"rows" doc:"Which rows are for what."`
 	Sponsor string          `yaml:"sponsor" doc:"The sponsor's name among the organisations; over a network it joins under this name, too, with its own columns."`
 	Learner learner.Spec    `yaml:"learner" doc:"The sponsor's own model."`
@@ -261,8 +261,8 @@ func (r *Assist) validate() error {
 		return fieldf("rounds", "%d, expected 1 or more", r.Rounds)
 	case r.Table.Target == "":
 		return fieldf("table", "target: which column of the sponsor's table is to be predicted?")
-	case !slices.Contains([]string{"", assisted.CrossEntropy, assisted.Squared, assisted.Absolute}, r.Loss):
-		return fieldf("loss", "%q, expected cross-entropy, squared or absolute", r.Loss)
+	case !slices.Contains([]string{"", assisted.CrossEntropy, assisted.Squared, assisted.Absolute, assisted.LogCosh, assisted.Poisson}, r.Loss):
+		return fieldf("loss", "%q, expected cross-entropy, squared, absolute, log-cosh or poisson", r.Loss)
 	case !slices.Contains([]string{assisted.PlainKeys, assisted.HashedKeys, assisted.PrivateKeys}, r.Keys):
 		return fieldf("keys", "%q, expected private, hashed or plain", r.Keys)
 	case !slices.Contains([]string{"", PretestTell, PretestRequire}, r.Pretest):
@@ -470,6 +470,12 @@ func (r *Assist) objective(t *table.Table) (assisted.Objective, error) {
 	if o.Classifies() {
 		o.Classes = classes
 	}
+	if m, ok := r.Options.(methods.Objector); ok {
+		var err error
+		if o, err = m.Objective(o); err != nil {
+			return o, &FieldError{Field: "method", Err: err}
+		}
+	}
 	return o, nil
 }
 
@@ -612,8 +618,12 @@ func (p *AssistPlan) Config() federated.Config {
 func (p *AssistPlan) Terms() assisted.Terms {
 	r := p.Recipe
 	k := p.Sponsor.Outputs()
+	columns := k
+	if m, ok := r.Options.(methods.Labeller); ok {
+		columns = m.Columns(k)
+	}
 	t := assisted.Terms{Version: assisted.TermsVersion, Assist: assisted.Fitting, Seed: r.Seed, Rounds: r.Most(), Outputs: k,
-		Vectors: r.Most() * k, Keys: r.Keys, Study: r.Study}
+		Vectors: r.Most() * columns, Keys: r.Keys, Study: r.Study}
 	if r.Pretest != "" {
 		t.Mixtures = r.Mixtures
 	}

@@ -47,17 +47,7 @@ func (a *Algorithm) recovery(srv federated.Server) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	y, err := a.labels(s)
-	if err != nil {
-		return 0, err
-	}
-	same := 0
-	for i, c := range y {
-		if c == int(a.Sponsor.Labels.At(i, 0)) {
-			same++
-		}
-	}
-	return float64(same) / float64(len(y)), nil
+	return a.Shown(s)
 }
 
 // labels are those of the rows to fit that the run computes with.

@@ -89,18 +89,25 @@ func TestAssistStrata(t *testing.T) {
 	}
 }
 
-// Votes for classes, for which organisations take turns, come to the same bits over a network as on one machine.
-func TestAssistVotes(t *testing.T) {
+// Votes for classes, and a generalised linear model, for which organisations take turns, come to the same bits over a network as on one machine.
+func TestAssistTurns(t *testing.T) {
 	brief(t)
+	t.Run("ascii", func(t *testing.T) { testTurns(t, "ascii", "boosted", "forest") })
+	t.Run("ae-al", func(t *testing.T) { testTurns(t, "ae-al", "linear", "ridge") })
+}
+
+func testTurns(t *testing.T, method, telephone, shop string) {
 	f := alliance(t, "plain")
 	text, err := os.ReadFile(f.recipe)
 	if err == nil {
-		text = []byte(strings.NewReplacer("method: gal", "method: ascii", "rounds: 5", "rounds: 3").Replace(string(text)))
+		text = []byte(strings.NewReplacer("method: gal", "method: "+method, "rounds: 5", "rounds: 3", "{name: boosted}", "{name: "+telephone+"}", "{name: forest}", "{name: "+shop+"}").Replace(string(text)))
 		err = os.WriteFile(f.recipe, text, 0o600)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
+	f.members[1].args = []string{"--key", "number", "--learner", telephone}
+	f.members[2].args = []string{"--key", "customer", "--learner", shop}
 	one := filepath.Join(f.dir, "one")
 	run(t, f.program, "assist", f.recipe, "--quiet", "--bounds=none", "--dir", one)
 	f.open()
