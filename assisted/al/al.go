@@ -38,8 +38,8 @@ func (a *Algorithm) Check(srv federated.Server) error {
 		return err
 	}
 	s := a.Sponsor
-	if s.Objective.Classifies() && (a.Rate == "one" || a.Start == "zero") {
-		return errors.New("assisted learning with unit steps is for regression: set rate to exact and start to initial for classes, or take gal")
+	if logs := s.Objective.Classifies() || s.Objective.Loss == assisted.Poisson; logs && (a.Rate == "one" || a.Start == "zero") {
+		return errors.New("assisted learning with unit steps is for regression of quantities: set rate to exact and start to initial for classes and counts, or take gal")
 	}
 	if a.ByStratum && s.Strata == nil {
 		return fmt.Errorf("strata: of the sponsor's rows it is not said which value of %q they have", a.Strata)

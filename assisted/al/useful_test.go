@@ -69,6 +69,29 @@ func TestCompareByHand(t *testing.T) {
 	}
 }
 
+// TestCompareCounts checks the analysis of deviance of Dobson's counts (1990, page 93) that R's manual of glm has: outcomes say something beside
+// treatments with χ² = 5.4523 on 2 degrees of freedom, p = 0.06547; treatments say nothing.
+func TestCompareCounts(t *testing.T) {
+	y := assisttest.Column(18, 17, 15, 20, 10, 20, 25, 13, 12)
+	outcome, treatment := mat.NewDense(9, 2, nil), mat.NewDense(9, 2, nil)
+	for i := range 9 {
+		if i%3 > 0 {
+			outcome.Set(i, i%3-1, 1)
+		}
+		if i/3 > 0 {
+			treatment.Set(i, i/3-1, 1)
+		}
+	}
+	o := assisted.Objective{Loss: assisted.Poisson}
+	got, err := Compare(o, y, treatment, outcome, 9)
+	if err != nil || math.Abs(got.Statistic-5.4523) > 5e-5 || got.Freedom != 2 || math.Abs(got.P-.06547) > 5e-6 {
+		t.Errorf("outcomes: %+v, %v", got, err)
+	}
+	if got, err = Compare(o, y, outcome, treatment, 9); err != nil || got.Statistic > 1e-6 {
+		t.Errorf("treatments: %+v, %v", got, err)
+	}
+}
+
 // TestNullDistribution checks for every objective that p-values of columns that know nothing are about uniform.
 func TestNullDistribution(t *testing.T) {
 	for _, o := range []assisted.Objective{squared, {Loss: assisted.Logistic}, {Loss: assisted.CrossEntropy, Classes: 3}} {
