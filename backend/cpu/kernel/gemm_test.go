@@ -118,6 +118,7 @@ func TestGemmEqualsDefinition(t *testing.T) {
 // or by a phase of its own; A in place or packed; many blocks.
 var bigGemms = []GemmShape{
 	{M: 20, N: 300, K: 650}, {M: 200, N: 70, K: 700}, {M: 400, N: 260, K: 660}, {M: 1000, N: 33, K: 40},
+	{M: 130, N: 1100, K: 70},
 	{M: 10, N: 200, K: 784}, {M: 784, N: 200, K: 10}, {M: 1, N: 999, K: 333}, {M: 999, N: 1, K: 333},
 	{Batch: []int{40}, M: 17, N: 17, K: 9}, {Batch: []int{3}, M: 250, N: 64, K: 64},
 }

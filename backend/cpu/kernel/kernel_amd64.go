@@ -184,6 +184,11 @@ func panel256r2v1(p *panel, first int, tiles int)
 //go:noescape
 func panel256r1v1(p *panel, first int, tiles int)
 
+// panel256r1v8 computes tiles of 1 rows by up to 64 columns, from row first on.
+//
+//go:noescape
+func panel256r1v8(p *panel, first int, tiles int)
+
 // dot512 computes c[co[i]] (+)= Σ a[ro[i]+k]·b[k] over k < len(ko), for i < rows.
 //
 //go:noescape

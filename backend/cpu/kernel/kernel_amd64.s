@@ -6281,6 +6281,126 @@ row0one:
 row0end:
 	JMP stored
 
+// func panel256r1v8(p *panel, first int, tiles int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·panel256r1v8(SB), NOSPLIT, $48-24
+	MOVQ  p+0(FP), R14
+	MOVQ  96(R14), AX
+	MOVQ  104(R14), BX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, (SP)
+	MOVQ  160(R14), AX
+	SHLQ  $0x02, AX
+	MOVQ  AX, 8(SP)
+	MOVQ  first+8(FP), BX
+	MOVQ  72(R14), AX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, 16(SP)
+	MOVQ  120(R14), AX
+	LEAQ  (AX)(BX*4), AX
+	MOVQ  AX, 24(SP)
+	MOVQ  tiles+16(FP), AX
+	MOVQ  AX, 32(SP)
+	MOVQ  176(R14), AX
+	MOVQ  AX, 40(SP)
+	MOVQ  8(SP), R8
+	MOVQ  (SP), R9
+	MOVQ  40(SP), R10
+	MOVQ  208(R14), R11
+	SHLQ  $0x02, R11
+	TESTQ R10, R10
+	JNZ   tile
+	XORQ  R11, R11
+	MOVQ  24(R14), R10
+
+tile:
+	MOVQ       p+0(FP), R14
+	MOVQ       48(R14), R15
+	MOVQ       24(SP), BP
+	MOVLQSX    (BP), R14
+	PREFETCHT0 (R15)(R14*4)
+	PREFETCHT0 252(R15)(R14*4)
+	MOVQ       p+0(FP), R14
+	MOVQ       16(SP), BP
+	MOVQ       (R14), R15
+	MOVLQSX    (BP), AX
+	LEAQ       (R15)(AX*4), AX
+	ADDQ       $0x04, 16(SP)
+	VXORPS     Y0, Y0, Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	VXORPS     Y4, Y4, Y4
+	VXORPS     Y5, Y5, Y5
+	VXORPS     Y6, Y6, Y6
+	VXORPS     Y7, Y7, Y7
+	MOVQ       24(R14), R15
+	MOVQ       96(R14), BP
+
+summand:
+	MOVLQSX      (BP), R14
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
+	VBROADCASTSS (AX)(R14*4), Y14
+	VFMADD231PS  (R15), Y14, Y0
+	VFMADD231PS  32(R15), Y14, Y1
+	VFMADD231PS  64(R15), Y14, Y2
+	VFMADD231PS  96(R15), Y14, Y3
+	VFMADD231PS  128(R15), Y14, Y4
+	VFMADD231PS  160(R15), Y14, Y5
+	VFMADD231PS  192(R15), Y14, Y6
+	VFMADD231PS  224(R15), Y14, Y7
+	ADDQ         R8, R15
+	ADDQ         $0x04, BP
+	CMPQ         BP, R9
+	JNE          summand
+	MOVQ         p+0(FP), R14
+	CMPB         168(R14), $0x00
+	JEQ          set
+	MOVQ         48(R14), R15
+	MOVQ         24(SP), BP
+	MOVLQSX      (BP), R14
+	VADDPS       (R15)(R14*4), Y0, Y0
+	VMOVUPS      Y0, (R15)(R14*4)
+	VADDPS       32(R15)(R14*4), Y1, Y1
+	VMOVUPS      Y1, 32(R15)(R14*4)
+	VADDPS       64(R15)(R14*4), Y2, Y2
+	VMOVUPS      Y2, 64(R15)(R14*4)
+	VADDPS       96(R15)(R14*4), Y3, Y3
+	VMOVUPS      Y3, 96(R15)(R14*4)
+	VADDPS       128(R15)(R14*4), Y4, Y4
+	VMOVUPS      Y4, 128(R15)(R14*4)
+	VADDPS       160(R15)(R14*4), Y5, Y5
+	VMOVUPS      Y5, 160(R15)(R14*4)
+	VADDPS       192(R15)(R14*4), Y6, Y6
+	VMOVUPS      Y6, 192(R15)(R14*4)
+	VADDPS       224(R15)(R14*4), Y7, Y7
+	VMOVUPS      Y7, 224(R15)(R14*4)
+	JMP          stored
+
+set:
+	MOVQ    48(R14), R15
+	MOVQ    24(SP), BP
+	MOVLQSX (BP), R14
+	VMOVUPS Y0, (R15)(R14*4)
+	VMOVUPS Y1, 32(R15)(R14*4)
+	VMOVUPS Y2, 64(R15)(R14*4)
+	VMOVUPS Y3, 96(R15)(R14*4)
+	VMOVUPS Y4, 128(R15)(R14*4)
+	VMOVUPS Y5, 160(R15)(R14*4)
+	VMOVUPS Y6, 192(R15)(R14*4)
+	VMOVUPS Y7, 224(R15)(R14*4)
+
+stored:
+	XORQ R11, R11
+	MOVQ p+0(FP), R14
+	MOVQ 24(R14), R10
+	ADDQ $0x04, 24(SP)
+	DECQ 32(SP)
+	JNZ  tile
+	VZEROUPPER
+	RET
+
 // func dot512(p *panel)
 // Requires: AVX, AVX512F, BMI2, CMOV
 TEXT ·dot512(SB), NOSPLIT, $0-8

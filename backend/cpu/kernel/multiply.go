@@ -82,15 +82,16 @@ func (s *Scratch) multiply(buf []float32) {
 			p.a, p.ro, p.ko = buf, m.packedRo, m.packedKo[:kc]
 		}
 		packed := 0 // panels in panelBuf that are still to come
-		for j := 0; j < m.n; j += t.nr {
+		j := 0
+		if m.source == bDirect && m.rows == 1 && t.wide != nil {
+			j = m.wideRow(p, k0, kc)
+		}
+		for ; j < m.n; j += t.nr {
 			p.n = min(t.nr, m.n-j)
 			p.c, p.ldb = m.c[j:], t.nr
 			switch {
 			case m.source == bDirect && (t.partialB || p.n == t.nr):
-				p.b = m.b[int(m.bo[k0])+j:]
-				if kc > 1 {
-					p.ldb = int(m.bo[1] - m.bo[0])
-				}
+				p.b, p.ldb = m.b[int(m.bo[k0])+j:], m.pitchOfB()
 			case m.source != bPhase:
 				if packed == 0 {
 					packed = m.packPanels(panelBuf, k0, kc, j)
@@ -106,6 +107,26 @@ func (s *Scratch) multiply(buf []float32) {
 			t.run(p)
 		}
 	}
+}
+
+// pitchOfB is the distance between rows of a B that is read in place.
+func (m *product) pitchOfB() int {
+	if len(m.bo) == 1 {
+		return 0
+	}
+	return int(m.bo[1] - m.bo[0])
+}
+
+// wideRow adds the summands k0 … k0+kc−1 to the only row of C, as far as whole wide panels go, and returns how far that is.
+// A row of B is read in longer pieces than a panel has.
+func (m *product) wideRow(p *panel, k0, kc int) int {
+	p.n, p.ldb, p.next, p.ahead = wideColumns, m.pitchOfB(), nil, 0
+	j := 0
+	for ; j+wideColumns <= m.n; j += wideColumns {
+		p.b, p.c = m.b[int(m.bo[k0])+j:], m.c[j:]
+		m.t.wide(p)
+	}
+	return j
 }
 
 // packPanels packs the next panels of B from column j on, and returns how many.
@@ -138,8 +159,8 @@ func (m *product) lookAhead(p *panel, k0, kc, j int) {
 	case m.source == bPhase:
 		p.next, p.pitch = m.packed[(j/nr*len(m.ko)+k)*nr:], nr
 		p.ahead = ceilDiv(kc*nr/16, ceilDiv(m.rows, m.t.mr))
-	case m.bStride == 1 && kc > 1:
-		p.next, p.pitch = m.b[int(m.bo[k])+j:], int(m.bo[1]-m.bo[0])
+	case m.bStride == 1:
+		p.next, p.pitch = m.b[int(m.bo[k])+j:], m.pitchOfB()
 	}
 }
 

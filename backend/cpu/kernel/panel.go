@@ -23,6 +23,9 @@ type panel struct {
 // maxDotColumns is the number of columns up to which lanes go along the sum.
 const maxDotColumns = 4
 
+// wideColumns is the width of a panel of one row.
+const wideColumns = 64
+
 // tile describes the kernels of a path.
 type tile struct {
 	mr, nr   int  // rows and columns of the register tile
@@ -30,6 +33,7 @@ type tile struct {
 	partialB bool // the kernel reads no more columns of B than there are
 	large    largeCut
 	run      func(*panel)
+	wide     func(*panel) // run for one row and wideColumns columns; may be nil
 	dot      func(*panel) // run for one column, contiguous rows of A and a contiguous B; may be nil
 
 	// runDots compute 1, 2, … columns without add, the sum in runs of ldb contiguous

@@ -44,6 +44,7 @@ func panels(masks Mem) {
 			panel256(rows, vecs, masks)
 		}
 	}
+	panel256(1, 8, masks)
 }
 
 // frame is what a panel kernel keeps on the stack.
@@ -244,7 +245,8 @@ func (f frame) fetchC(rows, bytes int) {
 }
 
 // panel256 emits the kernel for rows×(8·vecs) tiles with AVX2 and FMA. It reads
-// whole vectors of B: narrower panels must be packed. What C holds is added in the
+// whole vectors of B: narrower panels must be packed, and those of more than two
+// vectors are always whole. What C holds is added in the
 // end, so that nothing waits for it.
 func panel256(rows, vecs int, table Mem) {
 	TEXT(fmt.Sprintf("panel256r%dv%d", rows, vecs), NOSPLIT, "func(p *panel, first, tiles int)")
@@ -283,20 +285,26 @@ func panel256(rows, vecs int, table Mem) {
 	f.kLoop(ldb, end, func() {
 		PREFETCHT1(Mem{Base: next})
 		ADDQ(pitch, next)
-		for v := range vecs {
-			VMOVUPS(Mem{Base: bPtr, Disp: 32 * v}, b[v])
+		load := func(v int) Op { return Mem{Base: bPtr, Disp: 32 * v} }
+		if vecs <= len(b) {
+			for v := range vecs {
+				VMOVUPS(load(v), b[v])
+			}
+			load = func(v int) Op { return b[v] }
 		}
 		for i := range rows {
 			x := temps[i%len(temps)]
 			VBROADCASTSS(Mem{Base: rowRegs[i], Index: idx, Scale: 4}, x)
 			for v := range vecs {
-				VFMADD231PS(b[v], x, acc[i][v])
+				VFMADD231PS(load(v), x, acc[i][v])
 			}
 		}
 	})
 	Load(Param("p"), idx)
-	CMPQ(Mem{Base: idx, Disp: panelN}, Imm(uint64(8*vecs)))
-	JNE(LabelRef("narrow"))
+	if vecs <= len(b) {
+		CMPQ(Mem{Base: idx, Disp: panelN}, Imm(uint64(8*vecs)))
+		JNE(LabelRef("narrow"))
+	}
 	CMPB(Mem{Base: idx, Disp: panelAdd}, Imm(0))
 	JEQ(LabelRef("set"))
 	f.eachRowOfC(rows, func(i int, c Mem) {
@@ -319,6 +327,9 @@ func panel256(rows, vecs int, table Mem) {
 	f.nextTile(rows)
 	VZEROUPPER()
 	RET()
+	if vecs > len(b) {
+		return
+	}
 
 	Label("narrow")
 	MOVQ(Mem{Base: idx, Disp: panelN}, RAX) // its last three bits are the lanes of the last vector
