@@ -39,7 +39,7 @@ var rooms = [][]string{
 	{"federated/personal", "federated/recommenders", "federated/selffl", "federated/semifl"},
 	{"assisted"},
 	{"assisted/assisttest"},
-	{"assisted/aeal", "assisted/al", "assisted/ascii", "assisted/bounds", "assisted/gal", "assisted/mismatch"},
+	{"assisted/aeal", "assisted/al", "assisted/alnet", "assisted/ascii", "assisted/bounds", "assisted/gal", "assisted/mismatch"},
 	{"methods"},
 	{"simulation"},
 	{"recipe"},

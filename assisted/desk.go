@@ -29,8 +29,8 @@ type Desk struct {
 	Features *mat.Dense // n×d; NaN is a missing value
 	Learner  learner.Learner
 	Store    Store
-	// Limit is how many columns of targets are answered, over all runs on the store: what is known of the features grows with
-	// each. 0: no limit.
+	// Limit is how many columns of targets are answered, and of activations told, over all runs on the store: what is known of the
+	// features grows with each. 0: no limit.
 	Limit int
 	// Most bounds the size of targets; 0 means 1e100. What is larger is refused.
 	Most float64
@@ -135,6 +135,8 @@ func (d *Desk) Run(ctx context.Context, at federated.Local, task federated.Task,
 		return d.learnRows(at, o, task)
 	case doFit, doVote, doGLM:
 		return d.fit(ctx, at, o, task)
+	case doUpdate:
+		return d.update(ctx, at, o, task)
 	case doSketch:
 		return d.sketch(at, o, at.Rand(0, "mixtures"))
 	case doPredict:
@@ -366,12 +368,12 @@ func (o order) checkVotes(r *mat.Dense) error {
 	return nil
 }
 
-// admit keeps the targets of a slot, and the strata of the rows if there are any; others than before are refused.
-func (d *Desk) admit(at federated.Local, s Slot, r *mat.Dense, strata []int) error {
-	target := AppendMatrix(nil, r)
+// admit keeps what a model of a slot is fitted to, of so many columns, and the strata of the rows if there are any; anything else than before
+// is refused.
+func (d *Desk) admit(at federated.Local, s Slot, columns int, target []byte, strata []int) error {
 	switch before, err := d.Store.Get(targetName(at, s)); {
 	case errors.Is(err, fs.ErrNotExist):
-		if err := d.count(r); err != nil {
+		if err := d.count(columns); err != nil {
 			return err
 		}
 		if strata != nil {
@@ -400,7 +402,8 @@ func (d *Desk) admit(at federated.Local, s Slot, r *mat.Dense, strata []int) err
 // model returns the model of a slot, fitted to the targets.
 func (d *Desk) model(ctx context.Context, at federated.Local, o order, rows roster, r *mat.Dense) (learner.Model, error) {
 	s := o.Slot
-	if err := d.admit(at, s, r, rows.strata); err != nil {
+	_, columns := r.Dims()
+	if err := d.admit(at, s, columns, AppendMatrix(nil, r), rows.strata); err != nil {
 		return nil, err
 	}
 	m, err := d.load(at, s)
@@ -579,13 +582,12 @@ type answered struct{ Columns int }
 
 const answeredName = "answered"
 
-// count notes that targets are answered, or refuses to where the limit is reached.
-func (d *Desk) count(r *mat.Dense) error {
+// count notes that so many columns are answered, or refuses to where the limit is reached.
+func (d *Desk) count(columns int) error {
 	a, err := d.answered()
 	if err != nil {
 		return err
 	}
-	_, columns := r.Dims()
 	if a.Columns += columns; d.Limit > 0 && a.Columns > d.Limit {
 		return fmt.Errorf("this organisation answers at most %d columns of targets on this table and has answered %d: its owner must allow more", d.Limit, a.Columns-columns)
 	}

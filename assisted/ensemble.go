@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	"github.com/cohort-learning/cohort/assisted/learner"
 	"gonum.org/v1/gonum/mat"
 )
 
@@ -12,11 +13,15 @@ import (
 //	F(x) = F⁰ + Σ_m Σ_t c_{m,t} f_{m,t}(x_m)
 //
 // with a coefficient for each output where the method has weights for each ([Term.Share]). The models f stay with their organisations; the coefficients are the sponsor's.
+//
+// Where organisations share a network, what they say are pre-activations of its first layer, and the layers above make F of the sum.
 type Ensemble struct {
-	Start   []float64 `json:"start"` // F⁰, of K outputs
+	Start   []float64 `json:"start"` // F⁰, of K outputs; of a network 0, for each unit of the first layer
 	Members []Voice   `json:"members"`
 	// Strata are those that assistors have fitted a model for each of; nil: they have fitted one for all rows.
 	Strata *Strata `json:"strata,omitempty"`
+	// Head is the layers above, nil where there is no network.
+	Head *learner.Head `json:"head,omitempty"`
 }
 
 // Voice is one organisation's part of an ensemble.
@@ -54,6 +59,20 @@ func (e Ensemble) with(name string, t Term) Ensemble {
 	}
 	e.Members[i].Terms = append(slices.Clip(slices.Clone(e.Members[i].Terms)), t)
 	return e
+}
+
+// without returns a copy of e in which the organisation has no part.
+func (e Ensemble) without(name string) Ensemble {
+	e.Members = slices.DeleteFunc(slices.Clone(e.Members), func(v Voice) bool { return v.Name == name })
+	return e
+}
+
+// above returns F of the sum of what organisations say.
+func (e Ensemble) above(sum *mat.Dense) *mat.Dense {
+	if e.Head == nil {
+		return sum
+	}
+	return e.Head.Values(sum)
 }
 
 // Until returns the ensemble of the rounds before the given one.
@@ -159,7 +178,7 @@ func (e Ensemble) Combine(n int, parts map[string]*mat.Dense, strata []int) (f *
 			}
 		}
 	}
-	return f, degraded
+	return e.above(f), degraded
 }
 
 // sorted returns the organisations by name, so that sums do not depend on who joined when.

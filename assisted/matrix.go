@@ -32,21 +32,45 @@ func AppendMatrix(b []byte, x *mat.Dense) []byte {
 
 // ReadMatrix reads what [AppendMatrix] wrote, and nothing else. Values may be NaN or infinite.
 func ReadMatrix(b []byte) (*mat.Dense, error) {
+	x, rest, err := cutMatrix(b)
+	if err == nil && len(rest) > 0 {
+		err = fmt.Errorf("%d bytes follow the matrix", len(rest))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// ReadMatrices reads one matrix or several that [AppendMatrix] wrote, one after the other.
+func ReadMatrices(b []byte) (all []*mat.Dense, err error) {
+	for len(all) == 0 || len(b) > 0 {
+		var x *mat.Dense
+		if x, b, err = cutMatrix(b); err != nil {
+			return nil, err
+		}
+		all = append(all, x)
+	}
+	return all, nil
+}
+
+// cutMatrix reads a matrix, and returns what follows it.
+func cutMatrix(b []byte) (*mat.Dense, []byte, error) {
 	if len(b) < matrixHeader || string(b[:len(matrixMagic)]) != matrixMagic {
-		return nil, errors.New("no matrix: the header is missing")
+		return nil, nil, errors.New("no matrix: the header is missing")
 	}
 	rows := binary.LittleEndian.Uint64(b[len(matrixMagic):])
 	columns := binary.LittleEndian.Uint64(b[len(matrixMagic)+8:])
 	body := b[matrixHeader:]
-	n := uint64(len(body) / 8)
-	if rows == 0 || columns == 0 || rows > n || columns > n || rows*columns != n || len(body)%8 != 0 {
-		return nil, fmt.Errorf("a matrix of %d×%d in %d bytes", rows, columns, len(body))
+	most := uint64(len(body) / 8)
+	if rows == 0 || columns == 0 || rows > most || columns > most/rows {
+		return nil, nil, fmt.Errorf("a matrix of %d×%d in %d bytes", rows, columns, len(body))
 	}
-	v := make([]float64, n)
+	v := make([]float64, rows*columns)
 	for i := range v {
 		v[i] = math.Float64frombits(binary.LittleEndian.Uint64(body[8*i:]))
 	}
-	return mat.NewDense(int(rows), int(columns), v), nil
+	return mat.NewDense(int(rows), int(columns), v), body[8*len(v):], nil
 }
 
 // setOf returns a matrix as the only tensor of a set.

@@ -17,6 +17,7 @@ import (
 const (
 	doRows    = "rows"    // know the entities of a run by their keys, in their order; of which it has none, it says
 	doFit     = "fit"     // fit a model to targets and answer with its values for all rows
+	doUpdate  = "update"  // take a turn at a network that organisations share and answer with activations of all rows
 	doVote    = "vote"    // fit a model to classes with weights and answer with its votes for all rows
 	doGLM     = "glm"     // fit a generalised linear model with an offset to labels and answer with its part of the linear predictor for all rows
 	doSketch  = "sketch"  // answer with a few random mixtures of features
@@ -30,7 +31,10 @@ type order struct {
 	Do   string `json:"do"`
 	Rows string `json:"rows,omitempty"` // digest of the ordered keys that the rows of all matrices stand for
 	Fit  int    `json:"fit,omitempty"`  // of doRows: how many rows, the first ones, targets will come for
-	Slot Slot   `json:"slot"`           // of doFit, doVote and doGLM: the name of the model
+	Slot Slot   `json:"slot"`           // of doFit, doVote, doGLM and doUpdate: the name of the model
+	// Of doUpdate: the turn that it goes on from, and how.
+	From    *Slot    `json:"from,omitempty"`
+	Descent *Descent `json:"descent,omitempty"`
 	// Share is of doFit: how models of several rounds share what they can, [ShareWarm] or [ShareRestart]; empty: not at all.
 	Share string `json:"share,omitempty"`
 	// Classes is of doVote: how many there are.

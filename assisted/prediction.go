@@ -50,7 +50,8 @@ func (p *Prediction) Check(federated.Server) error {
 
 // Init implements [federated.Algorithm].
 func (p *Prediction) Init(context.Context, federated.Server) (federated.State, error) {
-	return federated.State{Sets: map[string]weights.Set{"F": setOf("F", Constant(len(p.Keys), p.Ensemble.Start))}}, nil
+	f := p.Ensemble.above(Constant(len(p.Keys), p.Ensemble.Start))
+	return federated.State{Sets: map[string]weights.Set{"F": setOf("F", f)}}, nil
 }
 
 // Next implements [federated.Algorithm].

@@ -3,6 +3,7 @@ package assisted
 import (
 	"math/bits"
 
+	"github.com/cohort-learning/cohort/assisted/learner"
 	"github.com/cohort-learning/cohort/federated"
 	"gonum.org/v1/gonum/mat"
 )
@@ -55,7 +56,8 @@ type game struct {
 	base      *mat.Dense // F⁰
 	names     []string
 	parts     []*mat.Dense
-	means     []*mat.Dense // what stands for them
+	means     []*mat.Dense  // what stands for them
+	head      *learner.Head // what makes F of the sum of parts, nil: it is F
 }
 
 func (t *Table) game(s federated.State, c Course) (game, error) {
@@ -69,10 +71,20 @@ func (t *Table) game(s federated.State, c Course) (game, error) {
 	if c.Ensemble.Strata != nil {
 		strata = t.Sponsor.Stratum
 	}
+	if t.Head != nil {
+		h, err := t.Head(s)
+		if err != nil {
+			return g, err
+		}
+		g.head = &h
+	}
 	for _, v := range c.Ensemble.sorted() {
 		part, err := Matrix(s, partName(v.Name))
 		if err != nil {
 			return g, err
+		}
+		if t.Head != nil { // parts are kept of all rows
+			part = rows.Of(part)
 		}
 		g.names = append(g.names, v.Name)
 		means, mean := v.means(len(c.Ensemble.Start), c.Ensemble.Strata), mat.NewDense(rows.Len(), len(c.Ensemble.Start), nil)
@@ -92,6 +104,9 @@ func (g game) loss(in []bool) float64 {
 			part = g.means[m]
 		}
 		f.Add(f, part)
+	}
+	if g.head != nil {
+		f = g.head.Values(f)
 	}
 	return g.objective.Value(g.y, f)
 }

@@ -55,7 +55,7 @@ func (d *Desk) Seen(at federated.Local) (Seen, error) {
 		if err != nil {
 			return out, fmt.Errorf("targets of model %v: %w", s, err)
 		}
-		r, err := ReadMatrix(b)
+		sent, err := ReadMatrices(b) // of a turn at a shared network labels and layers follow the activations
 		if err != nil {
 			return out, fmt.Errorf("targets of model %v: %w", s, err)
 		}
@@ -78,7 +78,7 @@ func (d *Desk) Seen(at federated.Local) (Seen, error) {
 		if err != nil {
 			return out, err
 		}
-		beside(&received, numbers(r, have))
+		beside(&received, numbers(sent[0], have))
 		beside(&answers, apart(g[0], strata))
 	}
 	ones := mat.NewDense(len(have), 1, slices.Repeat([]float64{1}, len(have)))

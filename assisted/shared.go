@@ -49,8 +49,7 @@ func (t *Table) RecomputeTask(slots []Slot) (federated.Task, error) {
 // a member was asked for.
 func (t *Table) Recomputed(srv federated.Server, s federated.State, c Course, roll federated.Roll, slots func(name string) []Slot) (map[Slot][]Answer, []string) {
 	k := t.Sponsor.Outputs()
-	width := func(name string) int { return k * len(slots(name)) }
-	answers, notes := t.answers(srv, s, c, roll, width)
+	answers, notes := t.answers(srv, s, c, roll, func(name string, attached []byte) (Answer, error) { return t.read(attached, k*len(slots(name)), nil) })
 	out := map[Slot][]Answer{}
 	for _, a := range answers {
 		n, _ := a.Values.Dims()
@@ -110,7 +109,8 @@ func (d *Desk) shared(at federated.Local) (*sharedModel, error) {
 // fitShared fits a head for the targets of a slot, beside those of earlier ones, and returns its values for all rows. The same slot gets
 // the same values again, also after the model has gone on.
 func (d *Desk) fitShared(ctx context.Context, at federated.Local, o order, rows roster, r *mat.Dense, l learner.Sharer) (*mat.Dense, error) {
-	if err := d.admit(at, o.Slot, r, nil); err != nil {
+	_, columns := r.Dims()
+	if err := d.admit(at, o.Slot, columns, AppendMatrix(nil, r), nil); err != nil {
 		return nil, err
 	}
 	switch b, err := d.Store.Get(answerName(at, o.Slot)); {
@@ -128,7 +128,6 @@ func (d *Desk) fitShared(ctx context.Context, at federated.Local, o order, rows 
 			return nil, err
 		}
 	}
-	_, columns := r.Dims()
 	g, err := d.values(rows.at, nil, columns, func(x *mat.Dense) (*mat.Dense, error) {
 		v, err := m.fitted.Predict(x)
 		if err != nil {

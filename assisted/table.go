@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 
+	"github.com/cohort-learning/cohort/assisted/learner"
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/weights"
 	"gonum.org/v1/gonum/mat"
@@ -109,6 +110,8 @@ type Table struct {
 	All bool
 	// ByStratum has assistors fit a model for each of the sponsor's strata.
 	ByStratum bool
+	// Head is what makes F of the sum of what organisations say, where they share a network; nil: the sum is F.
+	Head func(s federated.State) (learner.Head, error)
 
 	recovery *float64 // what residuals tell, as it was when it was last checked; nil: it was not asked
 }
@@ -336,11 +339,13 @@ func (a Answer) mean(stratum int) []float64 {
 // Answers returns what organisations have answered to tasks of the state s, by their places in the course. Who answered
 // nonsense, or too late, is dropped by name: the notes say why.
 func (t *Table) Answers(srv federated.Server, s federated.State, c Course, roll federated.Roll) (answers []Answer, notes []string) {
-	return t.answers(srv, s, c, roll, func(string) int { return t.Sponsor.Outputs() })
+	return t.answers(srv, s, c, roll, func(name string, attached []byte) (Answer, error) {
+		return t.read(attached, t.Sponsor.Outputs(), t.strata(name))
+	})
 }
 
-// answers is [Table.Answers] for matrices of which it is known how many columns each member was asked for.
-func (t *Table) answers(srv federated.Server, s federated.State, c Course, roll federated.Roll, width func(name string) int) (answers []Answer, notes []string) {
+// answers is [Table.Answers] for whatever members were asked for.
+func (t *Table) answers(srv federated.Server, s federated.State, c Course, roll federated.Roll, read func(name string, attached []byte) (Answer, error)) (answers []Answer, notes []string) {
 	late := map[int]bool{}
 	for _, f := range roll.Folded {
 		if f.Base != s.Version {
@@ -353,7 +358,7 @@ func (t *Table) answers(srv federated.Server, s federated.State, c Course, roll 
 			notes = append(notes, fmt.Sprintf("%s answered to residuals of an earlier round, and has weight 0 in this one", name))
 			continue
 		}
-		a, err := t.read(g.Attached, width(name), t.strata(name))
+		a, err := read(name, g.Attached)
 		if err != nil {
 			notes = append(notes, fmt.Sprintf("%s is left out of round %d: its answer is %v", name, s.Round+1, err))
 			continue
@@ -382,13 +387,18 @@ func checkRow(row []float64) error {
 	return nil
 }
 
-// read checks an answer: a row for each that was asked for, finite values of a sensible size, or NaN throughout a row. Strata are those
-// that it was asked for a model each of.
+// read reads an answer of so many columns. Strata are those that the organisation was asked for a model each of.
 func (t *Table) read(attached []byte, outputs int, strata []int) (Answer, error) {
 	v, err := ReadMatrix(attached)
 	if err != nil {
 		return Answer{}, err
 	}
+	return t.complete(v, outputs, strata)
+}
+
+// complete checks an answer, a row for each that was asked for, finite values of a sensible size or NaN throughout a row, and puts
+// means where values are missing.
+func (t *Table) complete(v *mat.Dense, outputs int, strata []int) (Answer, error) {
 	rows, columns := v.Dims()
 	if rows != len(t.Sponsor.Keys) || columns != outputs {
 		return Answer{}, fmt.Errorf("%d×%d values, where %d×%d were asked for", rows, columns, len(t.Sponsor.Keys), outputs)
@@ -527,7 +537,14 @@ func (t *Table) suspect(c *Course, d *federated.Diagnostics, y, f *mat.Dense) {
 	if c.ByHeart || others.Len() == 0 {
 		return
 	}
-	start := Constant(len(t.Sponsor.Keys), c.Ensemble.Start)
+	f0 := c.Ensemble.Start
+	if t.Head != nil {
+		var err error
+		if f0, err = t.Sponsor.Objective.Initial(t.Sponsor.Fitted().Of(y)); err != nil {
+			return // of classes that nobody of the rows to fit has; it was said at the beginning
+		}
+	}
+	start := Constant(len(t.Sponsor.Keys), f0)
 	left := func(p Part) float64 { return t.errors(p.Of(y), p.Of(f)) / t.errors(p.Of(y), p.Of(start)) }
 	fitted, other := left(t.Sponsor.Fitted()), left(others)
 	if c.ByHeart = other > heartFactor*fitted; c.ByHeart {

@@ -15,6 +15,7 @@ const TermsVersion = 1
 // What organisations are asked for, by [Terms.Assist].
 const (
 	Fitting    = "fit"     // models of residuals, and their values
+	Sharing    = "network" // turns at a network that organisations share, and activations of its first layer
 	Predicting = "predict" // values of models that were fitted before
 )
 
@@ -33,8 +34,8 @@ type Terms struct {
 	Of      string `json:"of,omitempty"` // of Predicting: the run whose models are asked
 	Seed    uint64 `json:"seed"`         // of the organisations' random choices
 	Rounds  int    `json:"rounds"`
-	Outputs int    `json:"outputs"` // columns of a matrix of targets or values
-	Vectors int    `json:"vectors"` // columns of targets that may be sent in the whole run
+	Outputs int    `json:"outputs"` // columns of a matrix of targets or values; of Sharing, of activations
+	Vectors int    `json:"vectors"` // columns of targets that may be sent, or of activations that may be told, in the whole run
 	// Mixtures is how many random mixtures of its columns an organisation is asked for before the first round; see [Desk.Sketch].
 	Mixtures int `json:"mixtures,omitempty"`
 	// Strata is in how many groups the rows come, each of which is fitted apart; 0: in none. Which rows are in the same one is told with
@@ -46,14 +47,17 @@ type Terms struct {
 
 // Method is how policies and logs call what is asked for.
 func (t *Terms) Method() string {
-	if t.Assist == Predicting {
+	switch t.Assist {
+	case Predicting:
 		return "assist-predict"
+	case Sharing:
+		return "assist-network"
 	}
 	return "assist"
 }
 
 // Methods are the values of [Terms.Method].
-func Methods() []string { return []string{"assist", "assist-predict"} }
+func Methods() []string { return []string{"assist", "assist-network", "assist-predict"} }
 
 // most bounds numbers in terms, so that those of a stranger cost nothing out of proportion.
 const most = 1 << 24
@@ -63,8 +67,8 @@ func (t *Terms) Validate() error {
 	switch {
 	case t.Version != TermsVersion:
 		return fmt.Errorf("version %d of the terms; this program knows version %d", t.Version, TermsVersion)
-	case t.Assist != Fitting && t.Assist != Predicting:
-		return fmt.Errorf("asked for %.40q; expected %s or %s", t.Assist, Fitting, Predicting)
+	case t.Assist != Fitting && t.Assist != Sharing && t.Assist != Predicting:
+		return fmt.Errorf("asked for %.40q; expected %s, %s or %s", t.Assist, Fitting, Sharing, Predicting)
 	case (t.Assist == Predicting) != (t.Of != ""):
 		return errors.New("a run that predicts names the run whose models it asks, and no other does")
 	case t.Rounds < 1 || t.Rounds > most || t.Outputs < 1 || t.Outputs > most || t.Vectors < 0 || t.Vectors > most || t.Mixtures < 0 || t.Mixtures > most:

@@ -21,6 +21,7 @@ import (
 	"github.com/cohort-learning/cohort/assisted"
 	"github.com/cohort-learning/cohort/assisted/aeal"
 	"github.com/cohort-learning/cohort/assisted/al"
+	"github.com/cohort-learning/cohort/assisted/alnet"
 	"github.com/cohort-learning/cohort/assisted/ascii"
 	"github.com/cohort-learning/cohort/assisted/assisttest"
 	"github.com/cohort-learning/cohort/assisted/gal"
@@ -133,7 +134,7 @@ func TestTranscript(t *testing.T) {
 	}
 	classes := mat.NewDense(40, 1, nil)
 	classes.Apply(func(i, _ int, _ float64) float64 { return math.Min(2, math.Abs(math.Trunc(y.At(i, 0)))) }, classes)
-	for _, name := range []string{"gal", "al", "strata", "shared", "ascii", "ae-al"} {
+	for _, name := range []string{"gal", "al", "strata", "shared", "ascii", "ae-al", "al-network"} {
 		w := assisttest.NewWorld(assisttest.OLS(t), x...)
 		log := &transcript{desks: w.Desks, fields: map[string]map[string]bool{}}
 		s := &assisted.Sponsor{Objective: assisted.Objective{Loss: assisted.Squared}, Keys: assisttest.Keys(40), Labels: y, Fit: 30, Test: 10, Own: "org-1"}
@@ -153,7 +154,11 @@ func TestTranscript(t *testing.T) {
 		if name == "ae-al" {
 			tasks[1], shapes = "glm", []string{"glm answer 40×1", "glm r [30 2]", "predict answer 40×1"}
 		}
-		const rounds = 3
+		rounds := 3
+		if name == "al-network" {
+			rounds, tasks[1] = 6, "update" // two turns of each
+			shapes = []string{"predict answer 40×4", "update answer 3×9", "update answer 40×4", "update head [3 9]", "update y [30 1]", "update z [30 4]"}
+		}
 		with := func(disclose string) method {
 			var m method
 			var err error
@@ -170,6 +175,10 @@ func TestTranscript(t *testing.T) {
 			case "ascii":
 				o := ascii.Defaults()
 				o.Stop, o.Disclosure.Disclose = "nobody", disclose
+				m, err = o.New(rounds, s, log)
+			case "al-network":
+				o := alnet.Defaults()
+				o.Hidden, o.Disclosure.Disclose = []int{4}, disclose
 				m, err = o.New(rounds, s, log)
 			default:
 				o := al.Defaults()
@@ -216,6 +225,9 @@ func TestTranscript(t *testing.T) {
 func (x *transcript) check(t *testing.T, method string, s *assisted.Sponsor, features []*mat.Dense, want []string) {
 	t.Helper()
 	n := 2 * 3 * (1 + 3 + 1) // there and back with three organisations: rows, three rounds, prediction
+	if method == "al-network" {
+		n = 2 * 3 * (1 + 2 + 1) // two turns of each
+	}
 	if method == "shared" {
 		n += 2 * 3
 	}
@@ -232,7 +244,7 @@ func (x *transcript) check(t *testing.T, method string, s *assisted.Sponsor, fea
 				}
 			}
 		}
-		if m.member != s.Own && method != "ascii" && method != "ae-al" { // whose labels are told
+		if m.member != s.Own && !slices.Contains([]string{"ascii", "ae-al", "al-network"}, method) { // whose labels are told
 			for _, v := range s.Labels.RawMatrix().Data {
 				if m.holds(v) {
 					t.Fatalf("%s: the label %v", about, v)
@@ -245,9 +257,11 @@ func (x *transcript) check(t *testing.T, method string, s *assisted.Sponsor, fea
 		if bytes.Contains(m.text, []byte(modelMagic)) {
 			t.Errorf("%s: a model", about)
 		}
-		if v, err := assisted.ReadMatrix(m.blob); err == nil {
-			rows, columns := v.Dims()
-			shapes[fmt.Sprintf("%s %d×%d", m.what, rows, columns)] = true
+		if all, err := assisted.ReadMatrices(m.blob); err == nil {
+			for _, v := range all {
+				rows, columns := v.Dims()
+				shapes[fmt.Sprintf("%s %d×%d", m.what, rows, columns)] = true
+			}
 		}
 		for name, set := range m.sets {
 			shapes[fmt.Sprintf("%s %s %v", m.what, name, set.Must(name).Shape)] = true
@@ -268,7 +282,7 @@ func (x *transcript) said() map[string][]string {
 }
 
 var (
-	tableRow = regexp.MustCompile("^\\| `(rows|fit|vote|glm|predict|recompute)` \\|")
+	tableRow = regexp.MustCompile("^\\| `(rows|fit|update|vote|glm|predict|recompute)` \\|")
 	quoted   = regexp.MustCompile("`([^`]+)`")
 )
 

@@ -7,6 +7,7 @@ import (
 	"github.com/cohort-learning/cohort/assisted"
 	"github.com/cohort-learning/cohort/assisted/aeal"
 	"github.com/cohort-learning/cohort/assisted/al"
+	"github.com/cohort-learning/cohort/assisted/alnet"
 	"github.com/cohort-learning/cohort/assisted/ascii"
 	"github.com/cohort-learning/cohort/assisted/gal"
 	"github.com/cohort-learning/cohort/assisted/learner"
@@ -54,6 +55,15 @@ type Refitter interface {
 	Most(rounds int) int
 }
 
+// Divider is options of a method whose organisations have parts of the first layer of one network, and no models of their own kind: each
+// tells what its part makes of its columns.
+type Divider interface {
+	// Validate returns an error that says which option cannot be.
+	Validate() error
+	// Activations is how many units the layer has.
+	Activations() int
+}
+
 // Assisted is one entry of the registry of such methods.
 type Assisted struct {
 	Name    string // as a recipe calls it
@@ -62,6 +72,7 @@ type Assisted struct {
 	Paper   string                 // where it is published
 	Options func() AssistedOptions // its options at their defaults
 	Solves  bool                   // it finds weights or rates, which is better done on rows whose residuals nobody was sent
+	Rounds  int                    // how many a recipe has that names none; 0: 10
 }
 
 type galOptions struct {
@@ -140,6 +151,27 @@ func (o *aealOptions) Leads() bool { return false }
 // Columns implements [Labeller]: labels and linear predictors.
 func (o *aealOptions) Columns(int) int { return 2 }
 
+type networkOptions struct {
+	alnet.Options `yaml:",inline"`
+}
+
+func (o *networkOptions) New(rounds int, s *assisted.Sponsor, desks federated.Client) (Assistance, error) {
+	return o.Options.New(rounds, s, desks)
+}
+
+func (o *networkOptions) Recomputes() bool { return false }
+
+// Leads: there are no residuals that something could be found out by.
+func (o *networkOptions) Leads() bool { return false }
+
+// Activations implements [Divider].
+func (o *networkOptions) Activations() int {
+	if len(o.Hidden) == 0 {
+		return 1 // options that are refused
+	}
+	return o.Hidden[0]
+}
+
 // AllAssisted lists the methods of organisations with different columns.
 func AllAssisted() []Assisted {
 	return []Assisted{
@@ -159,6 +191,13 @@ func AllAssisted() []Assisted {
 		{Name: "ae-al", Title: "Additive-Effect Assisted Learning", Paper: "Zhang, Yang and Ding",
 			Summary: "a generalised linear model on all columns, of a quantity, counts or two classes that all organisations know",
 			Options: func() AssistedOptions { o := &aealOptions{aeal.Defaults()}; o.Patience = 3; return o }},
+		{Name: "al-network", Title: "Assisted Learning of one network", Paper: "Xian et al., arXiv 2004.00566, procedure 2", Rounds: 60,
+			Summary: "one network, whose first layer is divided among organisations, which take turns; all of them know the labels, and show activations",
+			Options: func() AssistedOptions {
+				o := &networkOptions{alnet.Defaults()}
+				o.Hidden, o.Start, o.Patience = []int{16}, "initial", 20
+				return o
+			}},
 	}
 }
 

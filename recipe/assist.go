@@ -1,6 +1,7 @@
 package recipe
 
 import (
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -31,7 +32,7 @@ import (
 type Assist struct {
 	Version int             `yaml:"version" doc:"Version of this format."`
 	Name    string          `yaml:"name,omitempty" doc:"Your name for the run; shown in lists and reports."`
-	Method  string          `yaml:"method" doc:"How organisations assist: gal (all at once), al (one after the other), ascii (classes that all may know) or ae-al (one generalised linear model, of a target that all may know)."`
+	Method  string          `yaml:"method" doc:"How organisations assist: gal (all at once), al (one after the other), ascii (classes that all may know), ae-al (one generalised linear model, of a target that all may know) or al-network (one network, a part of which each has)."`
 	Seed    uint64          `yaml:"seed" doc:"Seed of every random choice: rows, models, noise."`
 	Rounds  int             `yaml:"rounds" doc:"Rounds of the run."`
 	Table   table.Spec      `yaml:"table" doc:"The sponsor's table, with the target."`
@@ -96,7 +97,7 @@ func DefaultAssist(method string) (*Assist, error) {
 	if m.Solves {
 		rows.Solve = 0.2
 	}
-	return &Assist{Version: Version, Method: m.Name, Rounds: 10, Sponsor: "sponsor", Learner: learner.Spec{Name: "linear"},
+	return &Assist{Version: Version, Method: m.Name, Rounds: cmp.Or(m.Rounds, 10), Sponsor: "sponsor", Learner: learner.Spec{Name: "linear"},
 		Rows: rows, Mixtures: 3, Keys: assisted.PrivateKeys,
 		Bounds: []string{AloneBound, JointBound}, Run: Run{Checkpoint: 1}, Options: m.Options()}, nil
 }
@@ -277,6 +278,9 @@ func (r *Assist) validate() error {
 	if err := checkBounds(r.Bounds); err != nil {
 		return err
 	}
+	if err := r.network(); err != nil {
+		return err
+	}
 	if err := r.Table.Validate(); err != nil {
 		return &FieldError{Field: "table", Err: err}
 	}
@@ -326,6 +330,45 @@ func (r *Assist) validate() error {
 		return fieldf("options", "lead: %s aligns its rows by what is left to explain, and that is little use before the sponsor's own columns have explained their part; set lead: true", r.Organisations[i].Name)
 	}
 	return nil
+}
+
+// network holds a recipe to what a network that organisations share can do: nobody has a model of its own, and nobody aligns its rows.
+func (r *Assist) network() error {
+	o, ok := r.Options.(methods.Divider)
+	if !ok {
+		return nil
+	}
+	if err := o.Validate(); err != nil {
+		return &FieldError{Field: "options", Err: err}
+	}
+	own := func(s *learner.Spec) error {
+		if !reflect.DeepEqual(*s, learner.Spec{}) && !reflect.DeepEqual(*s, learner.Spec{Name: "linear"}) {
+			return fmt.Errorf("learner: %s, but with %s an organisation's model is its part of the network's first layer: leave learner out", s.Name, r.Method)
+		}
+		s.Name = "linear"
+		return nil
+	}
+	if err := own(&r.Learner); err != nil {
+		return fieldf("learner", "%w", err)
+	}
+	for i := range r.Organisations {
+		who := &r.Organisations[i]
+		if err := own(&who.Learner); err != nil {
+			return fieldf("organisations", "organisation %d (%s): %w", i+1, who.Name, err)
+		}
+		if who.Align != "" {
+			return fieldf("organisations", "organisation %d (%s): align: rows are aligned to residuals, of which %s sends none; take gal", i+1, who.Name, r.Method)
+		}
+	}
+	return nil
+}
+
+// Activations is how many columns of activations organisations tell in their turns; 0: they tell fitted values.
+func (r *Assist) Activations() int {
+	if o, ok := r.Options.(methods.Divider); ok {
+		return o.Activations()
+	}
+	return 0
 }
 
 // Recomputes reports whether organisations are asked for the values of all rounds once more, after the last one.
@@ -624,6 +667,9 @@ func (p *AssistPlan) Terms() assisted.Terms {
 	}
 	t := assisted.Terms{Version: assisted.TermsVersion, Assist: assisted.Fitting, Seed: r.Seed, Rounds: r.Most(), Outputs: k,
 		Vectors: r.Most() * columns, Keys: r.Keys, Study: r.Study}
+	if n := r.Activations(); n > 0 {
+		t.Assist, t.Outputs, t.Vectors = assisted.Sharing, n, r.Rounds*n
+	}
 	if r.Pretest != "" {
 		t.Mixtures = r.Mixtures
 	}

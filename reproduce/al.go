@@ -178,7 +178,10 @@ func alSmall(ctx context.Context, l *Lab) error {
 	if err := l.alBoosted(ctx, 3, test); err != nil {
 		return err
 	}
-	return l.alForest(ctx, 2, test)
+	if err := l.alForest(ctx, 2, test); err != nil {
+		return err
+	}
+	return l.alNetwork(ctx, 2, 5000)
 }
 
 // alBoosted is boosted trees: better than stacking, near the oracle, and worse again after too many rounds.

@@ -41,6 +41,8 @@ type division struct {
 	others  []learner.Spec  // of the organisations, if they do not all have that one
 	noise   map[int]float64 // by organisation
 	order   []int           // of the rows, if they are not to be shuffled: the last ones are for the test
+
+	checkpoint int // rounds from one to the next; 0: 1
 }
 
 func organisation(m int) string { return fmt.Sprintf("organisation %d", m+1) }
@@ -123,7 +125,7 @@ func (l *Lab) assist(ctx context.Context, name, method string, options any, roun
 	if err != nil {
 		return outcome{}, err
 	}
-	o, err := l.perform(ctx, paper{name, method, d.seed, text, 1}, func(dir string) (*simulation.Job, error) {
+	o, err := l.perform(ctx, paper{name, method, d.seed, text, max(1, d.checkpoint)}, func(dir string) (*simulation.Job, error) {
 		s, err := d.sponsor()
 		if err != nil {
 			return nil, err

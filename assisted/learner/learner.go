@@ -33,6 +33,7 @@ type Model interface {
 
 // kinds are the models that [Decode] reads, by the tag that they are written with.
 var kinds = map[string]func(*reader) Model{
+	"block":   readBlock,
 	"kernel":  readKernel,
 	"linear":  readLinear,
 	"nearest": readNearest,

@@ -197,6 +197,10 @@ func (a *assistance) compare(ctx context.Context, p *recipe.AssistPlan) error {
 // foretell says what would be sent.
 func (o *assistOptions) foretell(io streams, p *recipe.AssistPlan) error {
 	s, rounds := p.Sponsor, p.Recipe.Most()
+	if units := p.Recipe.Activations(); units > 0 {
+		o.foretellTurns(io, p, units)
+		return nil
+	}
 	up, down := 8*len(s.Keys)*s.Outputs(), 8*s.Fit*s.Outputs()
 	t := newTable("in a round", ">to each organisation", ">back")
 	t.add("values", fmt.Sprintf("%d residuals", s.Fit*s.Outputs()), fmt.Sprintf("%d fitted values", len(s.Keys)*s.Outputs()))
@@ -207,6 +211,20 @@ func (o *assistOptions) foretell(io streams, p *recipe.AssistPlan) error {
 	}
 	t.write(io.out)
 	return nil
+}
+
+// foretellTurns says what would be sent where organisations take turns at a network: labels and the others' activations, and activations
+// back.
+func (o *assistOptions) foretellTurns(io streams, p *recipe.AssistPlan, units int) {
+	s := p.Sponsor
+	_, columns := s.Labels.Dims()
+	turns := (p.Recipe.Rounds + len(p.Others)) / (1 + len(p.Others))
+	down, up := 8*s.Fit*(columns+units), 8*len(s.Keys)*units
+	t := newTable("in a turn, one a round", ">to the organisation", ">back")
+	t.add("values", fmt.Sprintf("%d labels, %d activations", s.Fit*columns, s.Fit*units), fmt.Sprintf("%d activations", len(s.Keys)*units))
+	t.add("bytes", count(down), count(up))
+	t.add(fmt.Sprintf("bytes of %d turns", turns), count(down*turns), count(up*turns))
+	t.write(io.out)
 }
 
 // worth asks whether assistance is worth while, and says so.

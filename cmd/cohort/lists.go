@@ -25,20 +25,30 @@ func newMethods(io streams, _ <-chan struct{}) *cobra.Command {
 			for _, m := range methods.All() {
 				list = append(list, entry{m.Name, m.Title, m.Summary, m.Paper})
 			}
+			var among []entry // organisations with different columns
+			for _, m := range methods.AllAssisted() {
+				among = append(among, entry{m.Name, m.Title, m.Summary, m.Paper})
+			}
 			if asJSON {
 				return io.json(struct {
-					Schema  int     `json:"schema"`
-					Methods []entry `json:"methods"`
-				}{schema, list})
+					Schema   int     `json:"schema"`
+					Methods  []entry `json:"methods"`
+					Assisted []entry `json:"assisted"`
+				}{schema, list, among})
 			}
-			for _, m := range list {
-				text := m.Summary
-				if m.Paper != "" {
-					text += " (" + m.Paper + ")"
+			show := func(list []entry) {
+				for _, m := range list {
+					text := m.Summary
+					if m.Paper != "" {
+						text += " (" + m.Paper + ")"
+					}
+					io.entry(m.Name, text)
 				}
-				io.entry(m.Name, text)
 			}
-			io.say("\n\"cohort init METHOD\" writes a recipe with every option explained.")
+			show(list)
+			io.say("\n\"cohort init METHOD\" writes a recipe with every option explained.\n")
+			io.say("Among organisations with different columns of the same entities (\"cohort assist\")\n")
+			show(among)
 			return nil
 		},
 	}

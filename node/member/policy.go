@@ -24,28 +24,29 @@ const PolicyName = "policy.yaml"
 
 // Policy is what the owner of the data allows. A run whose terms go beyond it is declined, with all reasons.
 type Policy struct {
-	Methods  []string `yaml:"methods"`
-	Rounds   int      `yaml:"rounds"`
-	Epochs   int      `yaml:"epochs"`
-	Steps    int      `yaml:"steps"`
-	Batch    int      `yaml:"batch"`
-	Hours    Hours    `yaml:"hours"`
-	Metrics  bool     `yaml:"metrics"`
-	Reasons  bool     `yaml:"reasons"`
-	Upload   Size     `yaml:"upload"`
-	Download Size     `yaml:"download"`
-	Exec     bool     `yaml:"exec"`
-	Model    bool     `yaml:"model"`
-	Noise    float64  `yaml:"noise"`
-	Epsilon  float64  `yaml:"epsilon"`
-	Delta    float64  `yaml:"delta"`
-	Overrun  Overrun  `yaml:"overrun"`
-	Secure   bool     `yaml:"secure"`
-	Items    bool     `yaml:"items"`
-	Vectors  int      `yaml:"vectors"`
-	Answers  int      `yaml:"answers"`
-	Mixtures int      `yaml:"mixtures"`
-	Blur     float64  `yaml:"blur"`
+	Methods     []string `yaml:"methods"`
+	Rounds      int      `yaml:"rounds"`
+	Epochs      int      `yaml:"epochs"`
+	Steps       int      `yaml:"steps"`
+	Batch       int      `yaml:"batch"`
+	Hours       Hours    `yaml:"hours"`
+	Metrics     bool     `yaml:"metrics"`
+	Reasons     bool     `yaml:"reasons"`
+	Upload      Size     `yaml:"upload"`
+	Download    Size     `yaml:"download"`
+	Exec        bool     `yaml:"exec"`
+	Model       bool     `yaml:"model"`
+	Noise       float64  `yaml:"noise"`
+	Epsilon     float64  `yaml:"epsilon"`
+	Delta       float64  `yaml:"delta"`
+	Overrun     Overrun  `yaml:"overrun"`
+	Secure      bool     `yaml:"secure"`
+	Items       bool     `yaml:"items"`
+	Vectors     int      `yaml:"vectors"`
+	Answers     int      `yaml:"answers"`
+	Mixtures    int      `yaml:"mixtures"`
+	Activations bool     `yaml:"activations"`
+	Blur        float64  `yaml:"blur"`
 }
 
 // Overrun says what becomes of a run all of whose rounds together would cost more than the budget.
@@ -83,7 +84,8 @@ exec: false        # whether "cohort join --exec" may start your own program for
 model: true        # whether the final model is fetched at the end of a run
 secure: false      # true: only runs in which the coordinator learns nothing but sums of many members
 items: false       # whether a coordinator may learn which items your users have rated (cohort join --disclose-items)
-vectors: 1000      # most columns of residuals that are fitted, over all runs: what is known of your columns grows with each; 0: any number
+vectors: 1000      # most columns of residuals that are fitted, or of activations that are told, over all runs: what is known of your columns grows with each; 0: any number
+activations: false # whether a network that organisations share may have what its first layer makes of your columns: who gets it knows them but for a linear map
 answers: 1000000   # most rows that predictions are given for, over all runs, besides those of training; 0: any number
 mixtures: 0        # most random mixtures of your columns that are told, once a run, to test whether your assistance is worth while; 0: none
 blur: 0            # scale of Laplace noise on each number of these mixtures, of columns scaled to 0…1
@@ -142,7 +144,7 @@ func placed(file string, err error) error {
 	return e
 }
 
-var policyFields = []string{"answers", "batch", "blur", "delta", "download", "epochs", "epsilon", "exec", "hours", "items", "methods", "metrics", "mixtures", "model", "noise", "overrun", "reasons", "rounds",
+var policyFields = []string{"activations", "answers", "batch", "blur", "delta", "download", "epochs", "epsilon", "exec", "hours", "items", "methods", "metrics", "mixtures", "model", "noise", "overrun", "reasons", "rounds",
 	"secure", "steps", "upload", "vectors"}
 
 func (p Policy) validate() error {
@@ -212,7 +214,14 @@ func (p Policy) Check(run Proposal) []string {
 		refuse("the run asks for %s; no numbers beside the model may leave", strings.Join(run.Terms.Metrics, ", "))
 	}
 	if run.Assist != nil {
-		limit("columns of residuals to fit", run.Assist.Vectors, p.Vectors)
+		what := "columns of residuals to fit"
+		if run.Assist.Assist == assisted.Sharing {
+			what = "columns of activations to tell"
+			if !p.Activations {
+				refuse("the coordinator would get what the first layer of a shared network makes of this member's columns, which tells them but for a linear map; allow it with activations: true in " + PolicyName)
+			}
+		}
+		limit(what, run.Assist.Vectors, p.Vectors)
 		return no
 	}
 	r := run.Recipe

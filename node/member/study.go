@@ -199,6 +199,9 @@ func (s *Study) assist(p Proposal) (*Part, error) {
 		Now: time.Now,
 		Desk: &assisted.Desk{Keys: keys, Features: t.Features, Learner: l, Store: store, Limit: s.Policy.Vectors, Sketch: s.Policy.Mixtures, Blur: s.Policy.Blur,
 			Aligner: aligner, Blocks: blocks, Compared: t.Compared}}
+	if p.Assist.Assist == assisted.Sharing {
+		name = "its part of a shared network"
+	}
 	if p.Assist.Of != "" {
 		c.Of = scope
 	}
