@@ -190,7 +190,9 @@ func mismatchSmall(ctx context.Context, l *Lab) error {
 			naiveFit, huberFit, ladFit, twoStage, sorting, mixture, mslFull, oracle),
 		mistakes("mismatch-permutations", "Methods that search for a permutation, 500 rows", "n = 500", "mean ", tableShares,
 			hardEM, stochasticEM, greedy, lambdaAssignment, mslFull, oracle),
-		mistakes("mismatch-large", "A hundred thousand rows", "n = 100000", "", largeShares, scalable...))
+		mistakes("mismatch-large", "A hundred thousand rows", "n = 100000", "", largeShares, scalable...),
+		mistakes("mismatch-large-near", "A hundred thousand rows, the nearest", "n = 100000", "", largeShares,
+			hardEM, sorting, twoStage, mixture, mslBin, oracle))
 }
 
 // The shares of wrong links that curves are drawn over.

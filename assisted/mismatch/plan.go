@@ -62,9 +62,10 @@ func (b *block) dust(unmatched float64) (rows, labels float64) {
 //
 //	L_ij = log p(y_j | f_i) + (own label of i: log(1−α); other: log w) + s_ij
 //
-// and for rows without one log w as well (log(1/m) if there are no others); s_ij is the evidence about the link, 0 without any. In small blocks P is what all
-// permutations say, in others own links are counted by Bethe's entropy (see [betheLinks]). With both, w is such that P_ii = 1−α where
-// rows and labels say nothing, about 1/(n−1): there are as many fewer ways to deal out labels as there are fewer rows that moved.
+// and for rows without one log w as well (log(1/m) if there are no others); s_ij is the evidence about the link, 0 without any. In small
+// blocks P is what all permutations say, in others own links are counted by Bethe's entropy (see [betheLinks]). With both, w is such
+// that P_ii = 1−α where rows and labels say nothing, about 1/(n−1): there are as many fewer ways to deal out labels as there are fewer
+// rows that moved.
 // The specification's plan, sinkhorn, has w = α/(n−1).
 type fullPlan struct {
 	*block

@@ -128,12 +128,13 @@ func exampleScript(t *testing.T, folder, script string, setup func(e *testscript
 	}})
 }
 
-// TestAssistPage does what docs/assist.md says, in a clone.
-func TestAssistPage(t *testing.T) {
+// commandsOf are the commands of some sections of a page, at least so many, as a script.
+func commandsOf(t *testing.T, page string, least int, of func(section string) bool) string {
+	t.Helper()
 	var script strings.Builder
 	commands := 0
-	for _, b := range blocksOf(t, filepath.Join("..", "..", "docs", "assist.md")) {
-		if b.language != "sh" || b.section == realSection {
+	for _, b := range blocksOf(t, filepath.Join("..", "..", "docs", page)) {
+		if b.language != "sh" || !of(b.section) {
 			continue
 		}
 		for line := range strings.Lines(b.text) {
@@ -142,10 +143,16 @@ func TestAssistPage(t *testing.T) {
 			commands++
 		}
 	}
-	if commands < 3 {
-		t.Fatalf("the page has %d commands", commands)
+	if commands < least {
+		t.Fatalf("%s has %d commands", page, commands)
 	}
-	script.WriteString(`exists runs/loans/report.html
+	return script.String()
+}
+
+// TestAssistPage does what docs/assist.md says, in a clone.
+func TestAssistPage(t *testing.T) {
+	script := commandsOf(t, "assist.md", 3, func(section string) bool { return section != realSection })
+	script += `exists runs/loans/report.html
 exec cohort assist examples/assist/loans.yaml --name again --json
 json stdout bounds/alone/auroc < 0.77
 json stdout metrics/auroc > 0.82
@@ -182,8 +189,8 @@ P10000,6200,6,boat,2009-01-12
 person,age,home,district,moved
 new,44,own,north,2001-01-01
 P10000,30,rent,west,2015-06-07
-`)
-	assistScript(t, script.String(), nil)
+`
+	assistScript(t, script, nil)
 }
 
 const realSection = "A table as it is"

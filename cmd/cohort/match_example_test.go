@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -61,22 +60,8 @@ func mistyped(s string, r *rng.Stream) string {
 
 // TestMatchPage does what docs/matching.md says of names and dates, in a clone, and looks at what comes out.
 func TestMatchPage(t *testing.T) {
-	var script strings.Builder
-	commands := 0
-	for _, b := range blocksOf(t, filepath.Join("..", "..", "docs", "matching.md")) {
-		if b.language != "sh" || b.section != "Names and dates" {
-			continue
-		}
-		for line := range strings.Lines(b.text) {
-			line, _, _ = strings.Cut(line, "#")
-			fmt.Fprintf(&script, "exec %s\n", strings.TrimSpace(line))
-			commands++
-		}
-	}
-	if commands < 2 {
-		t.Fatalf("the section has %d commands", commands)
-	}
-	script.WriteString(`grep '^line,key,block,given,link_probability,expected,paired,paired_line,matched_probability,given_bits$' matched.csv
+	script := commandsOf(t, "matching.md", 2, func(section string) bool { return section == "Names and dates" })
+	script += `grep '^line,key,block,given,link_probability,expected,paired,paired_line,matched_probability,given_bits$' matched.csv
 exec cohort match examples/match/patients.csv examples/match/bills.csv --target cost --key card --compare name,born --json
 json stdout alpha > 0.26
 json stdout alpha < 0.34
@@ -96,6 +81,6 @@ exits 2 cohort match examples/match/patients.csv examples/match/bills.csv --targ
 stderr 'is the target'
 exits 1 cohort match examples/match/patients.csv examples/match/bills.csv --target cost --compare name,dose
 stderr 'bills.csv.*"dose"'
-`)
-	exampleScript(t, "match", script.String(), nil)
+`
+	exampleScript(t, "match", script, nil)
 }

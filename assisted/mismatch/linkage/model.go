@@ -48,7 +48,8 @@ var usual = [levels]float64{Missing: 1, Different: .03, Close: .07, Exact: .9}
 //	m_f(l) ∝ Σ_{γ: γ_f = l} n_γ g(γ) + usual(l),  u_f(l) ∝ Σ_{γ: γ_f = l} n_γ (1 − g(γ)) + (how frequent l is among all pairs)
 //
 // It begins with λ = most, m = usual, 0.9, 0.07, 0.03 for exact, close and different, and u so that levels are as frequent as they are.
-// In the end u is at least what half a pair would be: of so many pairs none may have agreed by chance. Where few fields leave it open how many pairs belong together and how they agree, it stays about there.
+// Where few fields leave it open how many pairs belong together and how they agree, it stays about there. In the end u is at least what
+// half a pair would be: of so many pairs none may have agreed by chance.
 func Estimate(counts map[Pattern]float64, fields int, most float64) *Model {
 	m := &Model{Share: most, M: make([][levels]float64, fields), U: make([][levels]float64, fields)}
 	patterns := make([]Pattern, 0, len(counts))
