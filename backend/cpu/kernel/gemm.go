@@ -56,8 +56,8 @@ type Gemm struct {
 
 	mBlock, nBlock, kBlock    int // rows and columns of a task, length of a partial sum
 	mBlocks, nBlocks, panels  int
-	even                      bool // the tiles are dealt evenly to the blocks of rows, the greatest of which are of mBlock
-	perTask                   int  // products of the batch in a task
+	starts                    []int // where blocks of rows begin, and the end: the greatest has mBlock rows; nil if all have
+	perTask                   int   // products of the batch in a task
 	ro, co, ko, bo            []int32
 	packedRo, packedKo        []int32 // the tables of a packed A, for paths that want it
 	aLen, bLen, cLen, workLen int
@@ -131,7 +131,7 @@ func (g *Gemm) cut() {
 		perTileRow := max(t.mr*s.K*width, 1)
 		g.mBlock = min(g.mBlock, max(work/perTileRow, 1)*t.mr)
 	}
-	if !g.even {
+	if g.starts == nil {
 		g.mBlocks = ceilDiv(s.M, max(g.mBlock, 1))
 	}
 	g.nBlocks = ceilDiv(s.N, g.nBlock)
@@ -181,12 +181,30 @@ func (g *Gemm) cutPacked() {
 	}
 	batch := max(g.batch, 1)
 	parts := min(ceilDiv(l.tasks, ceilDiv(s.N, g.nBlock)*batch), s.M/l.minRows)
-	parts = max(parts+parts&1, 1) // an even number, for two threads
-	tiles := ceilDiv(s.M, t.mr)
-	g.even, g.mBlocks = true, max(parts, ceilDiv(s.M, maxMBlock))
-	g.mBlock = ceilDiv(tiles, g.mBlocks) * t.mr
+	parts = max(parts+parts&1, 1)                       // an even number, for two threads
+	g.mBlocks = max(parts, ceilDiv(8*s.M, 5*maxMBlock)) // the first are the greatest, see dealt
 	columns := s.N * g.mBlocks * batch / l.tasks
 	g.nBlock = max(blockOf(s.N, min(max(columns, l.columns/2), g.nBlock), t.nr), t.nr)
+	g.starts = dealt(s.M, g.mBlocks, t.mr, g.nBlock >= s.N)
+	g.mBlock = 0
+	for b, end := range g.starts[1:] {
+		g.mBlock = max(g.mBlock, end-g.starts[b])
+	}
+}
+
+// dealt returns where the blocks begin if rows are dealt to so many by tiles of
+// mr, and the end. With shrinking the first have four times as many as the last, so
+// that threads which are not equally fast end at about the same time.
+func dealt(rows, blocks, mr int, shrinking bool) []int {
+	starts, tiles := make([]int, blocks+1), ceilDiv(rows, mr)
+	for b := range starts {
+		at := tiles * b / blocks
+		if shrinking {
+			at = tiles * b * (8*blocks - 3*b) / (5 * blocks * blocks)
+		}
+		starts[b] = min(at*mr, rows)
+	}
+	return starts
 }
 
 // offsets is the table 0, stride, 2·stride, …
@@ -342,14 +360,11 @@ func (m *gemmMul) Do(task int, s *Scratch) {
 
 // rows are those of a block: from i0 on, and how many.
 func (g *Gemm) rows(block int) (i0, n int) {
-	if !g.even {
+	if g.starts == nil {
 		i0 = block * g.mBlock
 		return i0, min(g.mBlock, g.s.M-i0)
 	}
-	mr := g.t.mr
-	tiles := ceilDiv(g.s.M, mr)
-	i0 = block * tiles / g.mBlocks * mr
-	return i0, min((block+1)*tiles/g.mBlocks*mr, g.s.M) - i0
+	return g.starts[block], g.starts[block+1] - g.starts[block]
 }
 
 // block computes a block of rows of C from column j0 on, of one product of the batch.

@@ -30,7 +30,7 @@ var (
 			maxPoolGrad: maxPoolGrad512, sumPoolGrad: sumPoolGrad512,
 			maxPoolGradSet: maxPoolGradSet512, sumPoolGradSet: sumPoolGradSet512}}
 	tile256 = tile{mr: 6, nr: 16, run: panelAVX2, wide: widePanelAVX2, dot: dot256,
-		large:    largeCut{fewRows: 1, directB: 1 << 19, bigA: 1 << 17, stridedA: 1 << 13, minN: 96, columns: 1024, tasks: 16, minRows: 42},
+		large:    largeCut{fewRows: 1, directB: 1 << 19, bigA: 1 << 17, stridedA: 1 << 13, minN: 96, columns: 1024, tasks: 24, minRows: 42},
 		runDots:  [maxDotColumns]func(*panel){runDot256n1, runDot256n2, runDot256n3, runDot256n4},
 		copyRows: copyRowsAVX2, tileRows: tileRowsAVX2, panelRows: panelRowsAVX2, transpose: transposeAVX2, sumVectors: sumAVX2,
 		pools: [...]func(*poolRow){maxPool: maxPool256, sumPool: sumPool256,
