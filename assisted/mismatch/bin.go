@@ -178,8 +178,8 @@ func (p *binPlan) fill(b *belief, threads int) {
 				known, _ := p.known(r)
 				prior, mine = other, own+known+p.likelihood(p.labels[j], f, b.noise)
 			}
-			if dustRows > 0 {
-				aside = 0
+			if dustRows > 0 { // a row is as likely to have another label as to have none, wherever it came from
+				aside = prior + math.Log(labels)
 			}
 			top := max(mine, aside)
 			if p.clues != nil {
