@@ -217,13 +217,13 @@ func mistakes(name, title, of, mean string, alphas []float64, rivals ...rival) c
 func mismatchMedium(ctx context.Context, l *Lab) error {
 	return l.shares(ctx,
 		shares{"n = 1000000", l.mismatchMillion, []float64{.5}},
-		shares{"mnist", l.mismatchImages("mnist", 2, 2), []float64{.5, .2, .7}})
+		shares{"mnist", l.mismatchImages("mnist", 2, 8), []float64{.5, .2, .7}})
 }
 
 func mismatchPaper(ctx context.Context, l *Lab) error {
 	return l.shares(ctx,
-		shares{"mnist", l.mismatchImages("mnist", 5, 4), []float64{.5, .2, .7}},
-		shares{"fashion-mnist", l.mismatchImages("fashion-mnist", 5, 4), []float64{.5, .2, .7}})
+		shares{"mnist", l.mismatchImages("mnist", 5, 16), []float64{.5, .2, .7}},
+		shares{"fashion-mnist", l.mismatchImages("fashion-mnist", 5, 16), []float64{.5, .2, .7}})
 }
 
 // mismatchTable is every method against the share of wrong links.

@@ -399,7 +399,7 @@ func (l *Lab) mismatchImages(name string, folds, rounds int) func(context.Contex
 		if err != nil {
 			return err
 		}
-		v := vision{train: split.Train, test: split.Test, classes: 10, folds: folds, final: 4, rounds: rounds,
+		v := vision{train: split.Train, test: split.Test, classes: 10, folds: folds, final: 20, rounds: rounds,
 			model: func() (*nn.Model, error) {
 				return net("lenet", nn.Config{Input: []int{28, 28, 1}, Classes: 10, Widths: []int{8, 16}, Hidden: []int{64}})
 			},
