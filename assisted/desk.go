@@ -347,27 +347,6 @@ func (d *Desk) targets(o order, task federated.Task) (*mat.Dense, error) {
 	return r, nil
 }
 
-// mostClasses bounds how many classes are voted for.
-const mostClasses = 1 << 16
-
-// checkVotes returns an error unless every row is a class and a weight.
-func (o order) checkVotes(r *mat.Dense) error {
-	rows, columns := r.Dims()
-	if columns != 2 || o.Classes < 2 || o.Classes > mostClasses {
-		return fmt.Errorf("asked for votes for %d classes with %d columns of targets; a label and its weight are expected, and 2 to %d classes", o.Classes, columns, mostClasses)
-	}
-	for i := range rows {
-		label, weight := r.At(i, 0), r.At(i, 1)
-		if Masked(r, i) {
-			continue
-		}
-		if !(label >= 0 && label < float64(o.Classes)) || label != math.Trunc(label) || !(weight >= 0) {
-			return fmt.Errorf("row %d is to be of class %v with weight %v: expected a class of 0 to %d and a weight of at least 0", i, label, weight, o.Classes-1)
-		}
-	}
-	return nil
-}
-
 // admit keeps what a model of a slot is fitted to, of so many columns, and the strata of the rows if there are any; anything else than before
 // is refused.
 func (d *Desk) admit(at federated.Local, s Slot, columns int, target []byte, strata []int) error {

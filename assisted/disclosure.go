@@ -193,23 +193,6 @@ func (t *Table) Labels(s federated.State) (*mat.Dense, error) {
 	return Matrix(s, told)
 }
 
-// Shown is the part of the labels of the rows to fit that are as they are where the run's labels are told to all: 1, unless they were
-// exchanged at random before.
-func (t *Table) Shown(s federated.State) (float64, error) {
-	y, err := t.Labels(s)
-	if err != nil {
-		return 0, err
-	}
-	same, all := 0, 0
-	for i := range t.Sponsor.Fit {
-		if !Masked(t.Sponsor.Labels, i) {
-			all++
-			same += b2i(y.At(i, 0) == t.Sponsor.Labels.At(i, 0))
-		}
-	}
-	return float64(same) / float64(all), nil
-}
-
 // Here reports whether all organisations are in this process, so that nothing is disclosed to anybody.
 func (t *Table) Here() bool {
 	_, here := t.Desks.(Desks)

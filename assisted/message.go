@@ -8,9 +8,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/cohort-learning/cohort/federated"
 	"github.com/cohort-learning/cohort/weights"
+	"gonum.org/v1/gonum/mat"
 )
 
 // What a desk is asked to do, by [order.Do].
@@ -71,6 +73,27 @@ func orderOf(t federated.Task) (o order, err error) {
 		return o, fmt.Errorf("what is asked cannot be read: %w", err)
 	}
 	return o, nil
+}
+
+// mostClasses bounds how many classes are voted for.
+const mostClasses = 1 << 16
+
+// checkVotes returns an error unless every row is a class and a weight.
+func (o order) checkVotes(r *mat.Dense) error {
+	rows, columns := r.Dims()
+	if columns != 2 || o.Classes < 2 || o.Classes > mostClasses {
+		return fmt.Errorf("asked for votes for %d classes with %d columns of targets; a label and its weight are expected, and 2 to %d classes", o.Classes, columns, mostClasses)
+	}
+	for i := range rows {
+		label, weight := r.At(i, 0), r.At(i, 1)
+		if Masked(r, i) {
+			continue
+		}
+		if !(label >= 0 && label < float64(o.Classes)) || label != math.Trunc(label) || !(weight >= 0) {
+			return fmt.Errorf("row %d is to be of class %v with weight %v: expected a class of 0 to %d and a weight of at least 0", i, label, weight, o.Classes-1)
+		}
+	}
+	return nil
 }
 
 // AppendKeys appends the binary form of a list of keys to b: how many as a 64-bit little-endian word, then for each its

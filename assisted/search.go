@@ -138,7 +138,8 @@ func (o Objective) slope(y, f, g *mat.Dense, eta float64) (first, second float64
 	return first, second
 }
 
-// bracket finds the root of the slope in [0, most] by Newton's method, halving the bracket where a step leaves it.
+// bracket finds the root of the slope in [0, most] by Newton's method, halving the bracket where a step leaves it, and always once many steps
+// have not found it: of exponentials they come down one by one.
 func (o Objective) bracket(y, f, g *mat.Dense, most float64) Step {
 	begin, curve := o.slope(y, f, g, 0)
 	if begin >= 0 {
@@ -148,9 +149,9 @@ func (o Objective) bracket(y, f, g *mat.Dense, most float64) Step {
 		return Step{Rate: most, Capped: true}
 	}
 	lo, hi, eta, d := 0.0, most, 0.0, begin
-	for range 200 {
+	for steps := range 200 {
 		next := eta - d/curve
-		if !(next > lo && next < hi) {
+		if steps > 30 || !(next > lo && next < hi) {
 			next = lo + (hi-lo)/2
 		}
 		if math.Abs(next-eta) <= 1e-15*math.Abs(next) || hi-lo <= 1e-14*hi {

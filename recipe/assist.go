@@ -327,6 +327,9 @@ func (r *Assist) validate() error {
 		return err
 	}
 	if i := slices.IndexFunc(r.Organisations, func(o Organisation) bool { return o.Align != "" }); i >= 0 && !o.Leads() {
+		if _, labels := o.(methods.Labeller); labels {
+			return fieldf("method", "%s sends labels, and %s aligns its rows by residuals: take gal or al", r.Method, r.Organisations[i].Name)
+		}
 		return fieldf("options", "lead: %s aligns its rows by what is left to explain, and that is little use before the sponsor's own columns have explained their part; set lead: true", r.Organisations[i].Name)
 	}
 	return nil
@@ -447,40 +450,6 @@ func (r *Assist) plan(here bool) (*AssistPlan, error) {
 		p.Others = append(p.Others, t)
 	}
 	return p, nil
-}
-
-// sheet is the sponsor's table, with the column that strata are made of, if the method has any.
-func (r *Assist) sheet() table.Spec {
-	s := r.Table
-	if o, ok := r.Options.(methods.Stratifier); ok {
-		s.Strata = o.StrataColumn()
-	}
-	return s
-}
-
-// mostNumbers is how many different numbers or dates strata may be made of.
-const mostNumbers = 20
-
-// strata are those of a column by its values on the rows to fit.
-func strata(t *table.Table, column string, values []string) (*assisted.Strata, error) {
-	different := map[string]bool{}
-	for _, v := range values {
-		different[v] = true
-	}
-	for _, c := range t.Encoding.Columns {
-		switch {
-		case c.Name != column:
-		case c.Kind == table.OtherUse:
-			return nil, fieldf("options", "strata: %q is what rows are known by, to be predicted, or says which are for testing, and which rows agree in it is told to all: take a column that the sponsor could learn from", column)
-		case (c.Kind == table.NumberKind || c.Kind == table.DateKind) && len(different) > mostNumbers:
-			return nil, fieldf("options", "strata: %q has %d different values on the rows to fit; of a number or a date there may be %d: add a column with a few classes of it to the table, and name that", column, len(different), mostNumbers)
-		}
-	}
-	s, err := assisted.NewStrata(column, values)
-	if err != nil {
-		return nil, &FieldError{Field: "options", Err: err}
-	}
-	return s, nil
 }
 
 // throwaway is a secret for looking at what a run would do: the run itself has others.
@@ -657,16 +626,27 @@ func (p *AssistPlan) Config() federated.Config {
 	return federated.Config{Rounds: r.Most(), Pace: federated.Pace{Quorum: r.Quorum, Deadline: r.Deadline}}
 }
 
+// Columns is how many columns of targets an organisation is sent in a round.
+func (p *AssistPlan) Columns() int {
+	k := p.Sponsor.Outputs()
+	if m, ok := p.Recipe.Options.(methods.Labeller); ok {
+		return m.Columns(k)
+	}
+	return k
+}
+
+// Labels reports whether organisations are told labels.
+func (p *AssistPlan) Labels() bool {
+	_, ok := p.Recipe.Options.(methods.Labeller)
+	return ok
+}
+
 // Terms is what organisations of a network are told of the run.
 func (p *AssistPlan) Terms() assisted.Terms {
 	r := p.Recipe
 	k := p.Sponsor.Outputs()
-	columns := k
-	if m, ok := r.Options.(methods.Labeller); ok {
-		columns = m.Columns(k)
-	}
 	t := assisted.Terms{Version: assisted.TermsVersion, Assist: assisted.Fitting, Seed: r.Seed, Rounds: r.Most(), Outputs: k,
-		Vectors: r.Most() * columns, Keys: r.Keys, Study: r.Study}
+		Vectors: r.Most() * p.Columns(), Keys: r.Keys, Study: r.Study}
 	if n := r.Activations(); n > 0 {
 		t.Assist, t.Outputs, t.Vectors = assisted.Sharing, n, r.Rounds*n
 	}
@@ -709,69 +689,4 @@ func (p *AssistPlan) Served(secret []byte) (federated.Algorithm, error) {
 		return &assisted.Matched{Algorithm: m, Keys: p.Sponsor.Keys, Study: p.Recipe.Study}, nil
 	}
 	return p.Method(nil)
-}
-
-// String says in a few lines what will be learned from what.
-func (p *AssistPlan) String() string {
-	var b strings.Builder
-	s := p.Sponsor
-	fmt.Fprintf(&b, "%s predicts %q (%s) from %s", p.Recipe.Sponsor, p.Table.Encoding.Target, s.Objective.Loss, p.Table)
-	if classes := p.Table.Imbalance(); classes != "" {
-		fmt.Fprintf(&b, "\nclasses: %s", classes)
-	}
-	if p.Without > 0 {
-		fmt.Fprintf(&b, "\n%d rows have no target and are left out", p.Without)
-	}
-	if n := p.Table.Left; n > 0 {
-		fmt.Fprintf(&b, "\n%d rows have a key that was there before and are left out", n)
-	}
-	fmt.Fprintf(&b, "\nrows: %d to fit", s.Fit)
-	for _, part := range []struct {
-		n    int
-		what string
-	}{{s.Solve, "to solve weights on"}, {s.Held, "held out"}, {s.Test, "to test on"}} {
-		if part.n > 0 {
-			fmt.Fprintf(&b, ", %d %s", part.n, part.what)
-		}
-	}
-	if s.Strata != nil {
-		fmt.Fprintf(&b, "\neach assistor fits a model for each of %d strata of %q: %s", s.Strata.Count, s.Strata.Column, s.Strata.Text(s.Stratum[:s.Fit]))
-	}
-	for i, t := range p.Others {
-		o := p.Recipe.Organisations[i]
-		known := map[string]bool{}
-		for _, k := range t.Keys {
-			known[k] = true
-		}
-		n := 0
-		for _, k := range s.Keys {
-			if known[k] {
-				n++
-			}
-		}
-		fmt.Fprintf(&b, "\n%s (%s) has %s; it knows %d of the sponsor's %d entities", o.Name, o.Learner.Name, t, n, len(s.Keys))
-	}
-	b.WriteString(p.medians())
-	return b.String()
-}
-
-// medians warns of learners that fit medians of the residuals of classes.
-func (p *AssistPlan) medians() string {
-	if !p.Sponsor.Objective.Classifies() {
-		return ""
-	}
-	var who []string
-	note := func(name string, s learner.Spec) {
-		if s.Power != nil && *s.Power < 1.5 {
-			who = append(who, name)
-		}
-	}
-	note(p.Recipe.Sponsor, p.Recipe.Learner)
-	for _, o := range p.Recipe.Organisations {
-		note(o.Name, o.Learner)
-	}
-	if len(who) == 0 {
-		return ""
-	}
-	return fmt.Sprintf("\nlearner.power below 1.5 (%s) fits about the medians of residuals, which for classes are near 0: expect little of it; 2 is right for classes", strings.Join(who, ", "))
 }

@@ -36,16 +36,7 @@ func (a *Algorithm) Check(srv federated.Server) error {
 	if a.Sponsor.Outputs() != 1 {
 		return fmt.Errorf("%d outputs: ae-al predicts one", a.Sponsor.Outputs())
 	}
-	return a.Gate(func() (float64, error) { return a.recovery(srv) })
-}
-
-// recovery returns the part of labels that organisations are told: all, unless labels are exchanged at random before.
-func (a *Algorithm) recovery(srv federated.Server) (float64, error) {
-	s, err := a.Begin(srv, false)
-	if err != nil {
-		return 0, err
-	}
-	return a.Shown(s)
+	return a.Gate(func() (float64, error) { return a.Shown(srv) })
 }
 
 // Init implements [federated.Algorithm].
@@ -83,20 +74,7 @@ func (a *Algorithm) fitted(s federated.State) (y, f *mat.Dense, err error) {
 }
 
 // Next implements [federated.Algorithm].
-func (a *Algorithm) Next(s federated.State) (federated.Phase, bool) {
-	c := assisted.MustCourse(s)
-	if c.Stop.Over {
-		return federated.Phase{}, false
-	}
-	p, step, rows := a.Table.Next(s, c)
-	if rows {
-		return p, true
-	}
-	who := c.Taking()
-	p = a.FitPhase(c, func(name string) bool { return step < len(who) && who[step] == name })
-	p.Name, p.Always = federated.Turn(p.Name, step), true // whoever is lost, the round goes on
-	return p, step < max(1, len(who))
-}
+func (a *Algorithm) Next(s federated.State) (federated.Phase, bool) { return a.Turn(s) }
 
 // Task implements [federated.Algorithm].
 func (a *Algorithm) Task(s federated.State, p federated.Phase, _ federated.Member) (federated.Task, error) {
@@ -128,15 +106,10 @@ func (a *Algorithm) Finish(_ context.Context, srv federated.Server, s federated.
 	if err != nil {
 		return s, federated.Diagnostics{}, err
 	}
-	if p.Name != assisted.Rows {
-		return a.take(srv, s, c, roll)
+	if p.Name == assisted.Rows {
+		return a.ShowLabels(srv, s, c, roll)
 	}
-	s, _, d, err := a.Told(srv, s, c, roll)
-	if err == nil && s.Round == 0 {
-		d.Notes = append(d.Notes, "labels are told to every organisation that takes part")
-		err = a.Tell(&d, func() (float64, error) { return a.recovery(srv) })
-	}
-	return s, d, err
+	return a.take(srv, s, c, roll)
 }
 
 // take adds an organisation's part to the linear predictor, and closes the round with the last.
@@ -158,7 +131,7 @@ func (a *Algorithm) take(srv federated.Server, s federated.State, c assisted.Cou
 	}
 	o.Answers += len(answers)
 	s.Version++
-	if step+1 < len(c.Taking()) {
+	if !c.LastTurn(step) {
 		s, err := c.Keep(s, o)
 		return s, d, err
 	}

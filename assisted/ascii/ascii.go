@@ -38,16 +38,7 @@ func (a *Algorithm) Check(srv federated.Server) error {
 	if o := a.Sponsor.Objective; o.Loss != assisted.CrossEntropy {
 		return fmt.Errorf("ascii is for classes, with the loss cross-entropy, and the loss is %s: take al or gal", o.Loss)
 	}
-	return a.Gate(func() (float64, error) { return a.recovery(srv) })
-}
-
-// recovery returns the part of labels that organisations are told: all, unless labels are exchanged at random before.
-func (a *Algorithm) recovery(srv federated.Server) (float64, error) {
-	s, err := a.Begin(srv, true)
-	if err != nil {
-		return 0, err
-	}
-	return a.Shown(s)
+	return a.Gate(func() (float64, error) { return a.Shown(srv) })
 }
 
 // labels are those of the rows to fit that the run computes with.
@@ -80,19 +71,7 @@ func (a *Algorithm) fresh(s federated.State, c assisted.Course) (federated.State
 }
 
 // Next implements [federated.Algorithm].
-func (a *Algorithm) Next(s federated.State) (federated.Phase, bool) {
-	c := assisted.MustCourse(s)
-	if c.Stop.Over {
-		return federated.Phase{}, false
-	}
-	p, step, rows := a.Table.Next(s, c)
-	if rows {
-		return p, true
-	}
-	p = a.FitPhase(c, func(name string) bool { return c.Place(name) == step })
-	p.Name, p.Always = federated.Turn(p.Name, step), true // whoever is lost, the round goes on
-	return p, step < max(1, len(c.Members))
-}
+func (a *Algorithm) Next(s federated.State) (federated.Phase, bool) { return a.Turn(s) }
 
 // Task implements [federated.Algorithm].
 func (a *Algorithm) Task(s federated.State, p federated.Phase, _ federated.Member) (federated.Task, error) {
@@ -123,15 +102,10 @@ func (a *Algorithm) Finish(_ context.Context, srv federated.Server, s federated.
 	if err != nil {
 		return s, federated.Diagnostics{}, err
 	}
-	if p.Name != assisted.Rows {
-		return a.take(srv, s, c, roll)
+	if p.Name == assisted.Rows {
+		return a.ShowLabels(srv, s, c, roll)
 	}
-	s, _, d, err := a.Told(srv, s, c, roll)
-	if err == nil && s.Round == 0 {
-		d.Notes = append(d.Notes, "labels are told to every organisation that takes part")
-		err = a.Tell(&d, func() (float64, error) { return a.recovery(srv) })
-	}
-	return s, d, err
+	return a.take(srv, s, c, roll)
 }
 
 // take weighs what an organisation has voted, and closes the round with the last.
@@ -156,7 +130,7 @@ func (a *Algorithm) take(srv federated.Server, s federated.State, c assisted.Cou
 		}
 	}
 	s.Version++
-	if step+1 < len(c.Members) && !c.Stop.Over {
+	if !c.LastTurn(step) && !c.Stop.Over {
 		s, err := c.Keep(s, r)
 		return s, d, err
 	}

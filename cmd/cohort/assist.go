@@ -201,9 +201,14 @@ func (o *assistOptions) foretell(io streams, p *recipe.AssistPlan) error {
 		o.foretellTurns(io, p, units)
 		return nil
 	}
-	up, down := 8*len(s.Keys)*s.Outputs(), 8*s.Fit*s.Outputs()
+	sent := s.Fit * p.Columns()
+	up, down := 8*len(s.Keys)*s.Outputs(), 8*sent
+	what := "residuals"
+	if p.Labels() {
+		what = "numbers, labels among them"
+	}
 	t := newTable("in a round", ">to each organisation", ">back")
-	t.add("values", fmt.Sprintf("%d residuals", s.Fit*s.Outputs()), fmt.Sprintf("%d fitted values", len(s.Keys)*s.Outputs()))
+	t.add("values", fmt.Sprintf("%d %s", sent, what), fmt.Sprintf("%d fitted values", len(s.Keys)*s.Outputs()))
 	t.add("bytes", count(down), count(up))
 	t.add(fmt.Sprintf("bytes of %d rounds", rounds), count(down*rounds), count(up*rounds))
 	if p.Recipe.Recomputes() {
