@@ -16,6 +16,8 @@ import (
 // A book is what the records of one run say, in memory: read from its History once and kept up to its Feed since. What stands
 // in both is the same metric or event, and is kept once.
 type book struct {
+	words vocabulary
+
 	mu       sync.Mutex
 	loaded   bool
 	next     uint64 // of the feed
@@ -97,7 +99,7 @@ func (b *book) load(s Source, id string) error {
 		defer done()
 	}
 	drawn := func(name string) bool {
-		_, _, _, ok := put(record.Metric{Name: name})
+		_, _, _, ok := b.words.put(record.Metric{Name: name})
 		return ok
 	}
 	if err := eachMetric(h, drawn, b.metric); err != nil {
@@ -124,7 +126,7 @@ func (b *book) apply(items []item) {
 }
 
 func (b *book) metric(m record.Metric) {
-	p, name, part, ok := put(m)
+	p, name, part, ok := b.words.put(m)
 	if !ok {
 		return
 	}
@@ -195,7 +197,7 @@ func (b *book) failed() (list []failure, total int) {
 func (b *book) digest() digest {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	d := digest{figures: figures(b.charts), total: b.total, next: b.next}
+	d := digest{figures: b.words.figures(b.charts), total: b.total, next: b.next}
 	d.failures, d.failed = b.failed()
 	for _, l := range slices.Backward(b.lines[max(0, len(b.lines)-pageLines):]) {
 		d.lines = append(d.lines, l)
@@ -244,7 +246,7 @@ func (d *Dashboard) book(run Run, feed *Feed) *book {
 	defer d.mu.Unlock()
 	s := d.books[run.ID]
 	if s == nil || s.feed != feed || s.run.State != run.State && feed == nil || !s.run.Ended.Equal(run.Ended) && feed == nil {
-		s = &shelved{book: &book{}, feed: feed, run: run}
+		s = &shelved{book: &book{words: run.words()}, feed: feed, run: run}
 		d.books[run.ID] = s
 	}
 	s.used = time.Now()

@@ -51,41 +51,88 @@ var places = []struct {
 	{"bytes.down", place{"bytes", "Bytes in each round", "", report.Bytes}},
 }
 
-// always are the charts that are there before their first value, so that the page does not jump when it comes.
-var always = []string{"accuracy", "loss", "bytes"}
+// amongPlaces are what charts are called in runs among organisations, where that is something else, and those that no other run has.
+var amongPlaces = map[string]place{
+	"accuracy":       {"accuracy", "Accuracy on the rows to test on", "", report.Percent},
+	"loss":           {"loss", "Loss on the rows to test on", "", report.Plain},
+	"loss.train":     {"loss.train", "Loss on the rows to fit", "", report.Plain},
+	"loss.held":      {"loss.held", "Loss on held-out rows", "", report.Plain},
+	"rmse":           {"rmse", "RMSE on the rows to test on", "", report.Plain},
+	"mad":            {"mad", "Mean absolute error on the rows to test on", "", report.Plain},
+	"auroc":          {"auroc", "Area under the ROC curve on the rows to test on", "", report.Plain},
+	"log-loss":       {"log-loss", "Log loss on the rows to test on", "nats", report.Plain},
+	"weight":         {"weight", "Weight of each organisation", "", report.Plain},
+	"rate":           {"rate", "Learning rate", "", report.Plain},
+	"contribution":   {"contribution", "Rise of the loss without an organisation", "", report.Plain},
+	"shapley":        {"shapley", "What each organisation contributes", "Shapley value", report.Plain},
+	"away":           {"away", "Rise of the loss where who is away predicts nothing, either", "", report.Plain},
+	"rows":           {"rows", "Rows of the run that an organisation has", "", report.Plain},
+	"label-recovery": {"label-recovery", "Labels that all that is planned to be sent would tell", "", report.Percent},
+	"links.wrong":    {"links.wrong", "Links by key that seem wrong", "", report.Percent},
+}
+
+// vocabulary is how a page calls what a run is about.
+type vocabulary struct {
+	among              bool
+	whole              string   // the curve of no member
+	from, to           string   // the curves of bytes
+	one, many, capital string   // whoever takes part
+	samples            string   // what they have, in a table's head
+	always             []string // the charts that are there before their first value, so that the page does not jump when it comes
+}
+
+var (
+	membersWords       = vocabulary{false, "global", "from members", "to members", "member", "members", "Members", "samples", []string{"accuracy", "loss", "bytes"}}
+	organisationsWords = vocabulary{true, "all together", "from organisations", "to organisations", "organisation", "organisations", "Organisations", "rows", []string{"loss", "bytes"}}
+)
+
+// words is how the page calls what the run is about.
+func (r Run) words() vocabulary {
+	if r.Among {
+		return organisationsWords
+	}
+	return membersWords
+}
+
+// One, Many, Capital and Samples are words of the page.
+func (r Run) One() string     { return r.words().one }
+func (r Run) Many() string    { return r.words().many }
+func (r Run) Capital() string { return r.words().capital }
+func (r Run) Samples() string { return r.words().samples }
 
 // put says where a metric belongs: its chart, the series of the chart, and the part of the series, all parts of which are
 // added up. False means that it is of no interest beside others.
-func put(m record.Metric) (p place, series, part string, ok bool) {
+func (v vocabulary) put(m record.Metric) (p place, series, part string, ok bool) {
 	if strings.HasPrefix(m.Name, "clients") || m.Name == "train.steps" || strings.HasPrefix(m.Name, "bytes.") && strings.Count(m.Name, ".") > 1 {
 		return place{}, "", "", false
+	}
+	if k, ok := amongPlaces[m.Name]; ok && v.among {
+		return k, v.seriesName(m.Key), "", true
 	}
 	for _, k := range places {
 		if k.metric != m.Name {
 			continue
 		}
 		if k.chart == "bytes" {
-			series = "from members"
+			series = v.from
 			if m.Name == "bytes.down" {
-				series = "to members"
+				series = v.to
 			}
 			return k.place, series, m.Key, true
 		}
-		return k.place, seriesName(m.Key), "", true
+		return k.place, v.seriesName(m.Key), "", true
 	}
 	name := clean(m.Name, maxName)
-	return place{name, name, "", report.Plain}, seriesName(m.Key), "", true
+	return place{name, name, "", report.Plain}, v.seriesName(m.Key), "", true
 }
 
-// seriesName is how the curve of a level, or of the whole, is called.
-func seriesName(key string) string {
+// seriesName is how the curve of a level, an organisation, or of the whole, is called.
+func (v vocabulary) seriesName(key string) string {
 	if key == "" {
-		return whole
+		return v.whole
 	}
 	return clean(key, maxName)
 }
-
-const whole = "global"
 
 // at is where a value stands on the axis of rounds, which people count from 1. Steps within a round lie between it and the next.
 func at(m record.Metric) float64 {
@@ -155,12 +202,12 @@ type curve struct {
 }
 
 // figures lays out all charts, those of always first of all even if they are empty.
-func figures(charts map[string]*chart) []figure {
+func (v vocabulary) figures(charts map[string]*chart) []figure {
 	var names []string
 	for name := range charts {
 		names = append(names, name)
 	}
-	for _, name := range always {
+	for _, name := range v.always {
 		if charts[name] == nil {
 			names = append(names, name)
 		}
@@ -177,14 +224,15 @@ func figures(charts map[string]*chart) []figure {
 		// Unknown ones have rank −1 and come last.
 		return cmp.Or(cmp.Compare(uint(rank(a)), uint(rank(b))), cmp.Compare(a, b))
 	})
-	colours := colouring(charts)
+	colours := v.colouring(charts)
 	var list []figure
 	for _, name := range names {
 		c := charts[name]
 		if c == nil {
-			c = &chart{place: places[rank(name)].place}
+			p, _, _, _ := v.put(record.Metric{Name: places[rank(name)].metric})
+			c = &chart{place: p}
 		}
-		if c.idle() && !slices.Contains(always, name) {
+		if c.idle() && !slices.Contains(v.always, name) {
 			continue
 		}
 		list = append(list, c.figure(colours))
@@ -205,20 +253,20 @@ func (c *chart) idle() bool {
 }
 
 // colouring gives every series its colour: the whole has ink, levels have the palette in the order of their names.
-func colouring(charts map[string]*chart) map[string]int {
+func (v vocabulary) colouring(charts map[string]*chart) map[string]int {
 	var names []string
 	for _, c := range charts {
 		if c.chart == "bytes" {
 			continue
 		}
 		for name := range c.series {
-			if name != whole && !slices.Contains(names, name) {
+			if name != v.whole && !slices.Contains(names, name) {
 				names = append(names, name)
 			}
 		}
 	}
 	slices.Sort(names)
-	colours := map[string]int{whole: 0, "from members": 7, "to members": 8}
+	colours := map[string]int{v.whole: 0, v.from: 7, v.to: 8}
 	for i, n := range names {
 		colours[n] = i%8 + 1
 	}
@@ -242,7 +290,7 @@ func (c *chart) figure(colours map[string]int) figure {
 		f.Curves = append(f.Curves, v)
 	}
 	slices.SortFunc(f.Curves, func(a, b curve) int {
-		return cmp.Or(-cmp.Compare(btoi(a.Name == whole), btoi(b.Name == whole)), cmp.Compare(a.Name, b.Name))
+		return cmp.Or(-cmp.Compare(btoi(a.Colour == 0), btoi(b.Colour == 0)), cmp.Compare(a.Name, b.Name))
 	})
 	return f
 }

@@ -117,6 +117,9 @@ type Run struct {
 
 	Up, Down int64 // bytes of all rounds so far: from members, to members
 
+	// Among says that the run is one of organisations with columns of their own: they have models, and there is no global one.
+	Among bool
+
 	Facts  []Fact // settings worth showing, in the recipe's words
 	Report bool   // Open(id, Report) has something
 	Model  bool   // Open(id, Model) has something

@@ -298,7 +298,7 @@ func (s *stream) items(items []item, b *book, shown map[string]bool) map[string]
 			news = append([]line{newLine(*i.event)}, news...)
 			continue
 		}
-		p, curve, sub, ok := put(*i.metric)
+		p, curve, sub, ok := b.words.put(*i.metric)
 		if !ok {
 			continue
 		}

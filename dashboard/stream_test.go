@@ -401,7 +401,7 @@ func TestHomeStream(t *testing.T) {
 // What the page says after any sequence of events is what it says when it is loaded anew.
 func TestBookFollows(t *testing.T) {
 	s := newSite(t).enter()
-	old := &book{}
+	old := &book{words: membersWords}
 	if _, err := old.read(s.world, "ward-images", s.world.feed); err != nil {
 		t.Fatal(err)
 	}
@@ -413,7 +413,7 @@ func TestBookFollows(t *testing.T) {
 		// The same again, as after a crash, changes nothing.
 		s.world.say(record.Event{Level: record.Warn, Client: "linz", Message: "the same"}, record.Event{Level: record.Warn, Client: "linz", Message: "the same"})
 	}
-	fresh := &book{}
+	fresh := &book{words: membersWords}
 	for _, b := range []*book{old, fresh} {
 		if _, err := b.read(s.world, "ward-images", s.world.feed); err != nil {
 			t.Fatal(err)

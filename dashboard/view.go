@@ -86,11 +86,21 @@ func (r Run) PhaseWord() string {
 	case "train":
 		return "training"
 	case "eval":
-		return "measuring at members"
+		return "measuring at " + r.Many()
 	case "test":
 		return "measuring on the test set"
 	case "stats":
 		return "collecting statistics"
+	case "rows":
+		return "telling which rows there are"
+	case "match":
+		return "finding out which rows both know"
+	case "sketch":
+		return "asking whether assistance is worth while"
+	case "recompute":
+		return "asking for the values of all rounds once more"
+	case "predict":
+		return "predicting"
 	}
 	return clean(phase, maxName)
 }
@@ -100,7 +110,7 @@ type card struct{ Label, Value, Note string }
 
 func (b *book) cards(r Run, members []Member) []card {
 	value := func(chart string) (string, string) {
-		p, ok := b.last(chart, whole)
+		p, ok := b.last(chart, b.words.whole)
 		if !ok {
 			return "–", "not measured yet"
 		}
@@ -110,7 +120,11 @@ func (b *book) cards(r Run, members []Member) []card {
 		}
 		return unit.Format(p.y), "after round " + strconv.Itoa(int(p.x))
 	}
-	accuracy, when := value("accuracy")
+	title, chart := "Accuracy", "accuracy"
+	if _, ok := b.last("rmse", b.words.whole); ok && r.Among { // of a quantity
+		title, chart = "RMSE", "rmse"
+	}
+	accuracy, when := value(chart)
 	loss, whenLoss := value("loss")
 	round := card{"Round", report.Plain.Format(float64(r.Round)), ""}
 	if r.Rounds > 0 {
@@ -127,11 +141,11 @@ func (b *book) cards(r Run, members []Member) []card {
 	}
 	return []card{
 		round,
-		{"Accuracy", accuracy, when},
+		{title, accuracy, when},
 		{"Loss", loss, whenLoss},
-		{"Members here", report.Plain.Format(float64(present)), "of " + report.Plain.Format(float64(enrolled)) + " admitted"},
-		{"From members", report.Bytes.Format(float64(r.Up)), "all rounds"},
-		{"To members", report.Bytes.Format(float64(r.Down)), "all rounds"},
+		{b.words.capital + " here", report.Plain.Format(float64(present)), "of " + report.Plain.Format(float64(enrolled)) + " admitted"},
+		{"From " + b.words.many, report.Bytes.Format(float64(r.Up)), "all rounds"},
+		{"To " + b.words.many, report.Bytes.Format(float64(r.Down)), "all rounds"},
 	}
 }
 

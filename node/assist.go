@@ -50,14 +50,14 @@ func (h *Host) Assist(ctx context.Context, a Assistance, o RunOptions) (*coordin
 			return nil, errors.Join(err, rec.Close(record.Interrupted, err))
 		}
 	}
-	shown := newLiving()
+	shown := newLiving(true)
 	run, err := h.among(a, rec, func(s *coordinator.Spec) { s.Observer, s.Changed = o.Observer, shown.poke })
 	if err != nil {
 		return nil, err
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.plans[a.ID] = &hosted{Run: run}
+	h.plans[a.ID] = &hosted{Run: run, among: sponsoredBy(a.Recipe)}
 	h.page.follow(shown, h.plans[a.ID])
 	return run, nil
 }

@@ -53,6 +53,7 @@ type living struct {
 type bygone struct {
 	entry  record.Entry
 	recipe *recipe.Recipe
+	among  *sponsored
 	tale   *tale
 }
 
@@ -120,8 +121,8 @@ func (l *living) poke() {
 	}
 }
 
-func newLiving() *living {
-	return &living{feed: dashboard.NewFeed(), wake: make(chan struct{}, 1), tale: newTale()}
+func newLiving(among bool) *living {
+	return &living{feed: dashboard.NewFeed(), wake: make(chan struct{}, 1), tale: newTale(among)}
 }
 
 // follow shows a run from now on.
@@ -240,11 +241,16 @@ func (p *page) bygones() map[string]*bygone {
 		if old := p.past[id]; old != nil && old.entry.Meta.Ended.Equal(e.Meta.Ended) && old.entry.State == e.State {
 			continue
 		}
-		b := &bygone{entry: e, tale: newTale()}
+		b := &bygone{entry: e, tale: newTale(recipe.AmongOrganisations(e.Dir))}
 		if err := readFrom(e.Dir, 0, func(rec journal.Record) error { _, err := b.tale.add(rec); return err }); err != nil {
 			b.entry.Meta.Error = cmp.Or(b.entry.Meta.Error, err.Error())
 		}
-		b.recipe, _ = recipe.OfRun(e.Dir) // without it, less is shown
+		if b.tale.among {
+			text, _ := record.ReadRecipe(e.Dir) // without it, less is shown
+			b.among = sponsoredBy(text)
+		} else {
+			b.recipe, _ = recipe.OfRun(e.Dir)
+		}
 		p.past[id] = b
 	}
 	maps.DeleteFunc(p.past, func(id string, _ *bygone) bool { return !seen[id] })
@@ -293,11 +299,11 @@ func (l *living) shown() dashboard.Run {
 	now, standing := l.run.Now(), l.run.Standing()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r := dashboard.Run{ID: now.ID, State: states[now.Stage], Round: now.Round, Rounds: now.Rounds, Created: l.meta.Created}
-	describe(&r, l.run.recipe, l.tale)
+	r := dashboard.Run{ID: now.ID, Method: l.meta.Method, State: states[now.Stage], Round: now.Round, Rounds: now.Rounds, Created: l.meta.Created}
+	describe(&r, l.run.recipe, l.run.among, l.tale)
 	switch {
 	case r.State == dashboard.Waiting:
-		r.Reason = fmt.Sprintf("%d of %d members have agreed", now.Agreed, now.Members)
+		r.Reason = fmt.Sprintf("%d of %d %s have agreed", now.Agreed, now.Members, r.Many())
 	case r.State == dashboard.Failed:
 		r.Error = now.Error
 	}
@@ -318,15 +324,37 @@ func (b *bygone) shown() dashboard.Run {
 	if r.State != dashboard.Failed {
 		r.Error = ""
 	}
-	describe(&r, b.recipe, b.tale)
+	describe(&r, b.recipe, b.among, b.tale)
 	r.Model = b.tale.rounds > 0
 	r.Report = r.Model
 	return r
 }
 
-// describe adds what recipe and journal say.
-func describe(r *dashboard.Run, rec *recipe.Recipe, t *tale) {
-	r.Up, r.Down, r.Digest = t.up, t.down, t.digest
+// sponsored is what the recipe of a run among organisations says, for the page.
+type sponsored struct {
+	title string
+	facts []dashboard.Fact
+}
+
+// sponsoredBy reads a sponsor's recipe; nil if it cannot be read.
+func sponsoredBy(text []byte) *sponsored {
+	r, err := recipe.ParseAssist("", text)
+	if err != nil {
+		return nil
+	}
+	s := &sponsored{title: r.Name}
+	for _, f := range r.Facts() {
+		s.facts = append(s.facts, dashboard.Fact(f))
+	}
+	return s
+}
+
+// describe adds what recipe and journal say; rec or among may be missing.
+func describe(r *dashboard.Run, rec *recipe.Recipe, among *sponsored, t *tale) {
+	r.Up, r.Down, r.Digest, r.Among = t.up, t.down, t.digest, t.among
+	if among != nil {
+		r.Title, r.Facts = among.title, among.facts
+	}
 	if rec == nil {
 		return
 	}

@@ -23,7 +23,8 @@ import (
 // hosted is a run of a host, with what it needs. Of one of organisations with columns of their own there is the run only.
 type hosted struct {
 	*coordinator.Run
-	recipe *recipe.Recipe
+	recipe *recipe.Recipe // nil: see among
+	among  *sponsored
 	plan   *recipe.ServerPlan
 	engine *train.Engine
 	info   backend.Info
@@ -96,7 +97,7 @@ func (h *Host) Start(ctx context.Context, r *recipe.Recipe, o RunOptions) (*coor
 		engine.Close()
 		return nil, errors.Join(err, rec.Close(record.Failed, err))
 	}
-	shown := newLiving()
+	shown := newLiving(false)
 	run, err := h.Server.Start(coordinator.Spec{
 		ID: id, Recipe: r.YAML(), Schema: schema, Members: members, Algorithm: alg, Server: plan.Server(engine, nil),
 		Config: plan.Config(), Metrics: federated.MeasuredBy(alg), Check: checkDeclaration, Observer: o.Observer,
@@ -108,7 +109,7 @@ func (h *Host) Start(ctx context.Context, r *recipe.Recipe, o RunOptions) (*coor
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.plans[id] = &hosted{run, r, plan, engine, info}
+	h.plans[id] = &hosted{Run: run, recipe: r, plan: plan, engine: engine, info: info}
 	h.page.follow(shown, h.plans[id])
 	return run, nil
 }

@@ -21,6 +21,7 @@ type tale struct {
 	rounds   int    // closed
 	digest   string // of the newest state
 	up, down int64
+	among    bool     // members are organisations with columns of their own
 	names    []string // of the run's members, by index
 	people   map[string]*person
 	events   []record.Event
@@ -36,7 +37,7 @@ type person struct {
 	kernels string
 }
 
-func newTale() *tale { return &tale{people: map[string]*person{}} }
+func newTale(among bool) *tale { return &tale{people: map[string]*person{}, among: among} }
 
 func (t *tale) person(name string) *person {
 	p := t.people[name]
@@ -95,7 +96,11 @@ func (t *tale) read(rec journal.Record) (e record.Event, err error) {
 	case coordinator.KindAccepted:
 		p := t.person(b.Name)
 		p.samples, p.out = b.Samples, ""
-		e = record.Event{Client: b.Name, Message: "agreed to the terms, with " + plural(b.Samples, "example")}
+		what := "example"
+		if t.among {
+			what = "row"
+		}
+		e = record.Event{Client: b.Name, Message: "agreed to the terms, with " + plural(b.Samples, what)}
 	case coordinator.KindAdmitted:
 		t.names = append(t.names, b.Name)
 		t.person(b.Name).samples = b.Samples
@@ -122,7 +127,11 @@ func (t *tale) read(rec journal.Record) (e record.Event, err error) {
 		}
 		e = record.Event{Client: b.Relay, Message: "brings the results of " + plural(len(leaves), "member")}
 	case simulation.KindOpened:
-		e.Message = "the run begins with " + plural(b.Clients, "member")
+		what := "member"
+		if t.among {
+			what = "organisation"
+		}
+		e.Message = "the run begins with " + plural(b.Clients, what)
 	case simulation.KindResumed:
 		e.Message = fmt.Sprintf("the coordinator was started again and goes on in round %d", b.From+1)
 	case simulation.KindPhaseClosed:

@@ -10,6 +10,19 @@ import (
 	"github.com/cohort-learning/cohort/record/report"
 )
 
+// Fact is a field of a recipe and what it says.
+type Fact struct{ Label, Value string }
+
+// Facts are the recipe's single fields, in its words.
+func (r *Assist) Facts() (facts []Fact) {
+	for line := range strings.Lines(string(r.YAML())) {
+		if name, value, ok := strings.Cut(strings.TrimRight(line, "\n"), ": "); ok && !strings.HasPrefix(name, " ") && name != "version" {
+			facts = append(facts, Fact{name, value})
+		}
+	}
+	return append(facts, Fact{"target", r.Table.Target})
+}
+
 // reportAssist gathers what is known of a run among organisations.
 func reportAssist(dir string, meta record.Meta) (report.Run, *record.Metrics, error) {
 	r, err := AssistOfRun(dir)
@@ -20,13 +33,10 @@ func reportAssist(dir string, meta record.Meta) (report.Run, *record.Metrics, er
 	if err != nil {
 		return report.Run{}, nil, err
 	}
-	out := report.Run{Meta: meta, Metrics: metrics, Subtitle: fmt.Sprintf("%s among organisations, seed %d, %s", meta.Method, meta.Seed, meta.State)}
-	for line := range strings.Lines(string(r.YAML())) {
-		if name, value, ok := strings.Cut(strings.TrimRight(line, "\n"), ": "); ok && !strings.HasPrefix(name, " ") && name != "version" {
-			out.Settings = append(out.Settings, report.Fact{Label: name, Value: value})
-		}
+	out := report.Run{Meta: meta, Metrics: metrics, Among: true, Subtitle: fmt.Sprintf("%s among organisations, seed %d, %s", meta.Method, meta.Seed, meta.State)}
+	for _, f := range r.Facts() {
+		out.Settings = append(out.Settings, report.Fact{Label: f.Label, Value: f.Value})
 	}
-	out.Settings = append(out.Settings, report.Fact{Label: "target", Value: r.Table.Target})
 	tests, err := metrics.Keys("useful.p")
 	if err != nil {
 		return report.Run{}, nil, errors.Join(err, metrics.Close())

@@ -35,6 +35,7 @@ type Run struct {
 	Workers   []Worker    // machines that were lent to it
 	Bounds    Table       // what the outcome is compared with
 	Digest    string      // SHA-256 of the final model
+	Among     bool        // the run is one of organisations with columns of their own: there is no global model, and there are no clients
 }
 
 // A Worker is a machine that was lent to the run.
@@ -90,6 +91,9 @@ var known = []struct {
 	{"rate.capped", "Rounds whose rate stopped at its cap", "1 if it did", Plain},
 	{"contribution", "Rise of the loss without an organisation", "loss", Plain},
 	{"shapley", "What each organisation contributes (Shapley value)", "loss", Plain},
+	{"away", "Rise of the loss where who is away predicts nothing, either", "loss", Plain},
+	{"links.wrong", "Links by key that seem wrong", "of the links", Percent},
+	{"label-recovery", "Labels that all that is planned to be sent would tell", "of the labels", Percent},
 	{"pseudo.accepted", "Pseudo-labels that were accepted", "of the clients’ examples", Percent},
 	{"pseudo.accepted.accuracy", "Accepted pseudo-labels that are right", "of the accepted", Percent},
 	{"pseudo.accuracy", "Pseudo-labels that are right, accepted or not", "of all", Percent},
@@ -103,8 +107,30 @@ var known = []struct {
 	{"flops", "Computed by clients", "operations per round", FLOP},
 }
 
-// learned is how many of them tell what was learned; those up to guarded tell how clients were protected, the rest what it cost.
-const learned, guarded = 24, 28
+// The first learned of them tell what was learned; those up to guarded tell how clients were protected, the rest what it cost.
+var learned, guarded = rank("epsilon"), rank("bytes.up")
+
+// among are the words for metrics of runs among organisations, where they are others.
+var among = map[string]struct{ title, label string }{
+	"accuracy":   {"Accuracy on the rows to test on", "accuracy"},
+	"auroc":      {"Area under the ROC curve on the rows to test on", "AUROC"},
+	"rmse":       {"Root mean square error on the rows to test on", "RMSE"},
+	"mad":        {"Mean absolute error on the rows to test on", "MAD"},
+	"loss":       {"Loss on the rows to test on", "loss"},
+	"loss.train": {"Loss on the rows to fit", "loss"},
+	"bytes.up":   {"Sent by organisations", "bytes per round"},
+	"bytes.down": {"Sent to organisations", "bytes per round"},
+	"flops":      {"Computed by organisations", "operations per round"},
+	"clients":    {"Organisations that answered", "organisations"},
+}
+
+// who is what whoever takes part is called.
+func (r Run) who() (one, many, capital string) {
+	if r.Among {
+		return "organisation", "organisations", "Organisations"
+	}
+	return "client", "clients", "Clients"
+}
 
 // Report lays the run out on a page.
 func (r Run) Report() (Report, error) {
@@ -116,6 +142,9 @@ func (r Run) Report() (Report, error) {
 	if err != nil {
 		return Report{}, fmt.Errorf("report of %s: %w", r.Meta.ID, err)
 	}
+	if r.Among { // of phases in which rows are told and the like
+		names = slices.DeleteFunc(names, func(name string) bool { return strings.HasPrefix(name, "clients.") })
+	}
 	charts := make(map[string]Chart)
 	for _, name := range names {
 		if charts[name], err = r.chart(name); err != nil {
@@ -125,7 +154,7 @@ func (r Run) Report() (Report, error) {
 	rep := Report{
 		Title:      r.Title,
 		Subtitle:   r.Subtitle,
-		Highlights: highlights(charts, failures),
+		Highlights: r.highlights(charts, failures),
 		Settings:   r.Settings,
 		Provenance: r.provenance(),
 	}
@@ -163,10 +192,11 @@ func (r Run) Report() (Report, error) {
 	add(Section{Title: "What it is compared with", Tables: []Table{r.Bounds}}, len(r.Bounds.Rows) > 0)
 	add(r.levels(curves), len(r.Levels) > 0)
 	add(Section{Title: "Who holds what", Images: []Image{{Name: "partition", Title: "Examples of each class at each client", PNG: r.Partition}}}, r.Partition != nil)
-	add(Section{Title: "What protected the clients", Charts: guards}, len(guards) > 0)
+	_, many, _ := r.who()
+	add(Section{Title: "What protected the " + many, Charts: guards}, len(guards) > 0)
 	add(Section{Title: "What it cost", Charts: costs}, len(costs) > 0)
 	add(lent(r.Workers), len(r.Workers) > 0)
-	add(failed(failures), len(failures) > 0)
+	add(r.failed(failures), len(failures) > 0)
 	notes, err := r.notes()
 	if err != nil {
 		return Report{}, fmt.Errorf("report of %s: %w", r.Meta.ID, err)
@@ -197,6 +227,9 @@ func (r Run) chart(name string) (Chart, error) {
 			c.Title, c.Y = k.title, Axis{k.label, k.unit}
 			cost = i >= guarded
 		}
+	}
+	if w, ok := among[name]; ok && r.Among {
+		c.Title, c.Y.Label = w.title, w.label
 	}
 	keys, err := r.Metrics.Keys(name)
 	if err != nil {
@@ -263,17 +296,20 @@ func last(c Chart, name string) (v float64, ok bool) {
 	return 0, false
 }
 
-func highlights(charts map[string]Chart, failures []record.Failure) (facts []Fact) {
+func (r Run) highlights(charts map[string]Chart, failures []record.Failure) (facts []Fact) {
 	add := func(label, name, note string) {
 		if v, ok := last(charts[name], ""); ok {
 			facts = append(facts, Fact{label, charts[name].Y.Unit.Format(v), note})
 		}
 	}
-	add("Accuracy", "accuracy", "of the global model")
-	add("Local accuracy", "accuracy.local", "of the global model, on the clients’ tests")
-	add("Personal accuracy", "accuracy.personal", "of the clients’ own models, on their tests")
-	add("Loss", "loss", "nats, on the test set")
-	add("Perplexity", "perplexity", "")
+	if r.Among {
+		add("Accuracy", "accuracy", "of all together, on the rows to test on")
+		add("RMSE", "rmse", "on the rows to test on")
+		add("MAD", "mad", "mean absolute error, on the rows to test on")
+		add("Loss", "loss", "on the rows to test on")
+	} else {
+		addModel(add)
+	}
 	add("ε", "epsilon", "privacy spent")
 	rounds, sum := 0.0, 0.0
 	for _, c := range charts {
@@ -295,9 +331,19 @@ func highlights(charts map[string]Chart, failures []record.Failure) (facts []Fac
 		facts = append(facts, Fact{"Traffic", Bytes.Format(sum), "up and down, all rounds"})
 	}
 	if n := len(failures); n > 0 {
-		facts = append(facts, Fact{"Clients that failed", strconv.Itoa(n), "see below"})
+		_, _, capital := r.who()
+		facts = append(facts, Fact{capital + " that failed", strconv.Itoa(n), "see below"})
 	}
 	return facts
+}
+
+// addModel adds how good the models are.
+func addModel(add func(label, name, note string)) {
+	add("Accuracy", "accuracy", "of the global model")
+	add("Local accuracy", "accuracy.local", "of the global model, on the clients’ tests")
+	add("Personal accuracy", "accuracy.personal", "of the clients’ own models, on their tests")
+	add("Loss", "loss", "nats, on the test set")
+	add("Perplexity", "perplexity", "")
 }
 
 func (r Run) levels(curves []Chart) Section {
@@ -338,12 +384,13 @@ func (r Run) levels(curves []Chart) Section {
 	return s
 }
 
-func failed(failures []record.Failure) Section {
-	t := Table{Name: "failures", Columns: []Column{{"client", false}, {"times", true}, {"last in round", true}, {"what it was", false}}}
+func (r Run) failed(failures []record.Failure) Section {
+	one, _, capital := r.who()
+	t := Table{Name: "failures", Columns: []Column{{one, false}, {"times", true}, {"last in round", true}, {"what it was", false}}}
 	for _, f := range failures {
 		t.Rows = append(t.Rows, []string{f.Client, strconv.Itoa(f.Count), strconv.Itoa(f.Last), f.Message})
 	}
-	return Section{Title: "Clients that failed", Tables: []Table{t}}
+	return Section{Title: capital + " that failed", Tables: []Table{t}}
 }
 
 // mostNotes is how many notes a report shows, the newest ones.
@@ -410,6 +457,10 @@ func (r Run) provenance() (facts []Fact) {
 	if !m.Ended.IsZero() {
 		add("ended", m.Ended.UTC().Format(time.RFC3339))
 	}
-	add("model SHA-256", r.Digest)
+	if r.Among {
+		add("outcome SHA-256", r.Digest)
+	} else {
+		add("model SHA-256", r.Digest)
+	}
 	return facts
 }
