@@ -94,10 +94,16 @@ func (r Run) words() vocabulary {
 	return membersWords
 }
 
-// One, Many, Capital and Samples are words of the page.
-func (r Run) One() string     { return r.words().one }
-func (r Run) Many() string    { return r.words().many }
+// One is what whoever takes part is called: member or organisation.
+func (r Run) One() string { return r.words().one }
+
+// Many is the plural of [Run.One].
+func (r Run) Many() string { return r.words().many }
+
+// Capital is [Run.Many] at the beginning of a line.
 func (r Run) Capital() string { return r.words().capital }
+
+// Samples is what they have: samples or rows.
 func (r Run) Samples() string { return r.words().samples }
 
 // put says where a metric belongs: its chart, the series of the chart, and the part of the series, all parts of which are
