@@ -35,9 +35,10 @@
 // tables exchanged. Where much of what the taps would read lies outside the
 // image, rows are sorted by the taps they reach, and the rest is not computed. So
 // nothing is ever unfolded (im2col), thin and odd shapes cost no packing, and only
-// B is rearranged, into panels of the width of the register tile. (Products with a
-// vector, and convolutions into four channels or fewer, have kernels with the
-// lanes of the vector unit along the sum.)
+// B is rearranged, into panels of the width of the register tile, and those A that
+// the caches would not hold as they lie. (Products with a vector, and convolutions
+// into four channels or fewer, have kernels with the lanes of the vector unit along
+// the sum.)
 //
 // Sums over k run in blocks whose size depends on shapes and path only. Results
 // of different paths differ by rounding: each differs from the exact sum by at

@@ -5,8 +5,8 @@ package kernel
 //
 //	C[co[i] + j] (+)= Σ_{k < len(ko)} A[ro[i] + ko[k]] · B[k·ldb + j]
 //
-// Each sum runs over k in ascending order; with add it begins at the value that C
-// holds, without at zero. len(ro) and len(co) are at least rows. Different i must
+// Each sum runs over k in ascending order and begins at zero; with add it begins at
+// the value that C holds, or that is added in the end, as suits the path. len(ro) and len(co) are at least rows. Different i must
 // not write the same values of C. The assembly reads the fields by offset.
 type panel struct {
 	a, b, c    []float32
