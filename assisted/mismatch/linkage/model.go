@@ -48,8 +48,8 @@ var usual = [levels]float64{Missing: 1, Different: .03, Close: .07, Exact: .9}
 //	m_f(l) ∝ Σ_{γ: γ_f = l} n_γ g(γ) + usual(l),  u_f(l) ∝ Σ_{γ: γ_f = l} n_γ (1 − g(γ)) + (how frequent l is among all pairs)
 //
 // It begins with λ = most, m = usual, 0.9, 0.07, 0.03 for exact, close and different, and u so that levels are as frequent as they are.
-// Where few fields leave it open how many pairs belong together and how they agree, it stays about there. In the end u is at least what
-// half a pair would be: of so many pairs none may have agreed by chance.
+// Where few fields leave it open how many pairs belong together and how they agree, it stays about there. In the end m and u
+// are at least what half a pair would be: that none of so many agreed, or differed, may be by chance.
 func Estimate(counts map[Pattern]float64, fields int, most float64) *Model {
 	m := &Model{Share: most, M: make([][levels]float64, fields), U: make([][levels]float64, fields)}
 	patterns := make([]Pattern, 0, len(counts))
@@ -89,7 +89,7 @@ func Estimate(counts map[Pattern]float64, fields int, most float64) *Model {
 	}
 	for f := range m.U {
 		for l := Different; l < levels; l++ {
-			m.U[f][l] = max(m.U[f][l], 0.5/all)
+			m.M[f][l], m.U[f][l] = max(m.M[f][l], 0.5/max(1, most*all)), max(m.U[f][l], 0.5/all)
 		}
 	}
 	return m
