@@ -20,7 +20,7 @@ func alExperiment() Experiment {
 		Summary:   "Assisted learning against the oracle, standing alone and stacking, on Friedman's first problem",
 		Synthetic: true,
 		Scales: map[Scale]Study{
-			Small:  {"1,000 rows, 20,000 to test; linear models, ridge, boosted trees, forests", "2 minutes on 2 cores", alSmall},
+			Small:  {"1,000 rows, 20,000 to test; linear models, ridge, boosted trees, forests, one network of two organisations", "3 minutes on 2 cores", alSmall},
 			Medium: {"1,000 rows, 100,000 to test; 50 draws of linear models, 10 of all others", "a quarter of an hour on a core; resumable", alMedium},
 		},
 	}
