@@ -12,11 +12,23 @@ import (
 func FuzzMatrix(f *testing.F) {
 	f.Add(AppendMatrix(nil, mat.NewDense(2, 3, []float64{1, 2, 3, 4, math.Inf(1), math.NaN()})))
 	f.Add(AppendMatrix(nil, mat.NewDense(1, 1, nil))[:20])
+	f.Add(AppendMatrix(AppendMatrix(nil, mat.NewDense(2, 1, nil)), mat.NewDense(1, 3, nil)))
 	f.Add([]byte("cmx1\xff\xff\xff\xff\xff\xff\xff\xff\x02\x00\x00\x00\x00\x00\x00\x80"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		x, err := ReadMatrix(b)
 		if err == nil && !bytes.Equal(AppendMatrix(nil, x), b) {
 			t.Errorf("%q is read as %v, which is written otherwise", b, mat.Formatted(x))
+		}
+		all, several := ReadMatrices(b)
+		if (err == nil) != (several == nil && len(all) == 1) {
+			t.Errorf("%q is one matrix (%v), and %d (%v)", b, err, len(all), several)
+		}
+		var again []byte
+		for _, x := range all {
+			again = AppendMatrix(again, x)
+		}
+		if several == nil && !bytes.Equal(again, b) {
+			t.Errorf("%q is read as %d matrices, which are written otherwise", b, len(all))
 		}
 	})
 }

@@ -392,6 +392,14 @@ func FuzzDecode(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(b)
+	block, err := learner.NewBlock(x, 3, false, nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	if b, err = block.MarshalBinary(); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := learner.Decode(b)
 		if err != nil {
