@@ -99,7 +99,8 @@ func (l *liar) Receive(handle func([]byte)) {
 	})
 }
 
-// attic keeps every file that there ever is in a folder, also those that are soon deleted: by hard links.
+// attic keeps every file that there ever is in a folder, also those that are soon deleted: by hard links, and by copies where a file that
+// is deleted may be written over by the next.
 type attic struct {
 	from, to string
 	stop     chan struct{}
@@ -137,11 +138,26 @@ func (a *attic) look() {
 			return nil
 		}
 		id := fmt.Sprint(identityOf(info), path)
-		if !a.seen[id] && os.Link(path, filepath.Join(a.to, fmt.Sprintf("%06d-%s", len(a.seen), filepath.Base(path)))) == nil {
+		keep := os.Link
+		if object.MatchString(path) {
+			keep = copyFile
+		}
+		if !a.seen[id] && keep(path, filepath.Join(a.to, fmt.Sprintf("%06d-%s", len(a.seen), filepath.Base(path)))) == nil {
 			a.seen[id] = true
 		}
 		return nil
 	})
+}
+
+// object matches the files of objects in a store of blobs, which are whole when they are there.
+var object = regexp.MustCompile(`/blobs/[0-9a-f]/[0-9a-f]{64}$`)
+
+func copyFile(from, to string) error {
+	b, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, b, 0o600)
 }
 
 func (a *attic) close() { close(a.stop); a.done.Wait() }
