@@ -9,13 +9,15 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
+	"github.com/cohort-learning/cohort/blob"
 	"github.com/cohort-learning/cohort/journal"
 )
 
 // Backup writes everything that the coordinator has as a tar archive, keys included. It may be at work meanwhile: every journal
 // is copied up to its last whole record at that time, before the files that its records name; files that come later are of no
-// harm, and results that were not folded yet are sent again by their members.
+// harm, and results that were not folded yet are sent again by their members. Of the blobs only whole objects are copied.
 func (b *Book) Backup(w io.Writer) error {
 	t := tar.NewWriter(w)
 	var journals, others []string
@@ -56,6 +58,9 @@ func transient(name string) bool {
 }
 
 func (b *Book) archive(t *tar.Writer, path string) error {
+	if in, err := filepath.Rel(b.path(blobsName), path); err == nil && filepath.IsLocal(in) {
+		return b.archiveBlob(t, path, in)
+	}
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -82,6 +87,24 @@ func (b *Book) archive(t *tar.Writer, path string) error {
 		return err
 	}
 	_, err = io.CopyN(t, f, size)
+	return err
+}
+
+// archiveBlob copies a file of the store if it is an object: other files, and objects that are deleted and written over just now, are of
+// no use. Objects are small.
+func (b *Book) archiveBlob(t *tar.Writer, path, in string) error {
+	content, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil || !blob.Lasting(in, content) {
+		return err
+	}
+	name := filepath.ToSlash(filepath.Join(blobsName, in))
+	if err := t.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(content)), ModTime: time.Now()}); err != nil {
+		return err
+	}
+	_, err = t.Write(content)
 	return err
 }
 
