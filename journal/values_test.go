@@ -1,15 +1,40 @@
 package journal_test
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/cohort-learning/cohort/journal"
 	"github.com/cohort-learning/cohort/journal/faultfs"
 )
+
+// Whoever puts under one name at the same time leaves one of the values, whole.
+func TestValuesTogether(t *testing.T) {
+	v, err := journal.OpenValues(nil, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for range 20 {
+				if err := v.Put("count", bytes.Repeat([]byte{byte('a' + i)}, 1000*(i+1))); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	b, err := v.Get("count")
+	if err != nil || len(b) != 1000*int(b[0]-'a'+1) || !bytes.Equal(b, bytes.Repeat(b[:1], len(b))) {
+		t.Errorf("%d bytes of %.10q: %v", len(b), b, err)
+	}
+}
 
 // A value is there after a loss of power once Put has returned; before that, what was there. Names lead nowhere else.
 func TestValues(t *testing.T) {

@@ -49,6 +49,19 @@ type Study struct {
 	mu     sync.Mutex
 	engine *train.Engine
 	info   backend.Info
+	kept   *journal.Values // what it keeps of runs of organisations; nil: not opened yet
+}
+
+// desk returns what the member keeps of runs of organisations, all of them: runs side by side count their answers in one place.
+func (s *Study) desk() (*journal.Values, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.kept != nil {
+		return s.kept, nil
+	}
+	var err error
+	s.kept, err = journal.OpenValues(nil, filepath.Join(s.Dir, "desk"))
+	return s.kept, err
 }
 
 // Open starts the engine and returns what it is.
@@ -157,7 +170,7 @@ func (s *Study) assist(p Proposal) (*Part, error) {
 		return nil, errors.New("the run is one of organisations with columns of their own: say with --key which column of the table names its rows")
 	}
 	own.Path = s.Data
-	store, err := journal.OpenValues(nil, filepath.Join(s.Dir, "desk"))
+	store, err := s.desk()
 	if err != nil {
 		return nil, err
 	}
