@@ -24,9 +24,17 @@ func (t *Table) Turn(s federated.State) (federated.Phase, bool) {
 // LastTurn reports whether a step is the last of its round.
 func (c Course) LastTurn(step int) bool { return step+1 >= len(c.Taking()) }
 
-// ShowLabels closes the phase in which rows are told, for methods that tell labels, too: before the first round it is said what part of them that
-// is.
-func (t *Table) ShowLabels(srv federated.Server, s federated.State, c Course, roll federated.Roll) (federated.State, federated.Diagnostics, error) {
+// FinishTurn closes a phase of a method that tells labels: that of a turn, which take does, or that in which rows are told. Before the first round
+// it is said what part of the labels is.
+func (t *Table) FinishTurn(srv federated.Server, s federated.State, p federated.Phase, roll federated.Roll,
+	take func(federated.Server, federated.State, Course, federated.Roll) (federated.State, federated.Diagnostics, error)) (federated.State, federated.Diagnostics, error) {
+	c, err := CourseOf(s)
+	if err != nil {
+		return s, federated.Diagnostics{}, err
+	}
+	if p.Name != Rows {
+		return take(srv, s, c, roll)
+	}
 	s, _, d, err := t.Told(srv, s, c, roll)
 	if err == nil && s.Round == 0 {
 		d.Notes = append(d.Notes, "labels are told to every organisation that takes part")

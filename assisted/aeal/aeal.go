@@ -102,14 +102,7 @@ func (a *Algorithm) Task(s federated.State, p federated.Phase, _ federated.Membe
 
 // Finish implements [federated.Algorithm].
 func (a *Algorithm) Finish(_ context.Context, srv federated.Server, s federated.State, p federated.Phase, _ map[string]*federated.Sum, roll federated.Roll) (federated.State, federated.Diagnostics, error) {
-	c, err := assisted.CourseOf(s)
-	if err != nil {
-		return s, federated.Diagnostics{}, err
-	}
-	if p.Name == assisted.Rows {
-		return a.ShowLabels(srv, s, c, roll)
-	}
-	return a.take(srv, s, c, roll)
+	return a.FinishTurn(srv, s, p, roll, a.take)
 }
 
 // take adds an organisation's part to the linear predictor, and closes the round with the last.
